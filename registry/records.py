@@ -1,0 +1,120 @@
+"""What the registry hands out: frozen records, detached from the database session.
+
+m is the embedder's dimension, c the number of centroids. Digests are "sha256:<64 hex>".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+Digest = str
+
+
+@dataclass(frozen=True)
+class EmbedderId:
+    """Which external embedder made a vector; vectors of different embedders never meet."""
+
+    name: str
+    revision: str
+    dimension: int
+    pooling: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision} ({self.dimension}, {self.pooling})"
+
+
+@dataclass(frozen=True)
+class DomainEmbedding:
+    """A domain as the embedder sees it: the mean over a sample's chunks, and its centroids.
+
+    mean [m], centroids [c, m] and centroid_weights [c] (they sum to 1) are float32; the centroids are
+    L2-normalised, the mean is not (its length says how concentrated the domain is).
+    """
+
+    embedder: EmbedderId
+    mean: np.ndarray
+    centroids: np.ndarray
+    centroid_weights: np.ndarray
+    chunk_count: int
+    sample_sha256: str
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """A published seed. `files` maps a small file's name (config.json, tokenizer.json …) to its digest."""
+
+    name: str
+    license: str
+    description: str
+    model_type: str
+    config: dict[str, Any]
+    dtype: str
+    parameters: int
+    ffn: Digest
+    trunk: Digest
+    files: dict[str, Digest]
+    sample: Digest | None
+    held_out: Digest | None
+    chunk_vectors: Digest | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ExpertRecord:
+    """One published version of an expert; immutable but for `withdrawn`."""
+
+    name: str
+    version: int
+    seed: str
+    license: str
+    description: str
+    dtype: str
+    parameters: int
+    ffn_width: int
+    ffn: Digest
+    trunk: Digest
+    anchored: bool
+    embedding: DomainEmbedding
+    sample: Digest | None
+    held_out: Digest | None
+    chunk_vectors: Digest | None
+    provenance: dict[str, Any]
+    withdrawn: str | None
+    created_at: datetime
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class MixRecord:
+    """One published version of a mix: a manifest over blobs. `evaluation` is the newest one, if any."""
+
+    name: str
+    version: int
+    seed: str
+    parent: str | None
+    experts: tuple[str, ...]
+    manifest: Digest
+    lock: Digest
+    created_at: datetime
+    evaluation: dict[str, Any] | None = field(default=None)
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A search result: the score is the cosine of the query and the expert's best centroid."""
+
+    expert: ExpertRecord
+    score: float
