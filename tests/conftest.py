@@ -1,0 +1,57 @@
+"""Shared fixtures: the pico builders on the import path, no network, a registry in a temporary home."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Before any test imports torch or a Hugging Face library: tests never reach a network, and stay on few cores.
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from registry.home import Registry
+
+import pico
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads or writes the user's own registry, whatever the environment says."""
+    for name in ("NEXUSMIX_DATABASE_URL", "NEXUSMIX_STORE_URL", "NEXUSMIX_EMBEDDER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NEXUSMIX_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """An empty registry in a temporary home, with the offline hashing embedder of dimension 16."""
+    from registry.home import open_registry
+
+    opened = open_registry(tmp_path / "home", embedder="hashing:16")
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def pico_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pico Llama seed folder; read it, never write into it."""
+    return pico.write_pico(tmp_path_factory.mktemp("pico") / "seed")
+
+
+@pytest.fixture(scope="session")
+def pico_expert(pico_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An expert of `pico_seed` with every weight changed; read it, never write into it."""
+    return pico.branch_pico(pico_seed, tmp_path_factory.mktemp("pico") / "expert", seed=1)
+
+
+@pytest.fixture(scope="session")
+def pico_anchored(pico_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An expert of `pico_seed` with only its FFNs changed; read it, never write into it."""
+    return pico.branch_pico(pico_seed, tmp_path_factory.mktemp("pico") / "anchored", seed=2, roles="ffn")
