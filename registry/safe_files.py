@@ -1,0 +1,92 @@
+"""Reading strangers' files: regular files only, strict JSON, and their names made safe to show."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from registry.errors import NotFoundError, UnsafeFileError
+
+
+def printable(name: object, limit: int = 80) -> str:
+    """A stranger's string made safe to show: quoted, escaped to ASCII, at most `limit` characters."""
+    text = ascii(name)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a FIFO or device is refused without blocking on it.
+
+    Raises NotFoundError, UnsafeFileError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UnsafeFileError(f"{path}: cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnsafeFileError(f"{path}: expected a regular file, got a device, FIFO or folder")
+    return os.fdopen(descriptor, "rb")
+
+
+def parse_json(text: bytes, source: str) -> Any:
+    """Parse JSON strictly: UTF-8, no duplicate key at any level, no NaN. Raises UnsafeFileError."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise UnsafeFileError(f"{source}: the key {printable(key)} occurs twice")
+            result[key] = value
+        return result
+
+    def refuse(constant: str) -> NoReturn:
+        raise UnsafeFileError(f"{source}: {constant} is not JSON")
+
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise UnsafeFileError(f"{source}: not valid JSON: {printable(str(error))}") from error
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """The regular files directly in a folder, by name; folders inside it are left alone.
+
+    The Hugging Face cache (`models--*/snapshots/<revision>/`) consists of links to `models--*/blobs/`: such
+    a link is followed as far as it stays in its own repository's blobs.
+
+    Raises NotFoundError, UnsafeFileError (a symlink, device, FIFO or socket).
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: no such folder; expected a Hugging Face model folder")
+    blobs = _cache_blobs(folder)
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            continue
+        target = path
+        if stat.S_ISLNK(mode):
+            target = path.resolve()
+            if blobs is None or target.parent != blobs or not target.is_file():
+                raise UnsafeFileError(
+                    f"{folder}: {printable(path.name)} is a symlink; expected regular files only"
+                )
+        elif not stat.S_ISREG(mode):
+            raise UnsafeFileError(f"{folder}: {printable(path.name)} is a device, FIFO or socket, not a file")
+        files[path.name] = target
+    return files
+
+
+def _cache_blobs(folder: Path) -> Path | None:
+    """The blobs folder of the Hugging Face cache that this snapshot belongs to, if it is one."""
+    snapshot = folder.resolve()
+    repository = snapshot.parent.parent
+    if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
+        return repository / "blobs"
+    return None
