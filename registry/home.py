@@ -1,0 +1,104 @@
+"""Settings, and the open registry: where its home, database, blobs and embedder are."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from registry.blobs import BlobStore, LocalBlobStore
+from registry.database import create_engine, mapped_errors, migrate
+from registry.errors import InvalidInputError, StorageError
+
+DEFAULT_HOME = "~/.local/share/nexusmix"
+DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
+_FILE_SETTINGS = ("database_url", "store_url", "embedder")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """An open registry; cheap to make, safe to share between threads."""
+
+    home: Path
+    engine: Engine
+    blobs: BlobStore
+    embedder: str
+
+    @contextmanager
+    def session(self, *, read_only: bool = False) -> Iterator[Session]:
+        """A transaction: committed at the end of the block, rolled back when an exception leaves it.
+
+        Writers come one at a time; a `read_only` session sees one state, waits for no writer and commits
+        nothing. Raises StorageError where the database fails.
+        """
+        with mapped_errors(self.engine):
+            engine = self.engine.execution_options(read_only=True) if read_only else self.engine
+            with Session(engine, expire_on_commit=False) as session:
+                yield session
+                if not read_only:
+                    session.commit()
+
+
+def open_registry(
+    home: Path | None = None, *, database_url: str | None = None, embedder: str | None = None
+) -> Registry:
+    """Open the registry, creating or migrating its database where needed.
+
+    Each setting comes from the argument, else the environment (NEXUSMIX_HOME, NEXUSMIX_DATABASE_URL,
+    NEXUSMIX_STORE_URL, NEXUSMIX_EMBEDDER), else config.toml in the home, else its default. Raises
+    InvalidInputError for a wrong setting, StorageError where the home or the database cannot be used.
+    """
+    folder = Path(home or os.environ.get("NEXUSMIX_HOME") or DEFAULT_HOME).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create the home {folder}: {error.strerror or error}") from error
+    configured = _read_config(folder / "config.toml")
+
+    def setting(name: str, default: str) -> str:
+        return os.environ.get(f"NEXUSMIX_{name.upper()}") or configured.get(name) or default
+
+    engine = create_engine(database_url or setting("database_url", f"sqlite:///{folder / 'registry.db'}"))
+    migrate(engine)
+    return Registry(
+        home=folder,
+        engine=engine,
+        blobs=LocalBlobStore(_store_folder(setting("store_url", str(folder / "blobs")))),
+        embedder=embedder or setting("embedder", DEFAULT_EMBEDDER),
+    )
+
+
+def _read_config(path: Path) -> Mapping[str, str]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # malformed TOML or UTF-8
+        raise InvalidInputError(f"{path} is not TOML: {error}") from error
+    for name, value in content.items():
+        if name not in _FILE_SETTINGS:
+            raise InvalidInputError(f"{path} sets {name!a}; known settings are {', '.join(_FILE_SETTINGS)}")
+        if not isinstance(value, str):
+            raise InvalidInputError(f"{path}: {name} is {value!a}, expected a string")
+    return content
+
+
+def _store_folder(url: str) -> Path:
+    """The folder that a path or a file:// URL names."""
+    if "://" not in url:
+        return Path(url).expanduser().absolute()
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise InvalidInputError(
+            f"the store {parts.scheme}://{parts.hostname or ''} is not supported: give a folder"
+        )
+    return Path(unquote(parts.path))

@@ -1,0 +1,213 @@
+"""The tables, as typed ORM classes. SQL is the truth; blobs and the search index hang off it.
+
+Every digest column is a foreign key to `blobs`, so garbage collection learns from the metadata alone which
+columns keep a blob alive. Vectors are little-endian float32 bytes; m is the embedder's dimension, c the
+number of centroids.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+REVISION = "0001"  # the newest migration, which these classes describe
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite stores none, so the zone is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Constraint names follow one rule, so that later migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, datetime: UtcDateTime, bytes: LargeBinary}  # noqa: RUF012
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _blob(*, primary_key: bool = False, nullable: bool = False) -> MappedColumn[Any]:
+    return mapped_column(String(71), ForeignKey("blobs.digest"), primary_key=primary_key, nullable=nullable)
+
+
+class Blob(Base):
+    """A file of the artifact store that some row refers to; size in bytes."""
+
+    __tablename__ = "blobs"
+
+    digest: Mapped[str] = mapped_column(String(71), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+
+
+class Seed(Base):
+    """The dense model that a family of experts branched from."""
+
+    __tablename__ = "seeds"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    name_key: Mapped[str] = mapped_column(String(400), unique=True)
+    license: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    model_type: Mapped[str] = mapped_column(String(100))
+    config: Mapped[dict[str, Any]]
+    dtype: Mapped[str] = mapped_column(String(20))
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    ffn: Mapped[str] = _blob()
+    trunk: Mapped[str] = _blob()
+    sample: Mapped[str | None] = _blob(nullable=True)
+    held_out: Mapped[str | None] = _blob(nullable=True)
+    chunk_vectors: Mapped[str | None] = _blob(nullable=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+
+    files: Mapped[list[SeedFile]] = relationship(order_by="SeedFile.filename", lazy="selectin")
+
+
+class SeedFile(Base):
+    """A small file of a seed: config.json, tokenizer.json …"""
+
+    __tablename__ = "seed_files"
+
+    seed_id: Mapped[int] = mapped_column(ForeignKey("seeds.id"), primary_key=True)
+    filename: Mapped[str] = mapped_column(String(255), primary_key=True)
+    digest: Mapped[str] = _blob()
+
+
+class Expert(Base):
+    """One version of an expert; only `withdrawn` (the reason) ever changes."""
+
+    __tablename__ = "experts"
+    __table_args__ = (UniqueConstraint("name_key", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    name_key: Mapped[str] = mapped_column(String(400))
+    version: Mapped[int]
+    seed_id: Mapped[int] = mapped_column(ForeignKey("seeds.id"), index=True)
+    license: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    dtype: Mapped[str] = mapped_column(String(20))
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    ffn_width: Mapped[int]
+    ffn: Mapped[str] = _blob()
+    trunk: Mapped[str] = _blob()
+    anchored: Mapped[bool]
+    sample: Mapped[str | None] = _blob(nullable=True)
+    held_out: Mapped[str | None] = _blob(nullable=True)
+    chunk_vectors: Mapped[str | None] = _blob(nullable=True)
+    provenance: Mapped[dict[str, Any]]
+    withdrawn: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+
+    seed: Mapped[Seed] = relationship(lazy="joined", innerjoin=True)
+    embedding: Mapped[Embedding] = relationship(lazy="joined", innerjoin=True, back_populates="expert")
+
+
+class Embedding(Base):
+    """An expert's domain embedding: mean [m], centroids [c, m] and weights [c] as float32 bytes."""
+
+    __tablename__ = "embeddings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    expert_id: Mapped[int] = mapped_column(ForeignKey("experts.id"), unique=True)
+    embedder_name: Mapped[str] = mapped_column(Text)
+    embedder_revision: Mapped[str] = mapped_column(Text)
+    dimension: Mapped[int]
+    pooling: Mapped[str] = mapped_column(String(50))
+    mean: Mapped[bytes]
+    centroids: Mapped[bytes]
+    weights: Mapped[bytes]
+    chunk_count: Mapped[int]
+    sample_sha256: Mapped[str] = mapped_column(String(71))
+
+    expert: Mapped[Expert] = relationship(back_populates="embedding")
+
+
+class Mix(Base):
+    """One version of a mix; its parent is the mix that it was extended from."""
+
+    __tablename__ = "mixes"
+    __table_args__ = (UniqueConstraint("name_key", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    name_key: Mapped[str] = mapped_column(String(400))
+    version: Mapped[int]
+    seed_id: Mapped[int] = mapped_column(ForeignKey("seeds.id"))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("mixes.id"))
+    manifest: Mapped[str] = _blob()
+    lock: Mapped[str] = _blob()
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+
+    seed: Mapped[Seed] = relationship(lazy="joined", innerjoin=True)
+    parent: Mapped[Mix | None] = relationship(remote_side=[id], lazy="selectin", join_depth=1)
+    members: Mapped[list[MixExpert]] = relationship(order_by="MixExpert.position", lazy="selectin")
+    blobs: Mapped[list[MixBlob]] = relationship(order_by="MixBlob.digest")
+
+
+class MixBlob(Base):
+    """A blob that a mix refers to, whether its own or an expert's."""
+
+    __tablename__ = "mix_blobs"
+
+    mix_id: Mapped[int] = mapped_column(ForeignKey("mixes.id"), primary_key=True)
+    digest: Mapped[str] = _blob(primary_key=True)
+
+
+class MixExpert(Base):
+    """A routed expert of a mix, at its place in the router (from 0)."""
+
+    __tablename__ = "mix_experts"
+
+    mix_id: Mapped[int] = mapped_column(ForeignKey("mixes.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    expert_id: Mapped[int] = mapped_column(ForeignKey("experts.id"), index=True)
+
+    expert: Mapped[Expert] = relationship(lazy="joined", innerjoin=True)
+
+
+class Evaluation(Base):
+    """One evaluation of a mix; the newest has the highest id."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mix_id: Mapped[int] = mapped_column(ForeignKey("mixes.id"), index=True)
+    result: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=_now)
