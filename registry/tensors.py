@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from registry.errors import InvalidInputError, NotFoundError, UnsafeFileError
+from registry.errors import InvalidInputError, UnsafeFileError
 from registry.safe_files import list_files, open_regular, parse_json, printable
 
 # Bytes an element, of every safetensors dtype of whole bytes.
