@@ -22,7 +22,7 @@ BUSY_SECONDS = 30.0
 _WRITER_LOCK = 0x6E65787573
 
 
-def create_engine(url: str) -> Engine:
+def create_engine(url: str | URL) -> Engine:
     """An engine for a SQLite or PostgreSQL `url`; it connects on first use.
 
     SQLite: each transaction is BEGIN IMMEDIATE, so that concurrent writers queue (up to 30 s) instead of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session
 
 from registry.blobs import BlobStore, LocalBlobStore
@@ -62,16 +62,18 @@ def open_registry(
         raise StorageError(f"cannot create the home {folder}: {error.strerror or error}") from error
     configured = _read_config(folder / "config.toml")
 
-    def setting(name: str, default: str) -> str:
-        return os.environ.get(f"NEXUSMIX_{name.upper()}") or configured.get(name) or default
+    def setting(name: str) -> str | None:
+        return os.environ.get(f"NEXUSMIX_{name.upper()}") or configured.get(name)
 
-    engine = create_engine(database_url or setting("database_url", f"sqlite:///{folder / 'registry.db'}"))
+    # not written as text: a '?' or '%' in the home would change what the URL means
+    default_database = URL.create("sqlite", database=str(folder / "registry.db"))
+    engine = create_engine(database_url or setting("database_url") or default_database)
     migrate(engine)
     return Registry(
         home=folder,
         engine=engine,
-        blobs=LocalBlobStore(_store_folder(setting("store_url", str(folder / "blobs")))),
-        embedder=embedder or setting("embedder", DEFAULT_EMBEDDER),
+        blobs=LocalBlobStore(_store_folder(setting("store_url") or str(folder / "blobs"))),
+        embedder=embedder or setting("embedder") or DEFAULT_EMBEDDER,
     )
 
 

@@ -45,7 +45,8 @@ def publish_seed(
 ) -> SeedRecord:
     """Publish a seed whose blobs are in the store.
 
-    Seeds have no versions. Raises ConflictError when the name is taken, IntegrityError when a blob is missing.
+    Raises ConflictError when the name is taken, as seeds have no versions; IntegrityError when a blob is
+    missing.
     """
     stored_name = check_name(name)
     with registry.session() as session:

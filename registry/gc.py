@@ -1,0 +1,70 @@
+"""Garbage collection: removes blobs that no row refers to and what killed writers left behind."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from registry.database import lock_writers
+from registry.errors import NotFoundError
+from registry.home import Registry
+from registry.records import Digest
+from registry.schema import Base, Blob
+
+GRACE = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What was removed, or would be: blobs, their size in bytes, and unfinished files."""
+
+    blobs: tuple[Digest, ...]
+    size: int
+    unfinished: tuple[Path, ...]
+
+
+def collect(registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = False) -> Garbage:
+    """Remove blobs that no row refers to and that were last put more than `grace` ago.
+
+    The grace period is the time between storing a blob and publishing what refers to it: it must be longer
+    than the longest composition. Publishing waits meanwhile, so no row comes to refer to a blob that goes.
+    """
+    limit = time.time() - grace.total_seconds()
+    removed: list[Digest] = []
+    size = 0
+    with registry.session() as session:
+        lock_writers(session)
+        kept = _referred(session)
+        for digest in registry.blobs.iter_digests():
+            try:
+                if digest in kept or registry.blobs.modified(digest) > limit:
+                    continue
+                size += registry.blobs.size(digest)
+            except NotFoundError:  # quarantined meanwhile
+                continue
+            removed.append(digest)
+            if not dry_run:
+                session.execute(delete(Blob).where(Blob.digest == digest))
+                registry.blobs.delete(digest)
+    unfinished = registry.blobs.sweep(grace.total_seconds(), dry_run=dry_run)
+    return Garbage(tuple(removed), size, tuple(unfinished))
+
+
+def _referred(session: Session) -> set[Digest]:
+    """Every digest in a column that is a foreign key to `blobs`, whichever table it is in."""
+    columns = (
+        column
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if any(key.target_fullname == "blobs.digest" for key in column.foreign_keys)
+    )
+    return {
+        digest
+        for column in columns
+        for digest in session.scalars(select(column).where(column.is_not(None)).distinct())
+    }
