@@ -1,0 +1,132 @@
+"""The command line: one verb a file, listed here in the order in which a newcomer meets them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ui.cli import (
+    compose,
+    contribute,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    extend,
+    gc,
+    generate,
+    list_experts,
+    mixes,
+    remove,
+    search,
+    seed,
+    show,
+    train_expert,
+    verify,
+    web,
+    withdraw,
+)
+from ui.cli.context import GlobalOptions, examples, paragraphs
+from ui.cli.failures import INTERRUPTED, describe, report
+
+START = "Start here"
+FIND = "Find experts"
+GIVE = "Give experts"
+MIX = "Compose mixes"
+CARE = "Look after the registry"
+
+ABOUT = """\
+A registry of language-model experts that people contribute, and a composer that turns any of them into one \
+Nexus mixture-of-experts.
+
+Data goes to standard output (JSON with --json), progress to standard error. \
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 incompatible or damaged, 5 conflict, \
+130 interrupted."""
+EXAMPLES = examples(
+    "nexusmix demo",
+    'nexusmix --home .demo search "linear algebra"',
+    "nexusmix compose team --seed smol --experts python,law,math",
+)
+
+app = typer.Typer(
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _add(name: str, function: Callable[..., None], panel: str, epilog: str = "") -> None:
+    app.command(name, rich_help_panel=panel, help=paragraphs(function), epilog=epilog or None)(function)
+
+
+_add("demo", demo.demo, START, demo.EXAMPLES)
+_add("ui", web.ui, START, web.EXAMPLES)
+_add("doctor", doctor.doctor, START)
+_add("search", search.search, FIND, search.EXAMPLES)
+_add("list", list_experts.list_experts, FIND)
+_add("show", show.show, FIND, show.EXAMPLES)
+app.add_typer(seed.app, name="seed", rich_help_panel=GIVE, help="Add, list and show seeds.")
+_add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
+_add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
+_add("embed", embed.embed, GIVE, embed.EXAMPLES)
+_add("withdraw", withdraw.withdraw, GIVE, withdraw.EXAMPLES)
+_add("compose", compose.compose, MIX, compose.EXAMPLES)
+_add("extend", extend.extend, MIX, extend.EXAMPLES)
+_add("remove", remove.remove, MIX, remove.EXAMPLES)
+_add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
+_add("generate", generate.generate, MIX, generate.EXAMPLES)
+_add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
+_add("verify", verify.verify, CARE, verify.EXAMPLES)
+_add("gc", gc.gc, CARE, gc.EXAMPLES)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"nexusmix {version('nexusmix')}")
+        raise typer.Exit
+
+
+@app.callback(help=ABOUT, epilog=EXAMPLES, invoke_without_command=True)
+def global_options(
+    ctx: typer.Context,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The registry's folder; else $NEXUSMIX_HOME, else ~/.local/share/nexusmix."
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Keep the global options for the verb; without a verb, show the help."""
+    ctx.obj = GlobalOptions(home=home)
+    if ctx.invoked_subcommand is None:
+        ctx.get_help()
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error ends here as one line."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(args=list(arguments), prog_name="nexusmix", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader had enough (`nexusmix list | head -1`): leave quietly, also when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return report(error, debug="--debug" in arguments)
+    if code == INTERRUPTED:
+        sys.stderr.write(f"\n{describe(KeyboardInterrupt())[0]}\n")
+    return code

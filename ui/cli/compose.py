@@ -1,0 +1,137 @@
+"""`nexusmix compose`: turn chosen experts into one Nexus mixture and publish it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ui.cli.context import Json, examples, open_registry, parse_count
+from ui.cli.output import note, print_json, progress
+from ui.cli.report import print_composed
+from ui.cli.shapes import composed_shape
+
+if TYPE_CHECKING:
+    from composer.recipe import Recipe
+
+EXAMPLES = examples(
+    "nexusmix compose team --seed smol --experts python,law,math",
+    "nexusmix compose team --seed smol --experts python,law@2 --tokens 1M",
+    "nexusmix compose team --recipe team.yaml",
+)
+TRAINING = "Training"
+
+
+def compose(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The mix's name.")],
+    seed: Annotated[str | None, typer.Option(metavar="SEED", help="The seed that all experts share.")] = None,
+    experts: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The experts, by NAME (newest) or NAME@V.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recipe in YAML; options given here override it.")
+    ] = None,
+    router: Annotated[
+        str | None, typer.Option(metavar="ROUTER", help="How tokens find experts: nexus or linear.")
+    ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE", help="convex: (1-p)·seed + p·expert; additive: seed + p·expert, as in the paper."
+        ),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, metavar="K", help="Routed experts per token.")] = None,
+    trunk_merge: Annotated[
+        str | None, typer.Option(metavar="RULE", help="The mix's trunk: mean, mean_with_seed or seed.")
+    ] = None,
+    license_override: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Combine licences that forbid it; the reason is recorded."),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_count,
+            metavar="N",
+            help="Tokens of fine-tuning, as in 300k.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    warm_start: Annotated[
+        bool | None,
+        typer.Option(
+            "--warm-start/--no-warm-start",
+            help="Fit the router to the domains first.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART",
+            help="What the fine-tune changes: router, trunk, ffn or all.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak of the schedule.", rich_help_panel=TRAINING)
+    ] = None,
+    random_seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="The same number, the same mix.", rich_help_panel=TRAINING),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compose a mix of chosen experts.
+
+    Their trunks are merged, their FFNs attached as routed experts beside the seed's own, the router is fitted
+    to their domains, and all of it is fine-tuned shortly. What is left out takes
+    the recipe's value, or the default that worked best. The experts' FFNs are referenced, never copied.
+    """
+    from composer.compose import compose as run
+
+    top = {
+        "name": name,
+        "seed": seed,
+        "experts": [expert.strip() for expert in experts.split(",") if expert.strip()] if experts else None,
+        "router": router,
+        "combine": combine,
+        "top_k": top_k,
+        "trunk_merge": trunk_merge,
+        "license_override": license_override,
+    }
+    training = {
+        "tokens": tokens,
+        "warm_start": warm_start,
+        "train": train,
+        "learning_rate": learning_rate,
+        "random_seed": random_seed,
+    }
+    if recipe is None and (seed is None or experts is None):
+        raise typer.BadParameter("give --seed and --experts, or --recipe FILE that holds them")
+    resolved = read_recipe(recipe, _given(top), _given(training))
+    with open_registry(ctx) as registry, progress() as report:
+        result = run(registry, resolved, progress=report)
+    if as_json:
+        print_json(composed_shape(result))
+    else:
+        print_composed(composed_shape(result))
+        note(f"next: nexusmix evaluate {result.mix.ref}, or nexusmix generate {result.mix.ref} 'prompt'")
+
+
+def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]) -> Recipe:
+    """The recipe of `file`, if any, with the options of the command line over its fields."""
+    from composer.recipe import Recipe
+
+    if file is None:
+        return Recipe.parse({**top, "training": training})
+    recipe = Recipe.from_yaml(file, **top)
+    merged = {**recipe.training.model_dump(), **training}
+    return Recipe.parse({**recipe.model_dump(), "training": merged})
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the user wrote; the recipe knows the defaults of the others."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,86 @@
+"""What every verb shares: the global options, the registry they point to, and the option types."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from registry.home import Registry
+
+COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kmb]?)", re.IGNORECASE)
+COUNT_SCALES = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """The options that stand before the verb; `home` is None when the environment decides."""
+
+    home: Path | None = None
+
+
+@contextmanager
+def open_registry(ctx: typer.Context) -> Iterator[Registry]:
+    """Open the registry that `--home` or the environment names; its connections close with the block."""
+    from registry import home
+
+    options: GlobalOptions = ctx.obj or GlobalOptions()
+    registry = home.open_registry(options.home)
+    try:
+        yield registry
+    finally:
+        registry.engine.dispose()
+
+
+def parse_count(text: str) -> int:
+    """Read a number of tokens: "300000", "300k", "1.5M"."""
+    match = COUNT.fullmatch(str(text).strip().replace("_", "").replace(",", ""))
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a count; write for instance 300000, 300k or 1.5M")
+    return round(float(match[1]) * COUNT_SCALES[match[2].lower()])
+
+
+def examples(*lines: str) -> str:
+    """The foot of a verb's help: a heading and its example commands, one a line."""
+    body = "\n".join(f"  [cyan]$[/cyan] {line}" for line in lines)
+    return f"[bold]Examples[/bold]\n{body}"
+
+
+def paragraphs(function: Callable[..., object]) -> str:
+    """A function's docstring as help: each paragraph one line, for the terminal to wrap."""
+    parts = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
+RandomSeed = Annotated[int, typer.Option(min=0, help="The same number gives the same result.")]
+Description = Annotated[str, typer.Option(help="A sentence or two for the card.", metavar="TEXT")]
+License = Annotated[
+    str,
+    typer.Option(help="SPDX licence expression, such as Apache-2.0 or 'MIT OR CC-BY-4.0'.", metavar="SPDX"),
+]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help='Text of the domain: .jsonl lines {"text": …}, text files or a folder. Repeatable.',
+        metavar="PATH",
+    ),
+]
+SeedFilter = Annotated[str | None, typer.Option(help="Only experts of this seed.", metavar="SEED")]
+MixRef = Annotated[
+    str, typer.Argument(metavar="MIX", help="The mix: NAME for its newest version, or NAME@N.")
+]
+ExpertRef = Annotated[
+    str, typer.Argument(metavar="EXPERT", help="The expert: NAME (its newest version) or NAME@N.")
+]
+Tokens = Annotated[
+    int | None,
+    typer.Option(parser=parse_count, metavar="N", help="Length of the training in tokens, as in 300k or 1M."),
+]

@@ -1,0 +1,140 @@
+"""`nexusmix doctor`: is everything here that the other verbs need, and if not, what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from ui.cli.context import Json, open_registry
+from ui.cli.failures import FAILURE
+from ui.cli.output import Column, note, print_json, print_table
+from ui.display import plural, size
+
+if TYPE_CHECKING:
+    from registry.home import Registry
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "sqlalchemy", "streamlit")
+LOW_DISK_BYTES = 2_000_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One finding: `detail` is what was found, or what is wrong and what to do about it."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+class _Unwritten(Exception):
+    """Leaves a blob writer before it publishes anything."""
+
+
+def doctor(ctx: typer.Context, as_json: Json = False) -> None:
+    """Check the installation and the registry.
+
+    Exits with 1 when something is wrong.
+    """
+    from registry.errors import RegistryError
+
+    findings = [_check("versions", _versions), _check("threads", _threads)]
+    try:
+        with open_registry(ctx) as registry:
+            findings.extend(_registry_checks(registry))
+    except RegistryError as error:
+        findings.append(Check("registry", False, str(error)))
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        print_json({"ok": healthy, "checks": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        columns = [
+            Column("ok", "", show=str),
+            Column("check", "Check", style="bold"),
+            Column("detail", "Found"),
+        ]
+        rows = [{**dataclasses.asdict(f), "ok": "✓" if f.ok else "✗"} for f in findings]
+        print_table(rows, columns, empty="nothing to check")
+        note("all is well" if healthy else "something needs attention: see the lines marked ✗")
+    if not healthy:
+        raise typer.Exit(FAILURE)
+
+
+def _registry_checks(registry: Registry) -> Iterator[Check]:
+    yield Check("home", True, str(registry.home))
+    yield _check("database", lambda: _database(registry))
+    yield _check("blob store", lambda: _blob_store(registry))
+    yield _check("disk space", lambda: _disk_space(registry))
+    yield _check("embedder", lambda: _embedder(registry))
+
+
+def _check(name: str, find: Callable[[], str]) -> Check:
+    """Run one check; whatever it raises is its finding, for a doctor must not fall ill itself."""
+    try:
+        return Check(name, True, find())
+    except Exception as error:
+        return Check(name, False, str(error) or type(error).__name__)
+
+
+def _versions() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found, missing = [f"nexusmix {version('nexusmix')}", f"Python {sys.version.split()[0]}"], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        raise RuntimeError(f"not installed: {', '.join(missing)}; run: pip install nexusmix")
+    return ", ".join(found)
+
+
+def _threads() -> str:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS")
+    return plural(usable, "core") + (f", OMP_NUM_THREADS={limit}" if limit else "")
+
+
+def _database(registry: Registry) -> str:
+    from registry.catalog import list_experts, list_mixes, list_seeds
+
+    counts = (
+        plural(len(list_seeds(registry)), "seed"),
+        plural(len(list_experts(registry)), "expert"),
+        f"{len(list_mixes(registry))} mixes",
+    )
+    return f"{registry.engine.url.render_as_string(hide_password=True)}: {', '.join(counts)}"
+
+
+def _blob_store(registry: Registry) -> str:
+    try:
+        with registry.blobs.writer() as writer:
+            writer.write(b"doctor")
+            raise _Unwritten
+    except _Unwritten:
+        return f"writable, {plural(sum(1 for _ in registry.blobs.iter_digests()), 'blob')}"
+
+
+def _disk_space(registry: Registry) -> str:
+    import shutil
+
+    usage = shutil.disk_usage(registry.home)
+    if usage.free < LOW_DISK_BYTES:
+        raise RuntimeError(
+            f"{size(usage.free)} free at {registry.home}, {size(LOW_DISK_BYTES)} advised: free some space, "
+            "or move the home with --home"
+        )
+    return f"{size(usage.free)} free of {size(usage.total)}"
+
+
+def _embedder(registry: Registry) -> str:
+    from registry.embedding import load_embedder
+
+    embedder = load_embedder(registry.embedder)
+    embedder.encode(["a sentence"])
+    return str(embedder.id)

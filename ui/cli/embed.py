@@ -1,0 +1,54 @@
+"""`nexusmix embed`: compute a domain embedding on the machine where private text lives."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Json, examples, open_registry
+from ui.cli.output import note, print_fields, print_json, progress
+
+EXAMPLES = examples(
+    "nexusmix embed ./clinical-notes --out clinical.json",
+    "nexusmix contribute clinical ./expert --seed smol --license MIT --embedding clinical.json",
+)
+
+
+def embed(
+    ctx: typer.Context,
+    data: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="The text: .jsonl, text files or folders.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the embedding (JSON).")],
+    as_json: Json = False,
+) -> None:
+    """Embed a domain without handing over its text.
+
+    The file holds vectors, the number of chunks, the hash of the sample and the embedder's name, and no text.
+    """
+    from registry.documents import read_documents
+    from registry.embedding import embed_domain, load_embedder, save_embedding
+
+    with open_registry(ctx) as registry, progress() as report:
+        report("load the embedder", 0, 1)
+        embedder = load_embedder(registry.embedder)
+        report("load the embedder", 1, 1)
+        report("embed", 0, 1)
+        embedding, _chunks = embed_domain(embedder, list(read_documents(data)))
+        report("embed", 1, 1)
+        save_embedding(out, embedding)
+    shape = {
+        "file": str(out),
+        "embedder": dataclasses.asdict(embedding.embedder),
+        "chunks": embedding.chunk_count,
+        "centroids": len(embedding.centroids),
+        "sample_sha256": embedding.sample_sha256,
+    }
+    if as_json:
+        print_json(shape)
+    else:
+        print_fields({**shape, "embedder": embedding.embedder})
+        note(f"next: nexusmix contribute NAME PATH --seed SEED --license SPDX --embedding {out}")

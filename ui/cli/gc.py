@@ -1,0 +1,44 @@
+"""`nexusmix gc`: remove stored files that nothing refers to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Json, examples, open_registry
+from ui.cli.output import note, print_json
+from ui.display import plural, size
+
+EXAMPLES = examples("nexusmix gc --dry-run", "nexusmix gc --grace 48")
+
+
+def gc(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, metavar="HOURS", help="Keep what is younger: work in progress needs it."),
+    ] = 24.0,
+    as_json: Json = False,
+) -> None:
+    """Remove blobs that nothing refers to."""
+    from datetime import timedelta
+
+    from registry.gc import collect
+
+    with open_registry(ctx) as registry:
+        garbage = collect(registry, grace=timedelta(hours=grace), dry_run=dry_run)
+    if as_json:
+        print_json(
+            {
+                "dry_run": dry_run,
+                "blobs": list(garbage.blobs),
+                "bytes": garbage.size,
+                "unfinished": [str(path) for path in garbage.unfinished],
+            }
+        )
+        return
+    found = f"{plural(len(garbage.blobs), 'blob')} ({size(garbage.size)})"
+    unfinished = plural(len(garbage.unfinished), "unfinished file")
+    note(f"{'would remove' if dry_run else 'removed'} {found} and {unfinished}")

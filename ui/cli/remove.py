@@ -1,0 +1,27 @@
+"""`nexusmix remove`: recompose a mix without one of its experts."""
+
+from __future__ import annotations
+
+import typer
+
+from ui.cli.context import ExpertRef, Json, MixRef, examples, open_registry
+from ui.cli.output import print_json, progress
+from ui.cli.report import print_composed
+from ui.cli.shapes import composed_shape
+
+EXAMPLES = examples("nexusmix remove team cooking")
+
+
+def remove(ctx: typer.Context, mix: MixRef, expert: ExpertRef, as_json: Json = False) -> None:
+    """Recompose a mix without one expert.
+
+    Nothing of the expert's weights stays in the new version.
+    """
+    from composer.extend import remove as run
+
+    with open_registry(ctx) as registry, progress() as report:
+        result = run(registry, mix, expert, progress=report)
+    if as_json:
+        print_json(composed_shape(result))
+    else:
+        print_composed(composed_shape(result))

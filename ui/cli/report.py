@@ -1,0 +1,52 @@
+"""Tables that several verbs share: what a composition published, and what an evaluation measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ui.cli.output import Column, print_fields, print_table
+from ui.display import duration, share, size
+
+
+def print_composed(shape: Mapping[str, Any]) -> None:
+    """A published mix as lines of name and value."""
+    numbers = {key: value for key, value in shape["metrics"].items() if isinstance(value, (int, float, str))}
+    print_fields(
+        {
+            "mix": shape["mix"],
+            "parent": shape["parent"],
+            "seed": shape["seed"],
+            "experts": ", ".join(shape["experts"]),
+            "lock": shape["lock"],
+            "written": size(shape["bytes_written"]),
+            "took": duration(shape["seconds"]),
+            **{key.replace("_", " "): _number(value) for key, value in numbers.items()},
+        }
+    )
+
+
+def print_evaluation(evaluation: Mapping[str, Any]) -> None:
+    """Two tables: bits per byte by domain and model (lower is better), routing by domain and expert."""
+    losses: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
+    shares: Mapping[str, Mapping[str, float]] = evaluation["routing"]
+    print_table(
+        [{"domain": domain, **row} for domain, row in losses.items()],
+        [Column("domain", "Bits per byte", style="bold"), *_columns(losses, "{:.3f}".format)],
+        empty="no domain has held-out text to evaluate on",
+    )
+    print_table(
+        [{"domain": domain, **row} for domain, row in shares.items()],
+        [Column("domain", "Routing share", style="bold"), *_columns(shares, share)],
+        empty="no routing was measured",
+    )
+
+
+def _columns(rows: Mapping[str, Mapping[str, float]], show: Any) -> list[Column]:
+    """One column for each key that any row has, in order of first appearance."""
+    keys = dict.fromkeys(key for row in rows.values() for key in row)
+    return [Column(key, key.replace("_", " "), show=show, justify="right") for key in keys]
+
+
+def _number(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,59 @@
+"""`nexusmix search`: find experts by the meaning of a task or of a sample of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Json, SeedFilter, examples, open_registry
+from ui.cli.output import Column, print_json, print_table
+from ui.cli.shapes import hit_row
+from ui.display import parameters
+
+EXAMPLES = examples(
+    'nexusmix search "prove a theorem about integrals"',
+    "nexusmix search --like ./my-notes --seed smol --limit 3",
+)
+
+
+def search(
+    ctx: typer.Context,
+    query: Annotated[str | None, typer.Argument(metavar="TEXT", help="A task or a topic.")] = None,
+    like: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Instead of TEXT: a sample of the text to serve, or its embedding."
+        ),
+    ] = None,
+    seed: SeedFilter = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many experts to return.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Find experts by meaning.
+
+    The score is the cosine of the query and the expert's nearest centroid: 1 for the same meaning.
+    """
+    if (query is None or not query.strip()) == (not like):
+        raise typer.BadParameter("give either TEXT or --like PATH")
+    from registry.catalog import search as find
+    from ui.query import vector_of_files
+
+    with open_registry(ctx) as registry:
+        what = vector_of_files(registry, like) if like else query
+        assert what is not None  # the check above
+        rows = [hit_row(hit) for hit in find(registry, what, seed=seed, limit=limit)]
+    if as_json:
+        print_json(rows)
+        return
+    columns = [
+        Column("score", "Score", show="{:.2f}".format, justify="right"),
+        Column("expert", "Expert", style="bold"),
+        Column("seed", "Seed"),
+        Column("license", "Licence"),
+        Column("parameters", "Parameters", show=parameters, justify="right"),
+        Column("anchored", "Anchored"),
+        Column("description", "About"),
+    ]
+    print_table(rows, columns, empty="no experts to search: nexusmix contribute, or nexusmix demo")

@@ -1,0 +1,93 @@
+"""`nexusmix seed add|list|show`: the dense models that experts branch from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Data, Description, Json, License, examples, open_registry
+from ui.cli.output import Column, note, print_fields, print_json, print_table, progress
+from ui.cli.shapes import seed_shape
+from ui.display import parameters
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The seed's name.")]
+
+
+@app.command(epilog=examples("nexusmix seed add smol ./SmolLM2-135M --license Apache-2.0"))
+def add(
+    ctx: typer.Context,
+    name: Name,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="Hugging Face folder: config, tokenizer, *.safetensors."),
+    ],
+    license: License,
+    description: Description = "",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a dense causal LM as a seed.
+
+    Its text (--data) is what a mix is measured on as general text; it is optional.
+    """
+    from registry.intake import add_seed
+
+    with open_registry(ctx) as registry, progress() as report:
+        seed = add_seed(
+            registry, name, source, license=license, description=description, data=data or (), progress=report
+        )
+    if as_json:
+        print_json(seed_shape(seed))
+    else:
+        print_fields({"seed": seed.name, **_card(seed_shape(seed))})
+        note(f"next: nexusmix contribute NAME PATH --seed {seed.name} --license SPDX --data FILE")
+
+
+@app.command("list")
+def list_seeds(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the seeds."""
+    from registry.catalog import list_seeds
+
+    with open_registry(ctx) as registry:
+        rows = [seed_shape(seed) for seed in list_seeds(registry)]
+    if as_json:
+        print_json(rows)
+        return
+    columns = [
+        Column("seed", "Seed", style="bold"),
+        Column("model_type", "Family"),
+        Column("parameters", "Parameters", show=parameters, justify="right"),
+        Column("dtype", "Type"),
+        Column("license", "Licence"),
+        Column("description", "About"),
+    ]
+    print_table(rows, columns, empty="no seeds yet: nexusmix seed add NAME PATH --license SPDX")
+
+
+@app.command()
+def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show one seed with its digests."""
+    from registry.catalog import get_seed
+
+    with open_registry(ctx) as registry:
+        shape = seed_shape(get_seed(registry, name))
+    if as_json:
+        print_json(shape)
+    else:
+        print_fields({"seed": shape["seed"], **_card(shape), "published": shape["created_at"]})
+
+
+def _card(shape: dict[str, object]) -> dict[str, object]:
+    return {
+        "about": shape["description"],
+        "licence": shape["license"],
+        "family": shape["model_type"],
+        "parameters": parameters(int(str(shape["parameters"]))),
+        "weights": shape["dtype"],
+        "ffn": shape["ffn"],
+        "trunk": shape["trunk"],
+    }

@@ -1,0 +1,99 @@
+"""The JSON shape of each kind of record: what `--json` prints, and what the tables read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from composer.compose import ComposeResult
+    from registry.records import ExpertRecord, Hit, MixRecord, SeedRecord
+
+
+def seed_shape(seed: SeedRecord) -> dict[str, Any]:
+    """A seed: what it is, its licence and the digests that hold it."""
+    return {
+        "seed": seed.name,
+        "license": seed.license,
+        "description": seed.description,
+        "model_type": seed.model_type,
+        "dtype": seed.dtype,
+        "parameters": seed.parameters,
+        "ffn": seed.ffn,
+        "trunk": seed.trunk,
+        "files": dict(sorted(seed.files.items())),
+        "sample": seed.sample,
+        "held_out": seed.held_out,
+        "created_at": seed.created_at.isoformat(),
+    }
+
+
+def expert_shape(expert: ExpertRecord) -> dict[str, Any]:
+    """An expert version in full, without its vectors."""
+    return {
+        "expert": expert.ref,
+        "seed": expert.seed,
+        "anchored": expert.anchored,
+        "ffn": expert.ffn,
+        "trunk": expert.trunk,
+        "license": expert.license,
+        "description": expert.description,
+        "dtype": expert.dtype,
+        "parameters": expert.parameters,
+        "ffn_width": expert.ffn_width,
+        "embedder": dataclasses.asdict(expert.embedding.embedder),
+        "centroids": len(expert.embedding.centroids),
+        "chunks": expert.embedding.chunk_count,
+        "sample_sha256": expert.embedding.sample_sha256,
+        "sample": expert.sample,
+        "held_out": expert.held_out,
+        "provenance": expert.provenance,
+        "withdrawn": expert.withdrawn,
+        "created_at": expert.created_at.isoformat(),
+    }
+
+
+def expert_row(expert: ExpertRecord) -> dict[str, Any]:
+    """An expert version as one entry of a list."""
+    return {
+        "expert": expert.ref,
+        "seed": expert.seed,
+        "license": expert.license,
+        "parameters": expert.parameters,
+        "anchored": expert.anchored,
+        "description": expert.description,
+        "withdrawn": expert.withdrawn,
+    }
+
+
+def hit_row(hit: Hit) -> dict[str, Any]:
+    """A search result: the expert and the cosine of the query and its best centroid."""
+    return {"expert": hit.expert.ref, "score": round(float(hit.score), 4), **expert_row(hit.expert)}
+
+
+def mix_shape(mix: MixRecord) -> dict[str, Any]:
+    """A mix version: its lineage, its experts and its newest evaluation, if any."""
+    return {
+        "mix": mix.ref,
+        "parent": mix.parent,
+        "seed": mix.seed,
+        "experts": list(mix.experts),
+        "manifest": mix.manifest,
+        "lock": mix.lock,
+        "created_at": mix.created_at.isoformat(),
+        "evaluation": mix.evaluation,
+    }
+
+
+def composed_shape(result: ComposeResult) -> dict[str, Any]:
+    """What composing, extending or removing published."""
+    return {
+        "mix": result.mix.ref,
+        "parent": result.mix.parent,
+        "seed": result.mix.seed,
+        "experts": list(result.mix.experts),
+        "lock": result.lock,
+        "bytes_written": result.bytes_written,
+        "seconds": round(result.seconds, 1),
+        "metrics": result.metrics,
+    }

@@ -1,0 +1,44 @@
+"""`nexusmix show`: one expert in full, its digests and provenance."""
+
+from __future__ import annotations
+
+import typer
+
+from ui.cli.context import ExpertRef, Json, examples, open_registry
+from ui.cli.output import print_fields, print_json
+from ui.cli.shapes import expert_shape
+from ui.display import parameters
+
+EXAMPLES = examples("nexusmix show python", "nexusmix show python@2 --json")
+
+
+def show(ctx: typer.Context, ref: ExpertRef, as_json: Json = False) -> None:
+    """Show an expert: card, digests, provenance."""
+    from registry.catalog import get_expert
+
+    with open_registry(ctx) as registry:
+        expert = get_expert(registry, ref)
+    shape = expert_shape(expert)
+    if as_json:
+        print_json(shape)
+        return
+    print_fields(
+        {
+            "expert": expert.ref,
+            "about": expert.description,
+            "withdrawn": expert.withdrawn,
+            "seed": expert.seed,
+            "licence": expert.license,
+            "parameters": parameters(expert.parameters),
+            "weights": f"{expert.dtype}, FFN width {expert.ffn_width}",
+            "anchored": expert.anchored,
+            "ffn": expert.ffn,
+            "trunk": expert.trunk,
+            "embedder": expert.embedding.embedder,
+            "domain": f"{expert.embedding.chunk_count} chunks, {len(expert.embedding.centroids)} centroids",
+            "sample": expert.sample or "not shared: only the embedding was given",
+            "held out": expert.held_out,
+            **{f"from {key}": value for key, value in expert.provenance.items()},
+            "published": expert.created_at.isoformat(),
+        }
+    )

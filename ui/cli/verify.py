@@ -1,0 +1,40 @@
+"""`nexusmix verify`: read every stored byte again and compare it with its digest."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Json, examples, open_registry
+from ui.cli.failures import INCOMPATIBLE
+from ui.cli.output import note, print_json, print_text, progress
+
+EXAMPLES = examples("nexusmix verify", "nexusmix verify python@1")
+
+
+def verify(
+    ctx: typer.Context,
+    ref: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One expert, seed or mix; everything if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare stored bytes with their digests.
+
+    Exits with 4 when something is wrong.
+    """
+    from registry.catalog import verify as find_problems
+
+    with open_registry(ctx) as registry, progress() as report:
+        problems = find_problems(registry, ref, progress=report)
+    if as_json:
+        print_json({"ok": not problems, "problems": [dataclasses.asdict(problem) for problem in problems]})
+    else:
+        for problem in problems:
+            print_text(f"{problem.owner}: {problem.message}")
+        if not problems:
+            note(f"verified: {ref or 'every blob'} holds the bytes that its digest names")
+    if problems:
+        raise typer.Exit(INCOMPATIBLE)
