@@ -135,14 +135,14 @@ class LocalBlobStore:
         Raises NotFoundError when it is missing, IntegrityError when its bytes are wrong (it is then moved to
         the quarantine folder).
         """
-        path = self._locate(digest)
-        if verify and self._verified.get(digest) != _signature(path.stat()):
+        path, stat = self._locate(digest)
+        if verify and self._verified.get(digest) != _signature(stat):
             return self.rehash(digest)
         return path
 
     def rehash(self, digest: Digest) -> Path:
         """Like `path`, but hashes the bytes whatever was verified before."""
-        path = self._locate(digest)
+        path, _stat = self._locate(digest)
         try:
             with path.open("rb") as file:
                 before = os.fstat(file.fileno())
@@ -166,11 +166,11 @@ class LocalBlobStore:
 
     def size(self, digest: Digest) -> int:
         """Size in bytes. Raises NotFoundError."""
-        return self._locate(digest).stat().st_size
+        return self._locate(digest)[1].st_size
 
     def modified(self, digest: Digest) -> float:
         """When the blob was last put, in seconds since the epoch. Raises NotFoundError."""
-        return self._locate(digest).stat().st_mtime
+        return self._locate(digest)[1].st_mtime
 
     def exists(self, digest: Digest) -> bool:
         """Whether the blob is here (its bytes are not read)."""
@@ -209,11 +209,14 @@ class LocalBlobStore:
         name = digest.removeprefix("sha256:")
         return self.root / "sha256" / name[:2] / name
 
-    def _locate(self, digest: Digest) -> Path:
+    def _locate(self, digest: Digest) -> tuple[Path, os.stat_result]:
         path = self._target(parse_digest(digest))
-        if not path.is_file():
-            raise NotFoundError(f"blob {digest} is not in the store {self.root}")
-        return path
+        try:
+            return path, path.stat()
+        except FileNotFoundError as error:
+            raise NotFoundError(f"blob {digest} is not in the store {self.root}") from error
+        except OSError as error:
+            raise StorageError(f"cannot read blob {digest} at {path}: {error.strerror or error}") from error
 
     def _require_space(self, size: int | None) -> None:
         if size is None:

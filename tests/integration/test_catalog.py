@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from datetime import timedelta
 
 import numpy as np
@@ -231,6 +232,31 @@ def test_garbage_is_what_no_row_refers_to_once_its_grace_has_passed(any_registry
     assert collect(any_registry, grace=grace) == planned
     assert set(any_registry.blobs.iter_digests()) == referred | {young}
     assert catalog.verify(any_registry) == []
+
+
+def test_a_publisher_killed_before_the_commit_leaves_only_an_orphan(
+    any_registry: Registry, database_url: str
+) -> None:
+    add_seed(any_registry)
+    before = set(any_registry.blobs.iter_digests())
+    script = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy.orm import Session
+from publishing import add_expert
+from registry.home import open_registry
+registry = open_registry(Path(sys.argv[1]), database_url=sys.argv[2])
+Session.commit = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+add_expert(registry, sample=None)
+"""
+    process = publishing.start(script, str(any_registry.home), database_url)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert catalog.list_experts(any_registry) == []
+    orphans = set(any_registry.blobs.iter_digests()) - before
+    assert len(orphans) == 3
+    assert set(collect(any_registry, grace=timedelta(0)).blobs) == orphans
+    assert add_expert(any_registry).version == 1
 
 
 def test_storing_an_old_orphan_again_renews_its_grace(any_registry: Registry) -> None:
