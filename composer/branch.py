@@ -1,0 +1,108 @@
+"""Branch a dense expert from a seed: train it on one domain and write it as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from composer.data import mixed_rows
+from composer.errors import RecipeError
+from composer.mix import open_dense, open_tokenizer
+from composer.progress import Progress, silent
+from composer.recipe import lock_seed
+from composer.weights import TORCH_DTYPES
+from registry import catalog, documents
+from registry.families import assign_roles, family_of
+from registry.home import Registry
+from registry.tensors import read_header
+
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class BranchResult:
+    """A trained expert; losses are in nats per token of the training text."""
+
+    folder: Path
+    tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+def train_expert(
+    registry: Registry,
+    seed_name: str,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    tokens: int,
+    freeze_trunk: bool = False,
+    learning_rate: float = 1e-3,
+    sequence_length: int = 256,
+    batch_tokens: int = 4096,
+    random_seed: int = 0,
+    progress: Progress = silent,
+) -> BranchResult:
+    """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
+
+    Documents that the registry would hold out for evaluation are not trained on. With `freeze_trunk` only the
+    FFNs train, and the expert comes out anchored: it composes without loss. Training goes on from its last
+    checkpoint (beside `out`) when it was interrupted.
+
+    Raises NotFoundError, RecipeError (no text, or `out` exists), TrainingDivergedError.
+    """
+    from composer.training import Schedule, fit
+
+    started = time.monotonic()
+    if out.exists():
+        raise RecipeError(f"{out} exists already; an expert is written to a new folder")
+    seed = lock_seed(catalog.get_seed(registry, seed_name))
+    texts = [text for text in documents.read_documents(data) if not documents.is_held_out(text)]
+    if not texts:
+        raise RecipeError(f"no text to train on in {', '.join(map(str, data))}")
+    tokenizer = open_tokenizer(registry.blobs, seed.files)
+    rows = mixed_rows(
+        tokenizer,
+        {"domain": texts},
+        {"domain": 1.0},
+        tokens=tokens,
+        length=sequence_length,
+        random_seed=random_seed,
+    )
+    model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
+    trained = [p for name, p in model.named_parameters() if not freeze_trunk or ".mlp." in name]
+    schedule = Schedule(learning_rate, max(1, batch_tokens // sequence_length), random_seed)
+    work = out.with_name(f".{out.name}.training")
+    losses = fit(model, rows, trained, schedule, work, stage=f"training {out.name}", progress=progress)
+    tail = losses[-max(1, len(losses) // 10) :]
+    _write(registry, seed.files, model, TORCH_DTYPES[seed.dtype], out)
+    shutil.rmtree(work)
+    trained_tokens = math.prod((len(rows), sequence_length))
+    return BranchResult(out, trained_tokens, losses[0], sum(tail) / len(tail), time.monotonic() - started)
+
+
+def _write(
+    registry: Registry, files: dict[str, str], model: torch.nn.Module, dtype: torch.dtype, out: Path
+) -> None:
+    """The seed's own configuration and tokenizer with the new weights; the folder appears whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        folder = Path(name, out.name)
+        folder.mkdir()
+        for file, digest in files.items():
+            (folder / file).write_bytes(registry.blobs.read_bytes(digest))
+        tied = set(getattr(model, "all_tied_weights_keys", {}))
+        tensors = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items() if k not in tied}
+        save_file(tensors, folder / MODEL_FILE, metadata={"format": "pt"})
+        config = model.config.to_dict()
+        assign_roles(family_of(config), config, read_header(folder / MODEL_FILE))
+        folder.rename(out)

@@ -1,0 +1,168 @@
+"""Compose: the whole way from a recipe to a published mix, readable top to bottom."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from composer.domains import Domain, Standard, load_domain, nearly_equal
+from composer.errors import IncompatibleExpertsError, MixFormatError
+from composer.learn import learn, put_router
+from composer.mix import Manifest, Member, seed_config
+from composer.progress import Progress, silent
+from composer.recipe import Lock, LockedExpert, LockedSeed, Recipe, Training, resolve
+from composer.routers import ROUTERS
+from composer.trunks import TRUNK_MERGES
+from composer.weights import merge_trunks
+from registry import catalog, licenses
+from registry.errors import LicenseError
+from registry.families import layer_count
+from registry.home import Registry
+from registry.publish import publish_mix
+from registry.records import Digest, MixRecord
+
+
+@dataclass(frozen=True)
+class ComposeResult:
+    """A published mix; `bytes_written` counts its own blobs, not those it shares with its experts or its parent."""
+
+    mix: MixRecord
+    manifest: Manifest
+    bytes_written: int
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+
+
+def compose(registry: Registry, recipe: Recipe, *, progress: Progress = silent) -> ComposeResult:
+    """Resolve a recipe, check it, merge the trunks, attach the experts, teach the router, and publish.
+
+    Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work;
+    IntegrityError, StorageError, TrainingDivergedError later. Nothing is published unless everything succeeded.
+    """
+    lock = resolve(registry, recipe)
+    check_fit(registry, lock.seed, lock.experts)
+    return compose_lock(registry, lock, recipe.name, progress=progress)
+
+
+def compose_lock(
+    registry: Registry, lock: Lock, name: str, *, parent: str | None = None, progress: Progress = silent
+) -> ComposeResult:
+    """Compose what a lock pins; the same lock gives the same blobs. `parent` is a `name@version` for lineage."""
+    started = time.monotonic()
+    if lock.parent is not None:
+        raise MixFormatError("this lock extends a mix: recompose it with extend_lock")
+    license_of_mix = combined_license(lock.seed, lock.experts, lock.settings["license_override"])
+    domains = [load_domain(registry, expert) for expert in lock.experts]
+    standard = Standard.of(torch.stack([domain.mean for domain in domains]))
+    merge = TRUNK_MERGES[lock.settings["trunk_merge"]]()
+    trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, [e.trunk for e in lock.experts], progress)
+    training = Training.model_validate(lock.settings["training"])
+    draft = Manifest(
+        seed=lock.seed,
+        members=[Member(expert=expert, ffn=expert.ffn) for expert in lock.experts],
+        shared=lock.seed.ffn,
+        trunk=trunk,
+        router=_fresh_router(registry, lock, domains, standard, training),
+        router_kind=lock.settings["router"],
+        combine=lock.settings["combine"],
+        top_k=lock.settings["top_k"],
+        load_balance=training.load_balance,
+        domain_dim=len(standard.center),
+        embedder=lock.embedder,
+        license=license_of_mix,
+        license_override=lock.settings["license_override"],
+        lock=registry.blobs.put_bytes(lock.to_bytes()),
+        parent=None,
+        training={},
+    )
+    manifest = learn(registry, draft, domains, standard, training, progress=progress)
+    return publish(registry, name, manifest, started, parent=parent, warnings=nearly_equal(domains))
+
+
+def check_fit(registry: Registry, seed: LockedSeed, experts: list[LockedExpert]) -> None:
+    """Every expert must stem from the seed and from one embedder. Raises IncompatibleExpertsError listing all."""
+    records = [catalog.get_expert(registry, expert.ref) for expert in experts]
+    reasons = [
+        f"{r.ref} is an expert of the seed {r.seed}, not of {seed.name}"
+        for r in records
+        if r.seed != seed.name
+    ]
+    first = records[0].embedding.embedder
+    reasons += [
+        f"{r.ref} was embedded by {r.embedding.embedder}, {records[0].ref} by {first}"
+        for r in records
+        if r.embedding.embedder != first
+    ]
+    reasons += [f"{r.ref} was withdrawn: {r.withdrawn}" for r in records if r.withdrawn]
+    if reasons:
+        raise IncompatibleExpertsError(f"these experts cannot stand in one mix: {'; '.join(reasons)}")
+
+
+def combined_license(seed: LockedSeed, experts: list[LockedExpert], override: str | None) -> str:
+    """The licence of the whole, as an SPDX expression. Raises LicenseError naming the pair that forbids it."""
+    owners = [(seed.name, seed.license), *((expert.ref, expert.license) for expert in experts)]
+    try:
+        return licenses.combine(owners)
+    except LicenseError:
+        if not override:
+            raise
+        return " AND ".join(sorted({f"({expression})" for _, expression in owners}))
+
+
+def publish(
+    registry: Registry,
+    name: str,
+    manifest: Manifest,
+    started: float,
+    *,
+    parent: str | None,
+    warnings: list[str],
+) -> ComposeResult:
+    """Store the manifest and commit the mix's row, last of all."""
+    digest = registry.blobs.put_bytes(manifest.to_bytes())
+    record = publish_mix(
+        registry,
+        name=name,
+        seed=manifest.seed.name,
+        experts=[member.expert.ref for member in manifest.members],
+        manifest=digest,
+        lock=manifest.lock,
+        blobs=manifest.blobs(),
+        parent=parent,
+    )
+    written = sum(registry.blobs.size(each) for each in {digest, *own_blobs(registry, manifest)})
+    return ComposeResult(record, manifest, written, time.monotonic() - started, warnings)
+
+
+def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
+    """The blobs that exist because of this mix: not its seed's, its experts' or its parent's."""
+    others = {manifest.seed.ffn, manifest.seed.trunk}
+    others |= {digest for member in manifest.members for digest in (member.expert.ffn, member.expert.trunk)}
+    if manifest.parent is not None:
+        parent = Manifest.model_validate(json.loads(registry.blobs.read_bytes(manifest.parent)))
+        others |= {parent.trunk, parent.router, parent.shared, *(member.ffn for member in parent.members)}
+    mine = {
+        manifest.trunk,
+        manifest.router,
+        manifest.shared,
+        manifest.lock,
+        *(m.ffn for m in manifest.members),
+    }
+    return mine - others
+
+
+def _fresh_router(
+    registry: Registry, lock: Lock, domains: list[Domain], standard: Standard, training: Training
+) -> Digest:
+    config = seed_config(registry.blobs, lock.seed)
+    generator = torch.Generator().manual_seed(training.random_seed)
+    routers = []
+    for _ in range(layer_count(config)):
+        router = ROUTERS[lock.settings["router"]](config["hidden_size"], len(standard.center), len(domains))
+        router.reset_parameters(generator)
+        router.domains = standard(torch.stack([domain.mean for domain in domains]))
+        routers.append(router)
+    return put_router(registry, routers, standard)

@@ -1,0 +1,84 @@
+"""Text of domains as packed training rows.
+
+Shape suffixes: R rows, S tokens of a row.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from composer.errors import MissingTextError, RecipeError
+
+Documents = Sequence[str]
+
+
+def pack(tokenizer: Any, documents: Iterable[str], length: int, max_rows: int | None = None) -> torch.Tensor:
+    """Documents joined by end-of-text tokens and cut into full rows [R, S = length]; no padding, no attention mask.
+
+    Stops when `max_rows` are full. Raises RecipeError when there is not one row of text.
+    """
+    end = separator(tokenizer)
+    rows: list[list[int]] = []
+    stream: list[int] = []
+    for document in documents:
+        stream += [*end, *tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]]
+        while len(stream) >= length and (max_rows is None or len(rows) < max_rows):
+            rows.append(stream[:length])
+            stream = stream[length:]
+        if max_rows is not None and len(rows) >= max_rows:
+            break
+    if not rows:
+        raise RecipeError(f"the text is {len(stream)} tokens; at least one row of {length} is needed")
+    return torch.tensor(rows)
+
+
+def separator(tokenizer: Any) -> list[int]:
+    """The token that parts documents: end of text, else the beginning's, else none."""
+    for token in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        if token is not None:
+            return [token]
+    return []
+
+
+def shares(names: Sequence[str], new: str | None = None) -> dict[str, float]:
+    """The share of training tokens of each domain: equal, or half for the new one and half for the rest."""
+    if new is None or len(names) == 1:
+        return {name: 1 / len(names) for name in names}
+    return {name: 0.5 if name == new else 0.5 / (len(names) - 1) for name in names}
+
+
+def mixed_rows(
+    tokenizer: Any,
+    domains: Mapping[str, Documents],
+    share: Mapping[str, float],
+    *,
+    tokens: int,
+    length: int,
+    random_seed: int,
+) -> Any:
+    """A `datasets.Dataset` of rows with the given share of each domain, `tokens` in all, in random order.
+
+    Documents are drawn at random; a domain with too little text is repeated. Raises MissingTextError when no
+    domain has text.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    if not domains:
+        raise MissingTextError(
+            "no domain of this mix has text to train on (its contributors gave embeddings only): "
+            "use --tokens 0, or contribute an expert with --data"
+        )
+    total = sum(share[name] for name in domains)
+    parts = []
+    for name, documents in domains.items():
+        wanted = max(1, round(tokens * share[name] / total / length))
+        shuffled = list(documents)
+        random.Random(f"{random_seed}/{name}").shuffle(shuffled)
+        rows_RS = pack(tokenizer, shuffled, length, wanted)
+        rows_RS = rows_RS.repeat(-(-wanted // len(rows_RS)), 1)[:wanted]
+        parts.append(Dataset.from_dict({"input_ids": rows_RS.tolist()}))
+    return concatenate_datasets(parts).shuffle(seed=random_seed).with_format("torch")

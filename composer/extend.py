@@ -1,0 +1,156 @@
+"""Extend a mix with a new expert without resetting its router, or compose it again without one.
+
+Extension (arXiv 2408.15901, section 2.3): append FFN_new and d_new; φ_f = (1 − λ)·φ_moe + λ·φ_new with
+λ = 1/(n+1); then a light fine-tune on half new, half previous domains.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+
+from composer.compose import ComposeResult, check_fit, combined_license, compose_lock, publish
+from composer.domains import Domain, Standard, load_domain, nearly_equal
+from composer.errors import MixFormatError, RecipeError
+from composer.learn import learn, put_router, stored_standard
+from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
+from composer.progress import Progress, silent
+from composer.recipe import Lock, Training, lock_expert
+from composer.routers import ROUTERS
+from composer.trunks.base import TrunkMerge
+from composer.weights import map_tensors, merge_trunks
+from registry import catalog
+from registry.families import layer_count
+from registry.home import Registry
+from registry.records import Digest
+
+
+class Interpolate(TrunkMerge):
+    """(1 − λ)·mix + λ·new expert, the paper's merge at extension."""
+
+    elementwise: ClassVar[bool] = True
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+        (new,) = experts
+        return torch.lerp(seed, new, self.share)
+
+
+def extend(
+    registry: Registry,
+    mix_ref: str,
+    expert_ref: str,
+    *,
+    training: Training | None = None,
+    license_override: str | None = None,
+    progress: Progress = silent,
+) -> ComposeResult:
+    """Append an expert to a mix and publish the next version, with the old one as its parent.
+
+    Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work.
+    """
+    record, manifest = find_mix(registry, mix_ref)
+    expert = lock_expert(catalog.get_expert(registry, expert_ref))
+    members = [member.expert for member in manifest.members]
+    if expert.ref in [member.ref for member in members]:
+        raise RecipeError(f"{record.ref} already holds {expert.ref}")
+    check_fit(registry, manifest.seed, [*members, expert])
+    training = training or Training(load_balance=manifest.load_balance)
+    lock = Lock(
+        seed=manifest.seed,
+        experts=[expert],
+        embedder=manifest.embedder,
+        settings={
+            "training": training.model_dump(),
+            "license_override": license_override or manifest.license_override,
+        },
+        parent=record.manifest,
+    )
+    return extend_lock(registry, lock, record.name, parent=record.ref, progress=progress)
+
+
+def extend_lock(
+    registry: Registry, lock: Lock, name: str, *, parent: str | None, progress: Progress = silent
+) -> ComposeResult:
+    """Extend what a lock pins; the same lock gives the same blobs."""
+    started = time.monotonic()
+    if lock.parent is None:
+        raise MixFormatError("this lock composes a mix from scratch: use compose_lock")
+    (expert,) = lock.experts
+    old = read_manifest(registry, lock.parent)
+    members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
+    override = lock.settings["license_override"]
+    license_of_mix = combined_license(old.seed, [member.expert for member in members], override)
+    training = Training.model_validate(lock.settings["training"])
+    domains = [load_domain(registry, member.expert) for member in members]
+    merge = Interpolate(1 / len(members))
+    router, standard = _appended_router(registry, old, domains[-1], training)
+    draft = old.model_copy(
+        update={
+            "members": members,
+            "trunk": merge_trunks(registry.blobs, merge, old.trunk, [expert.trunk], progress),
+            "router": router,
+            "load_balance": training.load_balance,
+            "license": license_of_mix,
+            "license_override": override,
+            "lock": registry.blobs.put_bytes(lock.to_bytes()),
+            "parent": lock.parent,
+            "training": {},
+        }
+    )
+    trained = learn(registry, draft, domains, standard, training, new=domains[-1].name, progress=progress)
+    return publish(registry, name, trained, started, parent=parent, warnings=nearly_equal(domains))
+
+
+def remove(
+    registry: Registry, mix_ref: str, expert_ref: str, *, progress: Progress = silent
+) -> ComposeResult:
+    """Compose a mix anew without one expert: nothing of that expert stays, in the trunk or anywhere.
+
+    The result is what composing the remaining experts from scratch gives, with the settings of the first
+    composition; the old version is its parent by name only. Raises NotFoundError, RecipeError.
+    """
+    record, manifest = find_mix(registry, mix_ref)
+    refs = [member.expert.ref for member in manifest.members]
+    gone = catalog.get_expert(registry, expert_ref).ref
+    if gone not in refs:
+        raise RecipeError(f"{record.ref} does not hold {gone}; it holds {', '.join(refs)}")
+    rest = [member.expert for member in manifest.members if member.expert.ref != gone]
+    if not rest:
+        raise RecipeError(f"{gone} is the only expert of {record.ref}: nothing would remain")
+    settings = first_lock(registry, manifest).settings
+    if settings["top_k"] > len(rest):
+        settings = {**settings, "top_k": len(rest)}
+    lock = Lock(seed=manifest.seed, experts=rest, embedder=manifest.embedder, settings=settings)
+    return compose_lock(registry, lock, record.name, parent=record.ref, progress=progress)
+
+
+def first_lock(registry: Registry, manifest: Manifest) -> Lock:
+    """The lock of the composition that a chain of extensions began with."""
+    while manifest.parent is not None:
+        manifest = read_manifest(registry, manifest.parent)
+    return Lock.model_validate(json.loads(registry.blobs.read_bytes(manifest.lock)))
+
+
+def _appended_router(
+    registry: Registry, old: Manifest, new: Domain, training: Training
+) -> tuple[Digest, Standard]:
+    """The mix's routers with one more domain vector; only a router that cannot do otherwise is reset."""
+    config = seed_config(registry.blobs, old.seed)
+    stored = map_tensors(registry.blobs.path(old.router))
+    standard = stored_standard(stored)
+    generator = torch.Generator().manual_seed(training.random_seed)
+    routers = []
+    for layer in range(layer_count(config)):
+        router = ROUTERS[old.router_kind](config["hidden_size"], old.domain_dim, len(old.members))
+        prefix = f"layers.{layer}."
+        router.load_state_dict({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
+        router.append(standard(new.mean), generator)
+        routers.append(router)
+    return put_router(registry, routers, standard), standard

@@ -1,0 +1,56 @@
+"""The short fine-tune of a mix: which parts train, on which rows, and what must be stored afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from composer.data import Documents, mixed_rows
+from composer.mix import OpenMix
+from composer.progress import Progress, silent
+from composer.recipe import TrainedPart, Training
+from composer.training import Schedule, fit
+
+
+def finetune(
+    mix: OpenMix,
+    domains: Mapping[str, Documents],
+    share: Mapping[str, float],
+    training: Training,
+    folder: Path,
+    progress: Progress = silent,
+) -> list[float]:
+    """Train a mix in place on `training.tokens` tokens of its domains; returns the logged losses.
+
+    Raises MissingTextError, RecipeError, TrainingDivergedError.
+    """
+    rows = mixed_rows(
+        mix.tokenizer,
+        domains,
+        share,
+        tokens=training.tokens,
+        length=training.sequence_length,
+        random_seed=training.random_seed,
+    )
+    schedule = Schedule(
+        learning_rate=training.learning_rate,
+        batch_rows=max(1, training.batch_tokens // training.sequence_length),
+        random_seed=training.random_seed,
+    )
+    trained = list(parameters(mix.model, training.train))
+    return fit(mix.model, rows, trained, schedule, folder, stage="fine-tuning", progress=progress)
+
+
+def parameters(model: nn.Module, train: TrainedPart) -> Iterator[nn.Parameter]:
+    """The parameters that train: the router alone, or with the trunk, with the FFNs, or with both."""
+    for name, parameter in model.named_parameters():
+        part = "router" if ".router." in name else "ffn" if is_ffn(name) else "trunk"
+        if part == "router" or train in (part, "all"):
+            yield parameter
+
+
+def is_ffn(name: str) -> bool:
+    """Whether a parameter of a mix belongs to the shared or a routed expert."""
+    return ".mlp.shared." in name or ".mlp.experts." in name

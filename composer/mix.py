@@ -1,0 +1,219 @@
+"""A mix: its manifest over blobs, and how it and the dense models beside it are opened.
+
+Names of tensors: a blob keeps the family's own names; in a mix they stand under `language_model.`, and
+`…mlp.X` becomes `…mlp.shared.X` (the seed's FFN) or `…mlp.experts.<j>.X`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from composer.errors import MixFormatError
+from composer.recipe import LockedExpert, LockedSeed, canonical_json
+from composer.weights import TORCH_DTYPES, map_tensors
+from registry import catalog
+from registry.blobs import BlobStore
+from registry.families import Family, family_of
+from registry.home import Registry
+from registry.records import Digest, MixRecord
+
+PREFIX = "language_model."
+
+
+class Member(BaseModel):
+    """A routed expert's place in a mix. `ffn` is the expert's own blob unless the fine-tune trained FFNs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expert: LockedExpert
+    ffn: Digest
+
+
+class Manifest(BaseModel):
+    """A mix as blobs. It holds no name and no time: equal locks give equal manifests."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["nexusmix-mix/1"] = "nexusmix-mix/1"
+    seed: LockedSeed
+    members: list[Member]
+    shared: Digest
+    trunk: Digest
+    router: Digest
+    router_kind: str
+    combine: str
+    top_k: int
+    load_balance: float
+    domain_dim: int
+    embedder: str
+    license: str
+    license_override: str | None
+    lock: Digest
+    parent: Digest | None
+    training: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        return canonical_json(self.model_dump())
+
+    def blobs(self) -> list[Digest]:
+        """Every blob that the mix needs, but the manifest itself."""
+        own = [self.shared, self.trunk, self.router, self.lock, *self.seed.files.values()]
+        members = [
+            digest for m in self.members for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors)
+        ]
+        samples = [self.seed.sample, self.parent]
+        return sorted({digest for digest in (*own, *members, *samples) if digest is not None})
+
+
+@dataclass(frozen=True)
+class OpenMix:
+    """A mix in memory: `model` is a NexusForCausalLM whose weights are mapped from the blobs."""
+
+    model: Any
+    tokenizer: Any
+    manifest: Manifest
+
+
+def read_manifest(registry: Registry, digest: Digest) -> Manifest:
+    """Raises NotFoundError, IntegrityError, MixFormatError."""
+    try:
+        return Manifest.model_validate(json.loads(registry.blobs.read_bytes(digest)))
+    except (ValueError, ValidationError) as error:
+        raise MixFormatError(f"manifest {digest} cannot be read by this version: {error}") from error
+
+
+def find_mix(registry: Registry, ref: str) -> tuple[MixRecord, Manifest]:
+    """A mix by `name` or `name@version`. Raises NotFoundError, IntegrityError, MixFormatError."""
+    record = catalog.get_mix(registry, ref)
+    return record, read_manifest(registry, record.manifest)
+
+
+def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | None = None) -> OpenMix:
+    """Map a mix's weights. `dtype` converts them; by default they stay as the seed's are stored.
+
+    An expert that no token reaches is never read from the disk, once its bytes have been verified.
+    Raises NotFoundError and IntegrityError before any model is built.
+    """
+    from composer.modeling import NexusConfig, NexusForCausalLM
+
+    blobs = registry.blobs
+    config = seed_config(blobs, manifest.seed)
+    family = family_of(config)
+    tensors = {PREFIX + name: tensor for name, tensor in _map(blobs, manifest.trunk).items()}
+    tensors |= _in_mixture(family, "shared", _map(blobs, manifest.shared))
+    for j, member in enumerate(manifest.members):
+        tensors |= _in_mixture(family, f"experts.{j}", _map(blobs, member.ffn))
+    router = _map(blobs, manifest.router)
+    tensors |= {router_name(family, name): t for name, t in router.items() if name.startswith("layers.")}
+    wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
+    nexus_config = NexusConfig(
+        text_config=config,
+        experts=[member.expert.ref for member in manifest.members],
+        ffn_widths=[member.expert.ffn_width for member in manifest.members],
+        router=manifest.router_kind,
+        domain_dim=manifest.domain_dim,
+        combine=manifest.combine,
+        num_experts_per_tok=manifest.top_k,
+        load_balance=manifest.load_balance,
+        dtype=wanted,
+    )
+    model = _build(lambda: NexusForCausalLM(nexus_config), tensors, wanted, keep_float32=("router",))
+    return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
+
+
+def open_dense(
+    registry: Registry,
+    seed: LockedSeed,
+    ffn: Digest,
+    trunk: Digest,
+    *,
+    ffn_width: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Map a dense model of the seed's family: the seed itself, or an expert with FFNs of the given width."""
+    config = seed_config(registry.blobs, seed)
+    if ffn_width is not None:
+        config["intermediate_size"] = ffn_width
+    tensors = _map(registry.blobs, ffn) | _map(registry.blobs, trunk)
+    return build_dense(config, tensors, dtype or TORCH_DTYPES[seed.dtype])
+
+
+def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A causal LM around the given tensors, which carry the family's own names."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = dict(config)
+    hf_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return _build(lambda: AutoModelForCausalLM.from_config(hf_config), tensors, dtype)
+
+
+def seed_config(blobs: BlobStore, seed: LockedSeed) -> dict[str, Any]:
+    """The seed's config.json without what describes a file rather than the function."""
+    config = json.loads(blobs.read_bytes(seed.files["config.json"]))
+    return {
+        k: v
+        for k, v in config.items()
+        if k not in ("architectures", "transformers_version", "dtype", "torch_dtype")
+    }
+
+
+def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
+    """The seed's tokenizer."""
+    from transformers import AutoTokenizer
+
+    with unpacked(blobs, files) as folder:
+        return AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def unpacked(blobs: BlobStore, files: Mapping[str, Digest]) -> Iterator[Path]:
+    """Small files by name in a folder that lives as long as the block."""
+    with tempfile.TemporaryDirectory(prefix="nexusmix-") as folder:
+        for name, digest in files.items():
+            Path(folder, name).write_bytes(blobs.read_bytes(digest))
+        yield Path(folder)
+
+
+def router_name(family: Family, name: str) -> str:
+    """`layers.3.w1` of the router blob to its name in the model."""
+    _, layer, rest = name.split(".", 2)
+    return f"{PREFIX}{family.mlp_path.format(i=layer)}.router.{rest}"
+
+
+def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:
+    return map_tensors(blobs.path(digest))
+
+
+def _in_mixture(family: Family, place: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """FFN tensors under their names in the mix: `…mlp.X` → `language_model.…mlp.<place>.X`."""
+    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
+    return {PREFIX + name.replace(marker, f"{marker}{place}.", 1): tensor for name, tensor in tensors.items()}
+
+
+def _build(
+    make: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, keep_float32: tuple[str, ...] = ()
+) -> Any:
+    """A model whose parameters are the given tensors themselves, not copies, where the dtype agrees."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        model = make()
+    converted = {
+        name: t if any(part in name for part in keep_float32) else t.to(dtype) for name, t in tensors.items()
+    }
+    missing, unexpected = model.load_state_dict(converted, strict=False, assign=True)
+    model.tie_weights()
+    absent = [name for name in missing if name not in getattr(model, "all_tied_weights_keys", {})]
+    if absent or unexpected:
+        raise MixFormatError(f"tensors do not fit the model: absent {absent[:5]}, unmapped {unexpected[:5]}")
+    return model.eval()

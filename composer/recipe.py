@@ -1,0 +1,196 @@
+"""The recipe (what the user asks for) and the lock (what it resolved to, every digest pinned)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from composer.errors import RecipeError
+from registry import catalog
+from registry.home import Registry
+from registry.records import Digest, ExpertRecord, SeedRecord
+
+RouterName = Literal["nexus", "linear"]
+Combine = Literal["convex", "additive"]
+TrunkMergeName = Literal["mean", "mean_with_seed", "seed"]
+TrainedPart = Literal["router", "trunk", "ffn", "all"]
+
+
+class Training(BaseModel):
+    """How a mix learns. Tokens are counted over all domains; 0 trains nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warm_start: bool = True
+    tokens: Annotated[int, Field(ge=0)] = 100_000
+    train: TrainedPart = "all"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    load_balance: Annotated[float, Field(ge=0)] = 0.01
+    sequence_length: Annotated[int, Field(ge=8)] = 256
+    batch_tokens: Annotated[int, Field(ge=8)] = 4096
+    random_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Recipe(BaseModel):
+    """What the user asks for. `experts` are names (the newest version is taken) or `name@version`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    seed: str
+    experts: Annotated[list[str], Field(min_length=1)]
+    router: RouterName = "nexus"
+    combine: Combine = "convex"
+    top_k: Annotated[int, Field(ge=1)] = 1
+    trunk_merge: TrunkMergeName = "mean"
+    training: Training = Training()
+    license_override: str | None = Field(
+        default=None, description="reason to combine licences that forbid it"
+    )
+
+    @field_validator("experts")
+    @classmethod
+    def _no_expert_twice(cls, experts: list[str]) -> list[str]:
+        twice = sorted({e for e in experts if experts.count(e) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice; an expert is routed to once")
+        return experts
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Recipe:
+        """A validated recipe. Raises RecipeError naming every field that is wrong."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise RecipeError(f"the recipe is not valid: {wrong}") from error
+
+    @classmethod
+    def from_yaml(cls, path: Path, **overrides: Any) -> Recipe:
+        """Read a recipe file; overrides replace its fields. Raises RecipeError."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path} must hold a mapping of recipe fields, got {type(values).__name__}")
+        return cls.parse({**values, **overrides})
+
+    def to_yaml(self) -> str:
+        """The recipe as a file that `from_yaml` reads."""
+        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+class LockedSeed(BaseModel):
+    """A seed, pinned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    license: str
+    dtype: str
+    ffn: Digest
+    trunk: Digest
+    files: dict[str, Digest]
+    sample: Digest | None
+
+
+class LockedExpert(BaseModel):
+    """An expert, pinned. `dtype` is that of its blobs; `embedding` is the sha256 of its vectors' bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ref: str
+    license: str
+    dtype: str
+    ffn_width: int
+    ffn: Digest
+    trunk: Digest
+    embedding: Digest
+    sample: Digest | None
+    chunk_vectors: Digest | None
+
+
+class Lock(BaseModel):
+    """What a recipe resolved to. Composing a lock again gives the same bytes.
+
+    `parent` is the manifest of the mix that is extended; `experts` then holds the appended expert alone.
+    The mix's name has no part in it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["nexusmix-lock/1"] = "nexusmix-lock/1"
+    seed: LockedSeed
+    experts: list[LockedExpert]
+    embedder: str
+    settings: dict[str, Any]
+    parent: Digest | None = None
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: equal locks give equal digests."""
+        return canonical_json(self.model_dump())
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def resolve(registry: Registry, recipe: Recipe) -> Lock:
+    """Pin everything that the recipe names. Raises NotFoundError, RecipeError."""
+    seed = catalog.get_seed(registry, recipe.seed)
+    experts = [catalog.get_expert(registry, ref) for ref in recipe.experts]
+    refs = [expert.ref for expert in experts]
+    if len(set(refs)) < len(refs):
+        raise RecipeError(f"the recipe names an expert twice: {', '.join(refs)}")
+    if recipe.top_k > len(experts):
+        raise RecipeError(f"top_k is {recipe.top_k}, but there are {len(experts)} routed experts")
+    return Lock(
+        seed=lock_seed(seed),
+        experts=[lock_expert(expert) for expert in experts],
+        embedder=str(experts[0].embedding.embedder),
+        settings=recipe.model_dump(exclude={"name", "seed", "experts"}),
+    )
+
+
+def lock_seed(seed: SeedRecord) -> LockedSeed:
+    """Pin a seed."""
+    return LockedSeed(
+        name=seed.name,
+        license=seed.license,
+        dtype=seed.dtype,
+        ffn=seed.ffn,
+        trunk=seed.trunk,
+        files=seed.files,
+        sample=seed.sample,
+    )
+
+
+def lock_expert(expert: ExpertRecord) -> LockedExpert:
+    """Pin an expert."""
+    return LockedExpert(
+        ref=expert.ref,
+        license=expert.license,
+        dtype=expert.dtype,
+        ffn_width=expert.ffn_width,
+        ffn=expert.ffn,
+        trunk=expert.trunk,
+        embedding=_vectors_digest(expert),
+        sample=expert.sample,
+        chunk_vectors=expert.chunk_vectors,
+    )
+
+
+def _vectors_digest(expert: ExpertRecord) -> Digest:
+    vectors = (expert.embedding.mean, expert.embedding.centroids, expert.embedding.centroid_weights)
+    data = b"".join(np.ascontiguousarray(v, dtype="<f4").tobytes() for v in vectors)
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

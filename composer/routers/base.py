@@ -1,0 +1,42 @@
+"""The protocol of a router.
+
+Shape suffixes: T tokens, H model width, M domain-embedding width, N routed experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Router(nn.Module):
+    """Scores the N routed experts of one block. Every router holds `domains`, the standardised vectors [N, M]."""
+
+    domains: torch.Tensor
+
+    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
+        super().__init__()
+        self.hidden_size, self.domain_dim, self.num_experts = hidden_size, domain_dim, num_experts
+        self.register_buffer("domains", torch.zeros(num_experts, domain_dim))
+
+    def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
+        """Expert embeddings [N, H] of experts with the given standardised domain vectors [N, M]."""
+        raise NotImplementedError
+
+    def gate(self) -> torch.Tensor:
+        """The linear gate [N, H] to which the router collapses, since its experts' embeddings do not depend on x."""
+        return self.gate_for(self.domains)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """MLP inputs [T, H] to routing logits [T, N]."""
+        return F.linear(hidden_states, self.gate().to(hidden_states.dtype))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw fresh weights."""
+        raise NotImplementedError
+
+    def append(self, domain: torch.Tensor, generator: torch.Generator) -> None:
+        """Make room for one more expert with the standardised domain vector [M]."""
+        self.domains = torch.cat([self.domains, domain[None].to(self.domains)])
+        self.num_experts += 1

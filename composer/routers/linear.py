@@ -1,0 +1,30 @@
+"""The linear router of BTX (arXiv 2403.07816), the paper's baseline: one learned row for each expert.
+
+Shape suffixes: N routed experts, H model width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from composer.routers.base import Router
+
+
+class LinearRouter(Router):
+    """Knows its experts by their row alone, so it must be reset when an expert is appended."""
+
+    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
+        super().__init__(hidden_size, domain_dim, num_experts)
+        self.weight = nn.Parameter(torch.empty(num_experts, hidden_size))
+
+    def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
+        return self.weight
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.weight, std=0.02, generator=generator)
+
+    def append(self, domain: torch.Tensor, generator: torch.Generator) -> None:
+        super().append(domain, generator)
+        self.weight = nn.Parameter(torch.empty(self.num_experts, self.hidden_size))
+        self.reset_parameters(generator)

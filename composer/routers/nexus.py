@@ -1,0 +1,52 @@
+"""The Nexus router (arXiv 2408.15901, equations 2 and 3): expert embeddings are projected domain embeddings.
+
+    e_i = P_r(d_i) = W2 · SwiGLU(W1 · d_i)        W1 ∈ R^{2h×m}, SwiGLU: R^{2h} → R^h, W2 ∈ R^{h×h}
+    p   = softmax(x · [e_1 … e_N])
+
+P_r is shared by all experts of a block, so appending an expert resets nothing.
+Shape suffixes: N routed experts, M domain-embedding width, H model width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from composer.routers.base import Router
+
+
+class NexusRouter(Router):
+    """Projects domain vectors to expert embeddings; at inference these are computed once."""
+
+    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
+        super().__init__(hidden_size, domain_dim, num_experts)
+        self.w1 = nn.Parameter(torch.empty(2 * hidden_size, domain_dim))
+        self.w2 = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self._cached: tuple[tuple[torch.Tensor, ...], tuple[int | None, ...], torch.Tensor] | None = None
+
+    def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
+        """P_r: standardised domain vectors [N, M] to expert embeddings [N, H]."""
+        gate, value = F.linear(domains.to(self.w1.dtype), self.w1).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * value, self.w2)
+
+    def gate(self) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            return self.gate_for(self.domains)
+        # Without gradients the embeddings change only when a tensor is replaced or written in place.
+        tensors = (self.w1, self.w2, self.domains)
+        versions = tuple(None if t.is_inference() else t._version for t in tensors)
+        if (
+            self._cached is None
+            or any(now is not then for now, then in zip(tensors, self._cached[0], strict=True))
+            or self._cached[1] != versions
+        ):
+            self._cached = (tensors, versions, self.gate_for(self.domains))
+        return self._cached[2]
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        # Domain vectors have unit variance per coordinate, so W1 keeps it; a small W2 starts with soft routing.
+        nn.init.normal_(self.w1, std=1 / math.sqrt(self.domain_dim), generator=generator)
+        nn.init.normal_(self.w2, std=0.02, generator=generator)

@@ -1,0 +1,162 @@
+"""transformers.Trainer as we use it: a few hundred steps that can be killed, resumed and repeated.
+
+Checkpoints hold the trained parameters only, and the digests of their files: one that was cut short or
+damaged is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from composer.errors import TrainingDivergedError
+from composer.progress import Progress, silent
+
+DIGESTS = "nexusmix-digests.json"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The paper's: linear warm-up over the first tenth, cosine to `final_rate` of the learning rate."""
+
+    learning_rate: float
+    batch_rows: int
+    random_seed: int
+    final_rate: float = 0.3
+    warm_up: float = 0.1
+    checkpoints: int = 4
+
+
+def fit(
+    model: nn.Module,
+    dataset: Any,
+    trained: Iterable[nn.Parameter],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    stage: str,
+    progress: Progress = silent,
+) -> list[float]:
+    """Train the given parameters of a causal LM for one pass over `dataset` (rows of `input_ids`).
+
+    Goes on from the newest sound checkpoint in `folder`, if there is one. Returns the losses (nats per token)
+    that were logged. Raises TrainingDivergedError when the loss is no number; the checkpoints stay.
+    """
+    model.requires_grad_(False)
+    for parameter in trained:
+        parameter.data = parameter.data.clone()  # it may be mapped from a blob
+        parameter.requires_grad_(True)
+    set_seed(schedule.random_seed)
+    steps = max(1, math.ceil(len(dataset) / schedule.batch_rows))
+    watch = _Watch(stage, steps, progress)
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(schedule, steps, folder),
+        train_dataset=dataset,
+        data_collator=_collate,
+        callbacks=[watch],
+    )
+    for noise in list(trainer.callback_handler.callbacks):  # the Trainer's own printing; ours reports
+        if type(noise).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(noise)
+    checkpoint = newest_sound_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    model.requires_grad_(False)
+    model.eval()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def newest_sound_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are those that were written."""
+    for checkpoint in sorted(
+        folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True
+    ):
+        try:
+            expected = json.loads((checkpoint / DIGESTS).read_text())
+            if expected and all(_sha256(checkpoint / name) == digest for name, digest in expected.items()):
+                return checkpoint
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+class _Trainer(Trainer):
+    """Saves what is trained, not the frozen experts beside it."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
+        save_file(trained, folder / "model.safetensors")
+
+
+class _Watch(TrainerCallback):
+    """Reports progress, stops at a loss that is no number, and seals checkpoints."""
+
+    def __init__(self, stage: str, steps: int, progress: Progress) -> None:
+        self.stage, self.steps, self.progress = stage, steps, progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress(self.stage, state.global_step, self.steps)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"the loss became {loss} at step {state.global_step} of {self.steps}: try a lower learning rate; "
+                f"the last good checkpoint is kept in {args.output_dir}"
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        digests = {file.name: _sha256(file) for file in sorted(checkpoint.iterdir()) if file.is_file()}
+        (checkpoint / DIGESTS).write_text(json.dumps(digests))
+
+
+def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=schedule.batch_rows,
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": schedule.final_rate},
+        warmup_steps=schedule.warm_up,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=max(1, math.ceil(steps / schedule.checkpoints)),
+        save_total_limit=2,
+        seed=schedule.random_seed,
+        data_seed=schedule.random_seed,
+        use_cpu=not cuda,
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=cuda,
+    )
+
+
+def _collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    ids = torch.stack([row["input_ids"] for row in rows])
+    return {"input_ids": ids, "labels": ids}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

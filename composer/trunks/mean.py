@@ -1,0 +1,23 @@
+"""Unweighted mean of the experts: φ = Σ φ_i / n (Nexus, arXiv 2408.15901, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+
+from composer.trunks.base import TrunkMerge
+
+
+class Mean(TrunkMerge):
+    """The paper's trunk. The seed has no part in it."""
+
+    elementwise: ClassVar[bool] = True
+
+    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+        total, count = torch.zeros_like(seed), 0
+        for expert in experts:
+            total += expert
+            count += 1
+        return total / count

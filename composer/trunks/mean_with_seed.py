@@ -1,0 +1,23 @@
+"""Unweighted mean of the experts and the seed: the paper's dense-merging baseline, applied to the trunk alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+
+from composer.trunks.base import TrunkMerge
+
+
+class MeanWithSeed(TrunkMerge):
+    """Keeps the trunk closer to the seed, whose FFN is the shared expert."""
+
+    elementwise: ClassVar[bool] = True
+
+    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+        total, count = seed.clone(), 1
+        for expert in experts:
+            total += expert
+            count += 1
+        return total / count
