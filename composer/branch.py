@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -90,9 +91,7 @@ def train_expert(
     return BranchResult(out, trained_tokens, losses[0], sum(tail) / len(tail), time.monotonic() - started)
 
 
-def _write(
-    registry: Registry, files: dict[str, str], model: torch.nn.Module, dtype: torch.dtype, out: Path
-) -> None:
+def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.dtype, out: Path) -> None:
     """The seed's own configuration and tokenizer with the new weights; the folder appears whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:

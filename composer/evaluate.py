@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def evaluate(
             return bits_per_byte(model[0], texts[domain])
 
         for domain in texts if only is None else [only]:
-            scores[domain][column] = cache.get(weights, texts[domain], lambda domain=domain: compute(domain))
+            scores[domain][column] = cache.get(weights, texts[domain], partial(compute, domain))
 
     seed = manifest.seed
     progress("evaluating", 0, steps)

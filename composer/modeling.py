@@ -127,7 +127,7 @@ class NexusMLP(nn.Module):
 class NexusOutput(CausalLMOutputWithPast):
     """The language model's output; `load_balance` is the auxiliary loss already contained in `loss`."""
 
-    load_balance: torch.FloatTensor | None = None
+    load_balance: torch.Tensor | None = None
 
 
 class NexusForCausalLM(PreTrainedModel, GenerationMixin):

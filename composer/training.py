@@ -96,6 +96,7 @@ class _Trainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
+        assert self.model is not None
         trained = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
         save_file(trained, folder / "model.safetensors")
 

@@ -97,4 +97,4 @@ def _pieces(info: TensorInfo, elementwise: bool) -> Iterator[tuple[int, int]]:
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
