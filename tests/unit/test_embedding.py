@@ -38,6 +38,13 @@ def bundled_model() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def copy_model(model: Path, to: Path) -> Path:
+    """A copy of a model's folder that links to the weights, which are large."""
+    shutil.copytree(model, to, ignore=shutil.ignore_patterns("model.safetensors"))
+    (to / "model.safetensors").symlink_to(model / "model.safetensors")
+    return to
+
+
 def test_the_hashing_embedder_puts_texts_that_share_words_near_each_other() -> None:
     cooking, law, recipe = EMBEDDER.encode([COOKING, LAW, "Simmer garlic and onion in butter."])
     assert recipe @ cooking > recipe @ law + 0.2
@@ -79,15 +86,15 @@ def test_the_default_embedder_is_found_with_no_hub_and_separates_topics(bundled_
 def test_an_embedder_is_the_same_whichever_way_it_was_resolved(
     bundled_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = tmp_path / "my-copy"
-    shutil.copytree(bundled_model, copy)
+    copy = copy_model(bundled_model, tmp_path / "my-copy")
     # The layout of the hub's cache, with a pooling file of the newer form.
     repository = tmp_path / "hub" / "models--sentence-transformers--all-MiniLM-L6-v2"
-    shutil.copytree(bundled_model, repository / "snapshots" / "c0ffee")
+    snapshot = copy_model(bundled_model, repository / "snapshots" / "c0ffee")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("c0ffee")
-    pooling = repository / "snapshots" / "c0ffee" / "1_Pooling" / "config.json"
-    pooling.write_text('{"embedding_dimension": 384, "pooling_mode": "mean"}')
+    (snapshot / "1_Pooling" / "config.json").write_text(
+        '{"embedding_dimension": 384, "pooling_mode": "mean"}'
+    )
     expected = load_embedder("sentence-transformers/all-MiniLM-L6-v2").id
     assert load_embedder(str(copy)).id == expected
 
@@ -95,7 +102,7 @@ def test_an_embedder_is_the_same_whichever_way_it_was_resolved(
     load_embedder.cache_clear()
     cached: Any = load_embedder("all-MiniLM-L6-v2")
     load_embedder.cache_clear()
-    assert cached.folder == repository / "snapshots" / "c0ffee"
+    assert cached.folder == snapshot
     assert cached.id == expected
 
 
@@ -108,9 +115,10 @@ def test_a_folder_without_safetensors_weights_is_no_embedder(tmp_path: Path) -> 
 def test_a_damaged_embedder_is_an_integrity_error_and_another_embedder(
     bundled_model: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(bundled_model, tmp_path / "damaged")
-    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"\xff" * 64)
-    damaged = load_embedder(str(tmp_path / "damaged"))
+    folder = copy_model(bundled_model, tmp_path / "damaged")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").write_bytes(b"\xff" * 64)
+    damaged = load_embedder(str(folder))
     assert damaged.id != load_embedder("all-MiniLM-L6-v2").id
     with pytest.raises(IntegrityError, match="damaged"):
         damaged.encode(["text"])
