@@ -23,7 +23,7 @@ from registry.documents import (
     read_documents,
     split,
 )
-from registry.embedding import embed_domain, load_embedder, load_embedding, validate_embedding
+from registry.embedding import Embedder, embed_domain, load_embedder, load_embedding, validate_embedding
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.families import Roles
 from registry.home import Registry
@@ -66,10 +66,11 @@ def add_seed(
     _refuse_taken_seed(registry, name)
     checkpoint = check_seed(Path(source))
     text = _read_text(data)
+    embedder = load_embedder(registry.embedder) if data else None
 
     ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
     files = {file: registry.blobs.put_bytes(content) for file, content in checkpoint.files.items()}
-    domain = _store_domain(registry, text, progress)
+    domain = _store_domain(registry, embedder, text, progress)
     return publish_seed(
         registry,
         name=name,
@@ -117,11 +118,15 @@ def contribute(
     _refuse_respelt_expert(registry, name)
     base = catalog.get_seed(registry, seed)
     checkpoint = check_expert(base, _seed_files(registry, base), Path(source))
-    given = _given_embedding(registry, data, held_out, embedding)
+    _require_one_source(data, held_out, embedding)
     text = _read_text(data, held_out)
+    embedder = load_embedder(registry.embedder)
+    given = None if embedding is None else load_embedding(Path(embedding))
+    if given is not None:
+        validate_embedding(given, embedder.id)
 
     ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
-    domain = _store_domain(registry, text, progress) if given is None else _Domain(given)
+    domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
     assert domain.embedding is not None, "the domain comes from the data or from the file"
     return publish_expert(
         registry,
@@ -148,7 +153,7 @@ def _refuse_taken_seed(registry: Registry, name: str) -> None:
         taken = catalog.get_seed(registry, name)
     except NotFoundError:
         return
-    raise ConflictError(f"a seed {taken.name} exists already; choose another name")
+    raise ConflictError(f"a seed '{taken.name}' exists already: choose another name")
 
 
 def _refuse_respelt_expert(registry: Registry, name: str) -> None:
@@ -158,8 +163,8 @@ def _refuse_respelt_expert(registry: Registry, name: str) -> None:
         return
     if taken.name != check_name(name):
         raise ConflictError(
-            f"{check_name(name)} differs from the existing expert {taken.name} only by case; "
-            f"write {taken.name} for its next version"
+            f"'{check_name(name)}' differs only by case from the existing '{taken.name}': "
+            f"write '{taken.name}' for its next version, or choose another name"
         )
 
 
@@ -167,23 +172,16 @@ def _seed_files(registry: Registry, seed: SeedRecord) -> dict[str, bytes]:
     return {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
 
 
-def _given_embedding(
-    registry: Registry, data: Sequence[Path], held_out: Sequence[Path], embedding: Path | None
-) -> DomainEmbedding | None:
+def _require_one_source(data: Sequence[Path], held_out: Sequence[Path], embedding: Path | None) -> None:
     if (embedding is None) == (not data):
         raise InvalidInputError(
             "give either data or an embedding file: a domain is known by a sample of its text, or by the "
             "embedding that `nexusmix embed` makes of it"
         )
-    if embedding is None:
-        return None
-    if held_out:
+    if embedding is not None and held_out:
         raise InvalidInputError(
             "held-out text goes with data; an embedding file stands for text kept private"
         )
-    given = load_embedding(embedding)
-    validate_embedding(given, load_embedder(registry.embedder).id)
-    return given
 
 
 def _read_text(data: Sequence[Path], held_out: Sequence[Path] = ()) -> Sample:
@@ -216,12 +214,14 @@ def _store_roles(registry: Registry, roles: Roles, progress: Progress | None) ->
     return ffn, writer.digest
 
 
-def _store_domain(registry: Registry, text: Sample, progress: Progress | None) -> _Domain:
-    if not text.train:
+def _store_domain(
+    registry: Registry, embedder: Embedder | None, text: Sample, progress: Progress | None
+) -> _Domain:
+    if embedder is None:
         return _Domain()
     if progress is not None:
         progress("embedding", 0, 1)
-    embedding, vectors = embed_domain(load_embedder(registry.embedder), text.train)
+    embedding, vectors = embed_domain(embedder, text.train)
     domain = _Domain(
         embedding=embedding,
         sample=put_documents(registry.blobs, text.train),

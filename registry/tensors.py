@@ -220,9 +220,7 @@ def _read_shards(folder: Path, files: Mapping[str, Path], limits: Limits) -> dic
             infos[name] = info
     absent = sorted(weight_map.keys() - infos.keys())
     if absent:
-        raise UnsafeFileError(
-            f"{folder}: the index names tensors that no shard holds: {printable(absent[0])} …"
-        )
+        raise UnsafeFileError(f"{folder}: no shard holds {printable(absent[0])}, which the index names")
     return infos
 
 

@@ -1,0 +1,97 @@
+"""Licences: SPDX expressions as they enter, and combinations that forbid each other (fault 17)."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry.errors import LicenseError
+from registry.licenses import check_license, combine
+
+
+@pytest.mark.parametrize(
+    ("given", "normal"),
+    [
+        ("Apache-2.0", "Apache-2.0"),
+        ("apache-2.0", "Apache-2.0"),
+        ("mit or apache-2.0", "MIT OR Apache-2.0"),
+        ("GPL-2.0", "GPL-2.0-only"),
+        ("LicenseRef-llama3", "LicenseRef-llama3"),
+        ("MIT AND (LicenseRef-a.b OR CC-BY-4.0)", "MIT AND (LicenseRef-a.b OR CC-BY-4.0)"),
+    ],
+)
+def test_an_spdx_expression_is_returned_in_its_normal_form(given: str, normal: str) -> None:
+    assert check_license(given) == normal
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("apache 2", "did you mean Apache-2.0"),
+        ("gpl-2", "did you mean GPL-2.0-only"),
+        ("llama3", "use LicenseRef-llama3"),
+        ("MIT AND made-up", "unknown licence 'made-up'"),
+        ("LicenseRef-bad_name", "unknown licence"),
+        ("MIT AND", "not an SPDX expression"),
+        ("MIT WITH GPL-2.0-only", "not an SPDX expression"),
+        ("((((", "not an SPDX expression"),
+        ("\x1b[31m", "not an SPDX expression"),
+        ("", "a licence is required"),
+        ("MIT OR " * 500 + "MIT", "at most 1000 characters"),
+    ],
+)
+def test_an_unknown_or_missing_licence_is_refused_with_a_suggestion(given: str, hint: str) -> None:
+    with pytest.raises(LicenseError) as caught:
+        check_license(given)
+    assert hint in str(caught.value) and str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    ("expressions", "result"),
+    [
+        (["Apache-2.0"], "Apache-2.0"),
+        (["MIT", "Apache-2.0", "MIT"], "Apache-2.0 AND MIT"),
+        (["GPL-2.0-or-later", "Apache-2.0"], "Apache-2.0 AND GPL-2.0-or-later"),
+        (["GPL-2.0-only OR MIT", "Apache-2.0"], "Apache-2.0 AND MIT"),
+        (["CC-BY-SA-4.0", "GPL-3.0-only"], "CC-BY-SA-4.0 AND GPL-3.0-only"),
+        (["CC-BY-NC-4.0", "MIT"], "CC-BY-NC-4.0 AND MIT"),
+        (["LicenseRef-llama3", "LicenseRef-llama3"], "LicenseRef-llama3"),
+        (["CC-BY-ND-4.0 OR MIT", "MIT"], "MIT"),
+    ],
+)
+def test_licences_that_fit_combine_to_one_expression(expressions: list[str], result: str) -> None:
+    assert combine([(f"expert{i}@1", expression) for i, expression in enumerate(expressions)]) == result
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        ("GPL-2.0-only", "Apache-2.0", "forbids the further conditions"),
+        ("GPL-2.0-only", "GPL-3.0-or-later", "forbids the further conditions"),
+        ("GPL-3.0-only", "CC-BY-NC-4.0", "forbids commercial use"),
+        ("CC-BY-SA-4.0", "CC-BY-NC-SA-4.0", "forbids commercial use"),
+        ("CC-BY-SA-4.0", "GPL-2.0-only", "their own terms on the whole"),
+        ("LicenseRef-llama3", "MIT", "terms of LicenseRef-llama3 are not known"),
+        ("OGTSL", "MIT", "terms of OGTSL are not known"),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_licences_that_forbid_each_other_are_blocked_with_the_pair_named(
+    one: str, other: str, reason: str, swapped: bool
+) -> None:
+    pair = [("first@1", one), ("second@2", other)]
+    with pytest.raises(LicenseError) as caught:
+        combine(pair[::-1] if swapped else pair)
+    message = str(caught.value)
+    assert f"first@1 ({one})" in message and f"second@2 ({other})" in message and reason in message
+
+
+def test_a_licence_without_adaptations_cannot_be_in_any_mix() -> None:
+    with pytest.raises(LicenseError, match=r"closed@1 \(CC-BY-NC-ND-4.0\) cannot be merged with open@1"):
+        combine([("open@1", "MIT"), ("closed@1", "CC-BY-NC-ND-4.0")])
+
+
+def test_three_licences_of_which_two_conflict_are_blocked_though_each_offers_a_choice() -> None:
+    with pytest.raises(LicenseError, match=r"a@1 .* and c@1 .* forbid each other"):
+        combine(
+            [("a@1", "GPL-2.0-only"), ("b@1", "MIT OR GPL-3.0-only"), ("c@1", "Apache-2.0 OR GPL-3.0-only")]
+        )
