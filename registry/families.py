@@ -58,14 +58,14 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 def layer_count(config: Mapping[str, Any]) -> int:
     """Number of decoder blocks. Raises IncompatibleError when the field is absent or absurd."""
-    return _size("num_hidden_layers", config.get("num_hidden_layers"), limit=4096)
+    return positive("num_hidden_layers", config.get("num_hidden_layers"), limit=4096)
 
 
 def expected_tensors(
     family: Family, config: Mapping[str, Any], ffn_width: int
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Canonical names and shapes of the ffn and of the trunk role, for FFNs of the given inner width."""
-    symbols = {**_symbols(family, config), "f": ffn_width}
+    symbols = {**dimensions(family, config), "f": ffn_width}
     layers = layer_count(config)
     ffn, trunk = (
         {
@@ -156,22 +156,24 @@ def field(family: Family, config: Mapping[str, Any], name: str) -> Any:
     return config[name] if name in config else family.defaults.get(name)
 
 
-def _symbols(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
-    hidden = _size("hidden_size", config.get("hidden_size"))
-    heads = _size("num_attention_heads", config.get("num_attention_heads"))
+def dimensions(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes h, v, n, m and d of a configuration. Raises IncompatibleError for one that is no size."""
+    hidden = positive("hidden_size", config.get("hidden_size"))
+    heads = positive("num_attention_heads", config.get("num_attention_heads"))
     return {
         "h": hidden,
-        "v": _size("vocab_size", config.get("vocab_size")),
+        "v": positive("vocab_size", config.get("vocab_size")),
         "n": heads,
-        "m": _size("num_key_value_heads", field(family, config, "num_key_value_heads") or heads),
-        "d": _size("head_dim", field(family, config, "head_dim") or hidden // heads),
+        "m": positive("num_key_value_heads", field(family, config, "num_key_value_heads") or heads),
+        "d": positive("head_dim", field(family, config, "head_dim") or hidden // heads),
     }
 
 
-def _size(name: str, value: object, *, limit: int = 2**31) -> int:
-    if type(value) is not int or not 1 <= value <= limit:
+def positive(name: str, value: object, *, least: int = 1, limit: int = 2**31) -> int:
+    """A configuration value that must be an integer in a range. Raises IncompatibleError."""
+    if type(value) is not int or not least <= value <= limit:
         raise IncompatibleError(
-            f"config.json: {name} must be an integer from 1 to {limit}, got {printable(value)}"
+            f"config.json: {name} must be an integer from {least} to {limit}, got {printable(value)}"
         )
     return value
 
