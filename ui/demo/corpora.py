@@ -26,7 +26,7 @@ from registry.documents import Sample, is_held_out, split
 DOCUMENT_CHARS = 8000
 MIN_DOCUMENT_CHARS = 400
 TRAIN_BYTES = 1_500_000
-TEST_BYTES = 250_000
+TEST_BYTES = 100_000
 MAX_SOURCE_BYTES = 150_000
 PROSE_PACKAGES = ("sklearn", "networkx", "pandas", "sqlalchemy")
 # Headers that a generator wrote by the thousand, nearly equal to one another.

@@ -1,0 +1,224 @@
+"""The demo, top to bottom: text → experts → registry → mix → evaluation → extension → report.
+
+Every step asks the registry or the disk whether it is done already, so a second run changes nothing and an
+interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from composer.compose import compose
+from composer.evaluate import evaluate
+from composer.extend import extend
+from composer.generate import continue_text
+from composer.mix import find_mix, open_mix
+from composer.progress import Progress
+from composer.recipe import Recipe, Training
+from composer.report import write_report
+from registry import catalog
+from registry.errors import NotFoundError
+from registry.home import Registry, open_registry
+from registry.intake import add_seed, contribute
+from registry.records import MixRecord
+from ui.demo.corpora import DOMAINS, write_corpora
+from ui.demo.parallel import Task, train_all
+
+SEED = "demo-seed"
+MEMBERS, NEWCOMER = ("python", "math", "prose"), "cpp"
+EXPERT_TOKENS = 200_000
+MIX_TOKENS = 60_000
+EXTENSION_TOKENS = 60_000
+EVALUATED_BYTES = 60_000
+PROMPTS = ("def read_lines(path):\n", "template <typename T>\nclass ")
+SEED_FOLDER = Path(__file__).parent / "seed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim that the demo checks, with the figures that decide it."""
+
+    claim: str
+    held: bool
+
+
+def run_demo(home: Path, progress: Progress) -> dict[str, Any]:
+    """Run what is not done yet in the registry at `home`.
+
+    Returns {"home", "report", "seconds", "evaluations": [of demo@1, of demo@2], "findings": [{"claim", "held"}],
+    "samples": [{"mix", "prompt", "text"}]}.
+    """
+    started = time.monotonic()
+    registry = open_registry(home)
+    corpora = home / "corpora"
+    if not corpora.exists():
+        _write_corpora(corpora, progress)
+    _add_seed(registry, progress)
+    train_all([_task(home, name) for name in DOMAINS], progress)
+    for name in DOMAINS:
+        _contribute(registry, home, name, progress)
+    _compose(registry, "demo", "nexus", progress)
+    _compose(registry, "demo-linear", "linear", progress)
+    first = _evaluated(registry, "demo@1", ["demo-linear@1"], progress)
+    _extend(registry, progress)
+    second = _evaluated(registry, "demo@2", ["demo@1"], progress)
+    findings = check(first, second)
+    report = home / "report.html"
+    samples = _samples(registry) if not report.exists() else []
+    if samples:
+        write_report(
+            registry,
+            ["demo@1", "demo@2"],
+            report,
+            title="nexusmix demo",
+            samples=[(s["mix"], s["prompt"], s["text"]) for s in samples],
+            findings=[(finding.claim, finding.held) for finding in findings],
+        )
+    return {
+        "home": str(home),
+        "report": str(report),
+        "seconds": time.monotonic() - started,
+        "evaluations": [first, second],
+        "findings": [{"claim": finding.claim, "held": finding.held} for finding in findings],
+        "samples": samples,
+    }
+
+
+def check(first: dict[str, Any], second: dict[str, Any]) -> list[Finding]:
+    """What the demo sets out to show, decided by the two evaluations."""
+    scores, mean = first["bits_per_byte"], first["mean"]
+    new, old = second["bits_per_byte"][NEWCOMER], [second["bits_per_byte"][name] for name in MEMBERS]
+    kept = (new["seed"] - new["mix"]) / (new["seed"] - new["expert"])
+    worst = max(row["mix"] - row["seed"] for row in scores.values())
+    old_worst = max(row["mix"] - row["seed"] for row in old)
+    own = {domain: shares[f"{domain}@1"] for domain, shares in second["routing"].items()}
+    ahead = all(
+        max(shares, key=lambda ref: shares[ref]) == f"{domain}@1"
+        for evaluation in (first, second)
+        for domain, shares in evaluation["routing"].items()
+    )
+    linear = mean["demo-linear@1"]
+    return [
+        Finding(
+            f"demo@1 beats the seed on every member domain, by at least {-worst:.3f} bits per byte", worst < 0
+        ),
+        Finding(
+            f"demo@1 is below dense merging on their mean: {mean['mix']:.3f} against {mean['dense_merging']:.3f}",
+            mean["mix"] < mean["dense_merging"],
+        ),
+        Finding(
+            f"demo@1 is below the linear router with the same budget: {mean['mix']:.3f} against {linear:.3f}",
+            mean["mix"] < linear,
+        ),
+        Finding(f"every domain sends most tokens to its own expert ({_shares(own)} in demo@2)", ahead),
+        Finding(
+            f"demo@2 gains {kept:.0%} of what the dense {NEWCOMER} expert gains over the seed", kept >= 0.4
+        ),
+        Finding(f"demo@2 is below the seed on every old domain, by at least {-old_worst:.3f}", old_worst < 0),
+    ]
+
+
+def _write_corpora(folder: Path, progress: Progress) -> None:
+    """The corpora appear whole or not at all."""
+    import shutil
+
+    unfinished = folder.with_name("corpora.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_corpora(unfinished, on_domain=lambda name, done, total: progress("writing corpora", done, total))
+    unfinished.rename(folder)
+    progress("writing corpora", len(DOMAINS), len(DOMAINS))
+
+
+def _add_seed(registry: Registry, progress: Progress) -> None:
+    try:
+        catalog.get_seed(registry, SEED)
+    except NotFoundError:
+        add_seed(
+            registry,
+            SEED,
+            _unpacked_seed(registry.home),
+            license="Apache-2.0",
+            description="A Llama of 2.5 million weights, trained on text of installed open-source packages.",
+            progress=progress,
+        )
+
+
+def _unpacked_seed(home: Path) -> Path:
+    """The seed is shipped in float16 to be small; a processor computes faster, and trains better, in float32."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = home / "seed"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(SEED_FOLDER, folder)
+    weights = folder / "model.safetensors"
+    save_file({name: t.float() for name, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    return folder
+
+
+def _task(home: Path, name: str) -> Task:
+    settings = {"tokens": EXPERT_TOKENS, "random_seed": 0}
+    return Task(home, SEED, home / "corpora" / name, home / "experts" / name, settings)
+
+
+def _contribute(registry: Registry, home: Path, name: str, progress: Progress) -> None:
+    try:
+        catalog.get_expert(registry, name)
+    except NotFoundError:
+        contribute(
+            registry,
+            name,
+            home / "experts" / name,
+            seed=SEED,
+            license="Apache-2.0",
+            data=[home / "corpora" / name],
+            description=DOMAINS[name].title,
+            progress=lambda stage, done, total: progress(f"contributing {name}", done, total),
+        )
+
+
+def _compose(registry: Registry, name: str, router: str, progress: Progress) -> None:
+    """The same experts, tokens and settings for both routers; the linear one starts from scratch, as in the paper."""
+    if _mix(registry, f"{name}@1") is None:
+        training = Training(tokens=MIX_TOKENS, warm_start=router == "nexus")
+        recipe = Recipe(name=name, seed=SEED, experts=list(MEMBERS), router=router, training=training)
+        compose(registry, recipe, progress=lambda *step: progress(f"{name}: {step[0]}", *step[1:]))
+
+
+def _extend(registry: Registry, progress: Progress) -> None:
+    if _mix(registry, "demo@2") is None:
+        training = Training(tokens=EXTENSION_TOKENS)
+        step = lambda stage, done, total: progress(f"extending: {stage}", done, total)  # noqa: E731
+        extend(registry, "demo@1", NEWCOMER, training=training, progress=step)
+
+
+def _evaluated(registry: Registry, ref: str, against: list[str], progress: Progress) -> dict[str, Any]:
+    record = catalog.get_mix(registry, ref)
+    if record.evaluation is not None:
+        return record.evaluation
+    step = lambda stage, done, total: progress(f"evaluating {ref}", done, total)  # noqa: E731
+    return evaluate(registry, ref, against=against, max_bytes=EVALUATED_BYTES, progress=step)
+
+
+def _samples(registry: Registry) -> list[dict[str, str]]:
+    _, manifest = find_mix(registry, "demo@2")
+    mix = open_mix(registry, manifest)
+    texts = [
+        (prompt, continue_text(mix, prompt, max_new_tokens=80, temperature=0.7).text) for prompt in PROMPTS
+    ]
+    return [{"mix": "demo@2", "prompt": prompt, "text": text} for prompt, text in texts]
+
+
+def _mix(registry: Registry, ref: str) -> MixRecord | None:
+    try:
+        return catalog.get_mix(registry, ref)
+    except NotFoundError:
+        return None
+
+
+def _shares(own: dict[str, float]) -> str:
+    return ", ".join(f"{domain} {share:.0%}" for domain, share in own.items())
