@@ -88,7 +88,9 @@ def test_a_run_killed_at_once_resumes_in_a_new_process(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
             break
     process.wait()
-    again = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout.split()
+    again = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=True
+    ).stdout.split()
     whole = trained(tmp_path / "whole")[0]
     assert int(again[0]) > 4, "it began from a checkpoint, not from nothing"
     assert float(again[-1]) == pytest.approx(whole[-1], abs=1e-6)

@@ -43,7 +43,9 @@ def train_all(tasks: Iterable[Task], progress: Progress) -> None:
         while waiting or running:
             while waiting and len(running) < places:
                 task = waiting.pop(0)
-                process = context.Process(target=_work, args=(task, cores // places, messages), daemon=True)
+                process: BaseProcess = context.Process(
+                    target=_work, args=(task, cores // places, messages), daemon=True
+                )
                 process.start()
                 running[task.out.name] = process
             _listen(messages, running, progress)
