@@ -70,6 +70,11 @@ def share(fraction: float) -> str:
     return f"{fraction:.0%}".replace("%", " %")
 
 
+def cosine(score: float) -> str:
+    """0.7132 → "0.71", -0.04 → "−0.04" (a minus as wide as a digit), never "−0.00"."""
+    return f"{round(score, 2) + 0.0:.2f}".replace("-", "−")
+
+
 def plural(count: int, noun: str) -> str:
     """1, "expert" → "1 expert"; 3, "expert" → "3 experts"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

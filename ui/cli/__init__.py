@@ -118,6 +118,8 @@ def global_options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error ends here as one line."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # Progress is ours to show; the bars that libraries draw for single steps would tear it.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(args=list(arguments), prog_name="nexusmix", standalone_mode=False) or 0
         sys.stdout.flush()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry, parse_count
+from ui.cli.context import Json, LicenseOverride, examples, open_registry, parse_count
 from ui.cli.output import note, print_json, progress
 from ui.cli.report import print_composed
 from ui.cli.shapes import composed_shape
@@ -46,10 +46,7 @@ def compose(
     trunk_merge: Annotated[
         str | None, typer.Option(metavar="RULE", help="The mix's trunk: mean, mean_with_seed or seed.")
     ] = None,
-    license_override: Annotated[
-        str | None,
-        typer.Option(metavar="REASON", help="Combine licences that forbid it; the reason is recorded."),
-    ] = None,
+    license_override: LicenseOverride = None,
     tokens: Annotated[
         int | None,
         typer.Option(

@@ -80,6 +80,10 @@ MixRef = Annotated[
 ExpertRef = Annotated[
     str, typer.Argument(metavar="EXPERT", help="The expert: NAME (its newest version) or NAME@N.")
 ]
+LicenseOverride = Annotated[
+    str | None,
+    typer.Option(metavar="REASON", help="Combine licences that forbid it; the reason is recorded."),
+]
 Tokens = Annotated[
     int | None,
     typer.Option(parser=parse_count, metavar="N", help="Length of the training in tokens, as in 300k or 1M."),

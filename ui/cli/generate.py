@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 from ui.cli.context import Json, MixRef, RandomSeed, examples, open_registry
-from ui.cli.output import print_json
-from ui.display import printable
+from ui.cli.output import note, print_json
+from ui.display import printable, share
 
 EXAMPLES = examples('nexusmix generate team "def quicksort(" --max-new-tokens 80')
 
@@ -19,6 +21,9 @@ def generate(
     mix: MixRef,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="How many tokens to add.")] = 100,
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="X", help="0 always takes the likeliest token.")
+    ] = 0.8,
     random_seed: RandomSeed = 0,
     as_json: Json = False,
 ) -> None:
@@ -38,9 +43,18 @@ def generate(
             prompt,
             max_new_tokens=max_new_tokens,
             random_seed=random_seed,
-            on_token=None if as_json else write,
+            temperature=temperature,
+            on_token=None if as_json else lambda token: write(token.text),
         )
     if as_json:
-        print_json({"mix": mix, "prompt": prompt, "text": result.text, "tokens": result.tokens})
+        print_json({"mix": mix, "prompt": prompt, **dataclasses.asdict(result)})
     else:
         write("\n")
+        shares = _mean_shares([token.experts for token in result.tokens])
+        note(", ".join(f"{ref} {share(part)}" for ref, part in shares.items()))
+
+
+def _mean_shares(tokens: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The share of each expert over all generated tokens."""
+    refs = tokens[0] if tokens else {}
+    return {ref: sum(token[ref] for token in tokens) / len(tokens) for ref in refs}

@@ -5,33 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ui.cli.output import Column, print_fields, print_table
+from ui.cli.output import Column, note, print_fields, print_table
 from ui.display import duration, share, size
 
 
 def print_composed(shape: Mapping[str, Any]) -> None:
     """A published mix as lines of name and value."""
-    numbers = {key: value for key, value in shape["metrics"].items() if isinstance(value, (int, float, str))}
+    numbers = {key: value for key, value in shape["training"].items() if isinstance(value, (int, float, str))}
     print_fields(
         {
             "mix": shape["mix"],
             "parent": shape["parent"],
             "seed": shape["seed"],
             "experts": ", ".join(shape["experts"]),
+            "licence": shape["license"],
             "lock": shape["lock"],
             "written": size(shape["bytes_written"]),
             "took": duration(shape["seconds"]),
             **{key.replace("_", " "): _number(value) for key, value in numbers.items()},
         }
     )
+    for warning in shape["warnings"]:
+        note(f"warning: {warning}")
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Two tables: bits per byte by domain and model (lower is better), routing by domain and expert."""
     losses: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
     shares: Mapping[str, Mapping[str, float]] = evaluation["routing"]
+    rows = [{"domain": domain, **row} for domain, row in losses.items()]
+    if len(rows) > 1:
+        rows.append({"domain": "mean", **evaluation.get("mean", {})})
     print_table(
-        [{"domain": domain, **row} for domain, row in losses.items()],
+        rows,
         [Column("domain", "Bits per byte", style="bold"), *_columns(losses, "{:.3f}".format)],
         empty="no domain has held-out text to evaluate on",
     )

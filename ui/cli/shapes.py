@@ -92,8 +92,11 @@ def composed_shape(result: ComposeResult) -> dict[str, Any]:
         "parent": result.mix.parent,
         "seed": result.mix.seed,
         "experts": list(result.mix.experts),
-        "lock": result.lock,
+        "license": result.manifest.license,
+        "lock": result.mix.lock,
+        "manifest": result.mix.manifest,
         "bytes_written": result.bytes_written,
         "seconds": round(result.seconds, 1),
-        "metrics": result.metrics,
+        "training": result.manifest.training,
+        "warnings": result.warnings,
     }

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ui.cli.context import Json, RandomSeed, Tokens, examples, open_registry
+from ui.cli.context import Json, RandomSeed, examples, open_registry, parse_count
 from ui.cli.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
@@ -21,7 +21,9 @@ def train_expert(
     seed: Annotated[str, typer.Argument(metavar="SEED", help="The seed to branch from.")],
     data: Annotated[list[Path], typer.Option(metavar="PATH", help="Text to train on. Repeatable.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the expert, in Hugging Face format.")],
-    tokens: Tokens = None,
+    tokens: Annotated[
+        int, typer.Option(parser=parse_count, metavar="N", help="Tokens to train on, as in 300k or 1M.")
+    ] = 500_000,
     freeze_trunk: Annotated[
         bool,
         typer.Option("--freeze-trunk", help="Train only the FFNs: anchored, it composes at its own loss."),
@@ -38,15 +40,14 @@ def train_expert(
 
     from composer.branch import train_expert as branch
 
-    # What was not asked for is left to the composer, which knows the good values.
-    options = {"tokens": tokens, "learning_rate": learning_rate}
-    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    chosen: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
     with open_registry(ctx) as registry, progress() as report:
         result = branch(
             registry,
             seed,
             data,
             out,
+            tokens=tokens,
             freeze_trunk=freeze_trunk,
             random_seed=random_seed,
             progress=report,

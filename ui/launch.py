@@ -1,0 +1,78 @@
+"""Starts the web app in a child process and ends it with us; nothing of Streamlit is imported here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from registry.errors import ConflictError
+from ui.theme import streamlit_flags
+
+APP = Path(__file__).with_name("app.py")
+FIRST_PORT = 8501
+PORTS_TRIED = 50
+STOP_SECONDS = 5.0
+
+
+def choose_port(address: str, port: int | None) -> int:
+    """The port that was asked for, or the first free one from 8501. Raises ConflictError if it is taken."""
+    candidates = range(FIRST_PORT, FIRST_PORT + PORTS_TRIED) if port is None else [port]
+    for candidate in candidates:
+        if _is_free(address, candidate):
+            return candidate
+    asked = f"port {port} is" if port is not None else f"ports {FIRST_PORT} to {candidates[-1]} are"
+    raise ConflictError(f"{asked} taken on {address}: end the other program, or choose another with --port")
+
+
+def serve(home: Path, *, port: int, address: str = "localhost", browser: bool = True) -> int:
+    """Run the web app on the registry in `home` until it ends or Ctrl-C; returns its exit code."""
+    child = subprocess.Popen(
+        command(port=port, address=address, browser=browser),
+        env={**os.environ, "NEXUSMIX_HOME": str(home)},
+        stdout=sys.stderr,
+    )
+    # A plain `kill` of this process must not leave the server behind.
+    previous = signal.signal(signal.SIGTERM, _leave)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        _stop(child)
+
+
+def command(*, port: int, address: str, browser: bool) -> list[str]:
+    """The command line of the server."""
+    return [
+        *(sys.executable, "-m", "streamlit", "run", str(APP)),
+        f"--server.port={port}",
+        f"--server.address={address}",
+        f"--server.headless={'false' if browser else 'true'}",
+        *streamlit_flags(),
+    ]
+
+
+def _is_free(address: str, port: int) -> bool:
+    try:
+        with socket.create_server((address, port)):
+            return True
+    except OSError:
+        return False
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()

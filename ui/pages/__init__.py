@@ -1,0 +1,1 @@
+"""The web app's screens, one a file; each has a `render` function and holds no model code."""

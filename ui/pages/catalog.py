@@ -1,0 +1,117 @@
+"""The catalog: every expert as a card, searched by the meaning of a task or of a pasted sample."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from registry.catalog import list_experts, list_seeds, search
+from registry.home import Registry
+from registry.records import ExpertRecord
+from ui.components import cards, empty_state, label
+from ui.display import plural
+from ui.query import vector_of_sample
+from ui.session import current_registry, shown_errors
+
+CARDS_PER_PAGE = 24
+SEARCH_LIMIT = 48
+SAMPLE_CHARS = 100_000
+EVERY_SEED = ""
+
+Found = list[tuple[ExpertRecord, float | None]]
+
+
+def render() -> None:
+    """Draw the page: the search row, then the cards."""
+    with shown_errors():
+        registry = current_registry()
+        seeds = [seed.name for seed in list_seeds(registry)]
+        st.title("Find an expert")
+        if not seeds:
+            _first_steps()
+            return
+        query, seed, sample = _search_row(seeds)
+        with st.spinner("Comparing meanings …" if query or sample else "Reading the catalog …"):
+            found, caption = _find(registry, query, seed, sample)
+        if not found:
+            empty_state(
+                "No expert here yet",
+                "Nobody has contributed an expert" + (f" of the seed {seed}." if seed else "."),
+                [f"nexusmix contribute NAME ./expert --seed {seed or seeds[0]} --license SPDX --data ./text"],
+            )
+            return
+        st.caption(label(caption))
+        _paged_cards(found)
+
+
+def _search_row(seeds: list[str]) -> tuple[str, str | None, str]:
+    """The query and the seed (both kept in the address), and the pasted sample."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        query = st.text_input(
+            "Search by meaning",
+            key="q",
+            bind="query-params",
+            placeholder="Describe a task: prove a theorem, parse C++ headers …",
+            icon=":material/search:",
+            on_change=_forget,
+            args=("sample",),
+        )
+        seed = EVERY_SEED
+        if len(seeds) > 1:
+            seed = st.selectbox(
+                "Seed",
+                [EVERY_SEED, *seeds],
+                key="seed",
+                bind="query-params",
+                format_func=lambda name: name or "Every seed",
+                width=180,
+            )
+        with st.popover("Paste a sample", icon=":material/content_paste:", width="content"):
+            sample = st.text_area(
+                "Text like the one you want to serve",
+                key="sample",
+                height=180,
+                max_chars=SAMPLE_CHARS,
+                placeholder="A few paragraphs, a source file, some letters …",
+                on_change=_forget,
+                args=("q",),
+                help="Its embedding is compared; nothing is stored.",
+            )
+            # Leaving the text area submits it already; a button is what people look for.
+            st.button("Find experts like it", type="primary", width="stretch")
+    return (query or "").strip(), seed or None, (sample or "").strip()
+
+
+def _forget(other: str) -> None:
+    """What was asked last counts: a new query clears the sample, a new sample the query."""
+    st.session_state[other] = ""
+
+
+def _find(registry: Registry, query: str, seed: str | None, sample: str) -> tuple[Found, str]:
+    """The experts to show and the sentence above them."""
+    if sample or query:
+        what = vector_of_sample(registry, sample) if sample else query
+        hits = search(registry, what, seed=seed, limit=SEARCH_LIMIT)
+        of = "your sample" if sample else f"“{query}”"
+        return [(hit.expert, hit.score) for hit in hits], f"Nearest to {of} first; 1 is the same meaning"
+    experts = list_experts(registry, seed=seed)
+    return [(expert, None) for expert in experts], plural(len(experts), "expert") + " by name"
+
+
+def _paged_cards(found: Found) -> None:
+    pages = -(-len(found) // CARDS_PER_PAGE)
+    place = st.container()
+    page = 1
+    if pages > 1:
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            page = st.pagination(pages, key="page", bind="query-params")
+    with place:
+        cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
+
+
+def _first_steps() -> None:
+    empty_state(
+        "This registry is empty",
+        "See the whole journey on text that is already on this machine, or publish a model of your own "
+        "as the seed that experts branch from.",
+        ["nexusmix demo", "nexusmix seed add NAME ./model --license Apache-2.0"],
+    )

@@ -1,0 +1,155 @@
+"""One expert: its card, where it comes from, what is stored of it, and who lives next to it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from registry.catalog import get_expert, list_experts, list_mixes, search, verify
+from registry.documents import load_documents
+from registry.home import Registry
+from registry.records import ExpertRecord
+from ui import routes
+from ui.components import empty_state, escaped, expert_link, fact_table, facts, label, score_bar
+from ui.display import parameters, plural, printable
+from ui.session import current_registry, shown_errors
+
+NEIGHBOURS = 5
+NEIGHBOUR_WIDTH = 190
+EXCERPTS = 3
+EXCERPT_CHARS = 600
+TITLE_CHARS = 70
+
+
+def render() -> None:
+    """Draw the page of the expert that the address names."""
+    with st.container(key="back"):
+        st.page_link(routes.catalog(), label="Catalog", icon=":material/arrow_back:")
+    ref = st.query_params.get("ref")
+    if not ref:
+        empty_state("No expert chosen", "Open one from the catalog; its address then names it.")
+        return
+    with shown_errors():
+        registry = current_registry()
+        expert = get_expert(registry, ref)
+        _head(expert)
+        story, numbers = st.columns([5, 3], gap="large")
+        with story:
+            _card(expert)
+            _commands(expert)
+            _neighbours(registry, expert)
+            _excerpts(registry, expert)
+        with numbers, st.container(key="numbers"):
+            _facts(expert)
+            _digests(registry, expert)
+            _provenance(expert)
+            _relatives(registry, expert)
+
+
+def _head(expert: ExpertRecord) -> None:
+    st.title(f"{label(expert.name)} :gray[{label(f'@{expert.version}')}]", anchor=False)
+    st.html(facts(expert))
+    if expert.withdrawn is not None:
+        st.warning(f"Withdrawn: {label(expert.withdrawn)}", icon=":material/block:")
+
+
+def _card(expert: ExpertRecord) -> None:
+    about = escaped(expert.description, lines=True) or "The contributor wrote no description."
+    st.html(f'<p class="nm-text">{about}</p>')
+
+
+def _commands(expert: ExpertRecord) -> None:
+    if expert.withdrawn is not None:
+        return
+    st.subheader("Use it", anchor=False)
+    st.code(
+        f"nexusmix compose NAME --seed {expert.seed} --experts {expert.ref},OTHER",
+        language=None,
+        wrap_lines=True,
+    )
+    st.code(f"nexusmix extend MIX {expert.ref}", language=None, wrap_lines=True)
+
+
+def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
+    """The experts whose domains are nearest, by the cosine with this one's mean vector."""
+    st.subheader("Nearest domains", anchor=False)
+    with st.spinner("Comparing domains …"):
+        hits = search(registry, expert.embedding.mean, limit=NEIGHBOURS + 1)
+    others = [hit for hit in hits if hit.expert.ref != expert.ref][:NEIGHBOURS]
+    if not others:
+        st.caption("It is the only expert so far.")
+    for hit in others:
+        with st.container(key=f"neighbour-{hit.expert.ref}", horizontal=True, vertical_alignment="center"):
+            expert_link(hit.expert, width=NEIGHBOUR_WIDTH)
+            st.html(score_bar(hit.score))
+
+
+def _excerpts(registry: Registry, expert: ExpertRecord) -> None:
+    st.subheader("From its text", anchor=False)
+    if expert.sample is None:
+        st.caption("The text stayed with its owner; only its embedding was contributed.")
+        return
+    for text in load_documents(registry.blobs, expert.sample)[:EXCERPTS]:
+        first_line = " ".join(text.split())[:TITLE_CHARS]
+        with st.expander(label(f"{first_line} …")):
+            excerpt = text[:EXCERPT_CHARS] + (" …" if len(text) > EXCERPT_CHARS else "")
+            st.code(printable(excerpt, lines=True), language=None, wrap_lines=True)
+
+
+def _facts(expert: ExpertRecord) -> None:
+    st.subheader("At a glance", anchor=False)
+    domain = expert.embedding
+    fact_table(
+        {
+            "Seed": expert.seed,
+            "Licence": expert.license,
+            "Parameters": parameters(expert.parameters),
+            "Weights": f"{expert.dtype}, FFN width {expert.ffn_width:,}",
+            "Trunk": "the seed's own (anchored)" if expert.anchored else "its own",
+            "Domain": f"{plural(domain.chunk_count, 'chunk')}, {plural(len(domain.centroids), 'centroid')}",
+            "Embedder": domain.embedder,
+            "Published": f"{expert.created_at:%Y-%m-%d %H:%M} UTC",
+        }
+    )
+
+
+def _digests(registry: Registry, expert: ExpertRecord) -> None:
+    st.subheader("Stored bytes", anchor=False)
+    for role, digest in (("FFN", expert.ffn), ("Trunk", expert.trunk)):
+        with st.container(gap=None):
+            st.caption(role)
+            st.code(digest, language=None, wrap_lines=True)
+    if st.button("Verify now", icon=":material/verified_user:", help="Hash every stored byte again."):
+        with st.spinner("Hashing …"):
+            problems = verify(registry, expert.ref)
+        if problems:
+            st.error("; ".join(label(problem.message) for problem in problems), icon=":material/gpp_bad:")
+        else:
+            st.success("Every byte is what its digest says.", icon=":material/verified:")
+
+
+def _provenance(expert: ExpertRecord) -> None:
+    if expert.provenance:
+        st.subheader("Provenance", anchor=False)
+        fact_table({_title(name): _figure(value) for name, value in expert.provenance.items()})
+
+
+def _relatives(registry: Registry, expert: ExpertRecord) -> None:
+    """The other versions, and the mixes that hold this one."""
+    versions = [e for e in list_experts(registry, include_withdrawn=True) if e.name == expert.name]
+    if len(versions) > 1:
+        st.subheader("Versions", anchor=False)
+        with st.container(horizontal=True, key="versions"):
+            for version in reversed(versions):
+                expert_link(version, disabled=version.ref == expert.ref)
+    mixes = [mix.ref for mix in list_mixes(registry) if expert.ref in mix.experts]
+    if mixes:
+        st.subheader("Used by", anchor=False)
+        st.markdown(label(", ".join(mixes)))
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _figure(value: object) -> object:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value

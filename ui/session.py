@@ -1,0 +1,35 @@
+"""What the pages share: the open registry, and one way to show an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from registry.errors import NotFoundError, RegistryError
+from registry.home import Registry, open_registry
+from ui.components import empty_state
+from ui.display import printable
+
+
+@st.cache_resource(show_spinner="Opening the registry …")
+def current_registry() -> Registry:
+    """The registry that the environment names, opened once for all visitors."""
+    return open_registry()
+
+
+@contextmanager
+def shown_errors() -> Iterator[None]:
+    """Show what the registry refuses or cannot find on the page, and end the page there."""
+    try:
+        yield
+    except NotFoundError as error:
+        empty_state("Not found", str(error))
+    except RegistryError as error:
+        st.error("This did not work. The registry says:", icon=":material/error:")
+        # A code block shows text as it is: an error may quote what somebody else wrote.
+        st.code(printable(error), language=None, wrap_lines=True)
+    else:
+        return
+    st.stop()

@@ -1,0 +1,32 @@
+"""The look of the web app: colours as Streamlit's settings, what they cannot say as one style sheet."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+STYLE = FOLDER / "style.css"
+LOGO = FOLDER / "logo.svg"
+ICON = FOLDER / "icon.svg"
+
+
+def streamlit_flags() -> list[str]:
+    """Our settings as flags of `streamlit run`, so that no file of the user's own changes the look."""
+    settings = tomllib.loads((FOLDER / "config.toml").read_text(encoding="utf-8"))
+    return [f"--{name}={_flag(value)}" for name, value in _flatten(settings).items()]
+
+
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _flag(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
