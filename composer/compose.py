@@ -15,7 +15,7 @@ from composer.mix import Manifest, Member, seed_config
 from composer.progress import Progress, silent
 from composer.recipe import Lock, LockedExpert, LockedSeed, Recipe, Training, resolve
 from composer.routers import ROUTERS
-from composer.trunks import TRUNK_MERGES
+from composer.trunks import chosen_merge
 from composer.weights import merge_trunks
 from registry import catalog, licenses
 from registry.errors import LicenseError
@@ -57,7 +57,7 @@ def compose_lock(
     license_of_mix = combined_license(lock.seed, lock.experts, lock.settings["license_override"])
     domains = [load_domain(registry, expert) for expert in lock.experts]
     standard = Standard.of(torch.stack([domain.mean for domain in domains]))
-    merge = TRUNK_MERGES[lock.settings["trunk_merge"]]()
+    merge = chosen_merge(lock.settings["trunk_merge"])
     trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, [e.trunk for e in lock.experts], progress)
     training = Training.model_validate(lock.settings["training"])
     draft = Manifest(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,7 +19,7 @@ from composer.errors import MixFormatError, RecipeError
 from composer.learn import learn, put_router, stored_standard
 from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
 from composer.progress import Progress, silent
-from composer.recipe import Lock, Training, lock_expert
+from composer.recipe import Lock, LockedExpert, Training, lock_expert
 from composer.routers import ROUTERS
 from composer.trunks.base import TrunkMerge
 from composer.weights import map_tensors, merge_trunks
@@ -124,9 +124,7 @@ def remove(
     rest = [member.expert for member in manifest.members if member.expert.ref != gone]
     if not rest:
         raise RecipeError(f"{gone} is the only expert of {record.ref}: nothing would remain")
-    settings = first_lock(registry, manifest).settings
-    if settings["top_k"] > len(rest):
-        settings = {**settings, "top_k": len(rest)}
+    settings = _settings_without(first_lock(registry, manifest), rest)
     lock = Lock(seed=manifest.seed, experts=rest, embedder=manifest.embedder, settings=settings)
     return compose_lock(registry, lock, record.name, parent=record.ref, progress=progress)
 
@@ -136,6 +134,23 @@ def first_lock(registry: Registry, manifest: Manifest) -> Lock:
     while manifest.parent is not None:
         manifest = read_manifest(registry, manifest.parent)
     return Lock.model_validate(json.loads(registry.blobs.read_bytes(manifest.lock)))
+
+
+def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> dict[str, Any]:
+    """The first composition's settings for the experts that remain.
+
+    Of weights in the trunk merge each keeps its own; an expert that was appended later counts as the mean of
+    the first ones, as its share at extension said.
+    """
+    settings = {**first.settings, "top_k": min(first.settings["top_k"], len(rest))}
+    merge = settings["trunk_merge"]
+    if isinstance(merge, Mapping) and "weights" in merge:
+        known = dict(zip((expert.ref for expert in first.experts), merge["weights"], strict=True))
+        weights = [known.get(expert.ref, sum(known.values()) / len(known)) for expert in rest]
+        if not any(weights):
+            raise RecipeError("the experts that would remain have weight 0 in the trunk: compose them anew")
+        settings["trunk_merge"] = {**merge, "weights": weights}
+    return settings
 
 
 def _appended_router(

@@ -9,16 +9,18 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from composer.errors import RecipeError
+from composer.trunks import TrunkMergeChoice
+from composer.trunks.mean import Mean
+from composer.trunks.weighted import Weighted
 from registry import catalog
 from registry.home import Registry
 from registry.records import Digest, ExpertRecord, SeedRecord
 
 RouterName = Literal["nexus", "linear"]
 Combine = Literal["convex", "additive"]
-TrunkMergeName = Literal["mean", "mean_with_seed", "seed"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
 
 
@@ -38,7 +40,10 @@ class Training(BaseModel):
 
 
 class Recipe(BaseModel):
-    """What the user asks for. `experts` are names (the newest version is taken) or `name@version`."""
+    """What the user asks for. `experts` are names (the newest version is taken) or `name@version`.
+
+    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,7 +53,7 @@ class Recipe(BaseModel):
     router: RouterName = "nexus"
     combine: Combine = "convex"
     top_k: Annotated[int, Field(ge=1)] = 1
-    trunk_merge: TrunkMergeName = "mean"
+    trunk_merge: TrunkMergeChoice = Mean()
     training: Training = Training()
     license_override: str | None = Field(
         default=None, description="reason to combine licences that forbid it"
@@ -62,13 +67,25 @@ class Recipe(BaseModel):
             raise ValueError(f"{', '.join(twice)} stands twice; an expert is routed to once")
         return experts
 
+    @model_validator(mode="after")
+    def _a_weight_for_each_expert(self) -> Recipe:
+        merge = self.trunk_merge
+        if isinstance(merge, Weighted) and len(merge.weights) != len(self.experts):
+            raise ValueError(
+                f"trunk_merge has {len(merge.weights)} weights for {len(self.experts)} experts; "
+                "give one for each, in their order"
+            )
+        return self
+
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:
         """A validated recipe. Raises RecipeError naming every field that is wrong."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            wrong = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()
+            )
             raise RecipeError(f"the recipe is not valid: {wrong}") from error
 
     @classmethod

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
+from composer.trunks.base import NamedMerge
 
-from composer.trunks.base import TrunkMerge
+if TYPE_CHECKING:
+    import torch
 
 
-class Mean(TrunkMerge):
+class Mean(NamedMerge):
     """The paper's trunk. The seed has no part in it."""
 
     elementwise: ClassVar[bool] = True
+    method: Literal["mean"] = "mean"
 
     def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
-        total, count = torch.zeros_like(seed), 0
+        total, count = seed.new_zeros(seed.shape), 0
         for expert in experts:
             total += expert
             count += 1

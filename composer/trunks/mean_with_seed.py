@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
+from composer.trunks.base import NamedMerge
 
-from composer.trunks.base import TrunkMerge
+if TYPE_CHECKING:
+    import torch
 
 
-class MeanWithSeed(TrunkMerge):
+class MeanWithSeed(NamedMerge):
     """Keeps the trunk closer to the seed, whose FFN is the shared expert."""
 
     elementwise: ClassVar[bool] = True
+    method: Literal["mean_with_seed"] = "mean_with_seed"
 
     def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
         total, count = seed.clone(), 1

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
+from composer.trunks.base import NamedMerge
 
-from composer.trunks.base import TrunkMerge
+if TYPE_CHECKING:
+    import torch
 
 
-class Seed(TrunkMerge):
+class Seed(NamedMerge):
     """Right when every expert is anchored; costs free experts what their trunks learned."""
 
     elementwise: ClassVar[bool] = True
+    method: Literal["seed"] = "seed"
 
     def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
         return seed

@@ -222,3 +222,30 @@ def test_a_recipe_survives_its_yaml(tmp_path):
     path.write_text(recipe(training=SHORT, top_k=2).to_yaml())
     assert Recipe.from_yaml(path) == recipe(training=SHORT, top_k=2)
     assert Recipe.from_yaml(path, name="other").name == "other"
+
+
+def test_a_weighted_merge_survives_extension_and_removal_with_each_experts_own_weight(registry):
+    weighted = {"method": "weighted", "weights": [3, 1]}
+    compose(registry, recipe("weighed", trunk_merge=weighted))
+    extend(registry, "weighed", "cooking", training=UNTRAINED)
+    removed = remove(registry, "weighed", "math")
+    # Cooking joined with a share of 1/3, as one that weighs the mean of 3 and 1.
+    fresh = recipe("weighed-anew", ("code", "cooking"), trunk_merge={"method": "weighted", "weights": [3, 2]})
+    assert removed.mix.manifest == compose(registry, fresh).mix.manifest
+
+
+def test_a_lock_that_names_its_trunk_merge_by_a_word_composes_to_the_same_trunk(registry):
+    result = compose(registry, recipe("worded", trunk_merge="mean_with_seed"))
+    lock = Lock.model_validate(json.loads(registry.blobs.read_bytes(result.mix.lock)))
+    assert lock.settings["trunk_merge"] == {"method": "mean_with_seed"}
+    worded = lock.model_copy(update={"settings": {**lock.settings, "trunk_merge": "mean_with_seed"}})
+    assert compose_lock(registry, worded, "worded-again").manifest.trunk == result.manifest.trunk
+
+
+def test_the_lock_pins_the_parameters_of_the_trunk_merge(registry):
+    chosen = compose(registry, recipe("tied", trunk_merge={"method": "ties", "density": 0.5}))
+    lock = Lock.model_validate(json.loads(registry.blobs.read_bytes(chosen.mix.lock)))
+    assert lock.settings["trunk_merge"] == {"method": "ties", "density": 0.5, "scale": 1.0}
+    assert compose_lock(registry, lock, "tied-again").mix.manifest == chosen.mix.manifest
+    denser = compose(registry, recipe("denser", trunk_merge={"method": "ties", "density": 1.0}))
+    assert denser.manifest.trunk != chosen.manifest.trunk

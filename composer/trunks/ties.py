@@ -1,0 +1,47 @@
+"""TIES: trim, elect a sign, merge what agrees with it (Resolving interference when merging, arXiv 2306.01708).
+
+With task vectors τ_i = φ_i − φ_seed, of which only the largest by magnitude are kept:
+
+    γ = sign(Σ τ_i)        φ = φ_seed + λ · mean of those τ_i whose sign is γ, element by element
+
+The paper trims over all of a model's parameters at once; here each tensor is trimmed by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from composer.trunks.base import NamedMerge, smallest_kept
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Ties(NamedMerge):
+    """`density` is the share of each task vector that is kept, `scale` is λ."""
+
+    elementwise: ClassVar[bool] = False
+    method: Literal["ties"] = "ties"
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+        total = seed.new_zeros(seed.shape)
+        trimmed = []
+        for expert in experts:
+            trimmed.append(self._trim(expert - seed))
+            total += trimmed[-1]
+        elected = total.sign()
+        merged, count = total.zero_(), seed.new_zeros(seed.shape)
+        for vector in trimmed:
+            agrees = vector * elected > 0
+            merged += vector * agrees
+            count += agrees
+        return seed + self.scale * merged / count.clamp(min=1)
+
+    def _trim(self, vector: torch.Tensor) -> torch.Tensor:
+        magnitude = vector.abs()
+        return vector * (magnitude >= smallest_kept(magnitude, self.density))

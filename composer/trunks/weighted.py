@@ -1,0 +1,34 @@
+"""Weighted mean of the experts: φ = Σ w_i φ_i / Σ w_i (Model soups, arXiv 2203.05482, with chosen weights)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from composer.trunks.base import NamedMerge
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Weighted(NamedMerge):
+    """`weights` stand in the order of the recipe's experts; equal ones give the mean."""
+
+    elementwise: ClassVar[bool] = True
+    method: Literal["weighted"] = "weighted"
+    weights: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+
+    @field_validator("weights")
+    @classmethod
+    def _some_weight(cls, weights: list[float]) -> list[float]:
+        if sum(weights) <= 0:
+            raise ValueError("all weights are zero; at least one expert must count")
+        return weights
+
+    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+        total = seed.new_zeros(seed.shape)
+        for weight, expert in zip(self.weights, experts, strict=True):
+            total.add_(expert, alpha=weight)
+        return total / sum(self.weights)
