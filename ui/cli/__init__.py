@@ -17,6 +17,7 @@ from ui.cli import (
     doctor,
     embed,
     evaluate,
+    export,
     extend,
     gc,
     generate,
@@ -81,6 +82,7 @@ _add("extend", extend.extend, MIX, extend.EXAMPLES)
 _add("remove", remove.remove, MIX, remove.EXAMPLES)
 _add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
 _add("generate", generate.generate, MIX, generate.EXAMPLES)
+_add("export", export.export, MIX, export.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
 _add("verify", verify.verify, CARE, verify.EXAMPLES)
 _add("gc", gc.gc, CARE, gc.EXAMPLES)

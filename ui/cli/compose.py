@@ -44,7 +44,12 @@ def compose(
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, metavar="K", help="Routed experts per token.")] = None,
     trunk_merge: Annotated[
-        str | None, typer.Option(metavar="RULE", help="The mix's trunk: mean, mean_with_seed or seed.")
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="The mix's trunk: mean, mean_with_seed, seed, task_arithmetic, ties or pcb; "
+            "their parameters, and weighted, in a recipe.",
+        ),
     ] = None,
     license_override: LicenseOverride = None,
     tokens: Annotated[

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import typer
 
 from ui.cli.context import GlobalOptions, Json, examples
-from ui.cli.output import print_json, progress
+from ui.cli.output import note, print_heading, print_json, print_text, progress
+from ui.cli.report import print_evaluation
+from ui.display import duration
 
 EXAMPLES = examples("nexusmix demo", "nexusmix --home .demo ui")
+HOME = Path(".demo")
 
 
 def demo(ctx: typer.Context, as_json: Json = False) -> None:
@@ -17,12 +23,26 @@ def demo(ctx: typer.Context, as_json: Json = False) -> None:
     the mix is extended by the fourth. It lives in ./.demo (or --home). A second run is quick and changes
     nothing; after Ctrl-C it goes on.
     """
-    from pathlib import Path
-
     from ui.demo.run import run_demo
 
     options: GlobalOptions = ctx.obj
     with progress() as report:
-        result = run_demo(options.home or Path(".demo"), progress=report)
+        result = run_demo(options.home or HOME, progress=report)
     if as_json:
         print_json(result)
+    else:
+        _print_result(result)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    for evaluation in result["evaluations"]:
+        print_heading(f"{evaluation['mix']}, measured on text that no model was trained on")
+        print_evaluation(evaluation)
+    for sample in result["samples"]:
+        print_heading(f"{sample['mix']} continues {sample['prompt']!r}")
+        print_text(sample["prompt"] + sample["text"])
+    print_heading("What it set out to show")
+    for finding in result["findings"]:
+        print_text(f"{'✓' if finding['held'] else '✗'} {finding['claim']}")
+    note(f"\ndone in {duration(result['seconds'])}; the report is at {result['report']}")
+    note(f"open it in a browser: nexusmix --home {result['home']} ui")

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ui.display import printable
+from ui.display import duration, printable, share
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,6 +36,7 @@ class Column:
 def print_json(data: Any) -> None:
     """Print one JSON document; everything but ASCII is escaped, so no terminal can be tricked by it."""
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def print_text(text: str) -> None:
@@ -42,9 +44,15 @@ def print_text(text: str) -> None:
     sys.stdout.write(printable(text, lines=True) + "\n")
 
 
+def print_heading(text: str) -> None:
+    """Print a line that parts one table from the next."""
+    _console().print()
+    _console().print(_cell(text, "bold"), soft_wrap=True)
+
+
 def note(text: str) -> None:
     """Print a remark for the person at the terminal on standard error."""
-    _console(stderr=True).print(_cell(text, "dim"), soft_wrap=True)
+    _console(stderr=True).print(_cell(text, "dim", lines=True), soft_wrap=True)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, empty: str) -> None:
@@ -82,26 +90,57 @@ def progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield PlainProgress()
         return
-    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    with BarProgress() as bars:
+        yield bars
 
-    bars = Bars(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=32),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=_console(stderr=True),
-    )
-    tasks: dict[str, TaskID] = {}
 
-    def update(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(printable(stage), total=total or None)
-        bars.update(tasks[stage], completed=done, total=total or None)
+class BarProgress:
+    """A bar for each stage under way; a finished stage becomes one line above, so the bars stay few."""
 
-    with bars:
-        yield update
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=32),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=_console(stderr=True),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._finished: set[str] = set()
+
+    def __enter__(self) -> BarProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say how far `stage` is: `done` of `total`, which is 0 when nobody knows."""
+        if total and done >= total:
+            self._finish(stage)
+            return
+        self._finished.discard(stage)
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(printable(stage), total=total or None)
+        self._bars.update(self._tasks[stage], completed=done, total=total or None)
+
+    def _finish(self, stage: str) -> None:
+        if stage in self._finished:
+            return
+        self._finished.add(stage)
+        seconds = 0.0
+        if stage in self._tasks:
+            task = self._tasks.pop(stage)
+            seconds = next((t.elapsed or 0.0 for t in self._bars.tasks if t.id == task), 0.0)
+            self._bars.remove_task(task)
+            self._bars.refresh()
+        self._bars.console.print(_cell(f"✓ {stage}  {duration(seconds)}", "dim"))
 
 
 class PlainProgress:
@@ -113,10 +152,10 @@ class PlainProgress:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Say how far `stage` is, `done` of `total`, if a quarter has passed since it was last said."""
         part = done / total if total else 0.0
-        if part < self._next.get(stage, 0.0):
+        if done and part < self._next.get(stage, 0.0):
             return
         self._next[stage] = part // PLAIN_STEP * PLAIN_STEP + PLAIN_STEP
-        sys.stderr.write(f"{printable(stage)}: {part:.0%}\n")
+        sys.stderr.write(f"{printable(stage)}: {share(part)}\n")
         sys.stderr.flush()
 
 
@@ -128,11 +167,11 @@ def _value(value: Any, show: Callable[[Any], str]) -> str:
     return show(value)
 
 
-def _cell(text: str, style: str) -> Any:
+def _cell(text: str, style: str, *, lines: bool = False) -> Any:
     """A piece of text that rich prints as it is: no markup, no emoji codes, no control characters."""
     from rich.text import Text
 
-    return Text(printable(text), style=style)
+    return Text(printable(text, lines=lines), style=style)
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -11,14 +11,14 @@ from ui.cli.context import Json, RandomSeed, examples, open_registry, parse_coun
 from ui.cli.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
-    "nexusmix train-expert smol --data ./python-docs --out ./python-expert --tokens 1M",
-    "nexusmix train-expert smol --data law.jsonl --out ./law-expert --tokens 500k --freeze-trunk",
+    "nexusmix train-expert --seed smol --data ./python-docs --out ./python --tokens 1M",
+    "nexusmix train-expert --seed smol --data law.jsonl --out ./law --freeze-trunk",
 )
 
 
 def train_expert(
     ctx: typer.Context,
-    seed: Annotated[str, typer.Argument(metavar="SEED", help="The seed to branch from.")],
+    seed: Annotated[str, typer.Option(metavar="SEED", help="The seed to branch from.")],
     data: Annotated[list[Path], typer.Option(metavar="PATH", help="Text to train on. Repeatable.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the expert, in Hugging Face format.")],
     tokens: Annotated[

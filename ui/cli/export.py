@@ -1,0 +1,45 @@
+"""`nexusmix export`: write a mix as a folder that runs without the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Json, MixRef, examples, open_registry
+from ui.cli.output import print_fields, print_json, progress
+from ui.display import size
+
+EXAMPLES = examples(
+    "nexusmix export team ./team",
+    "nexusmix export team ./team-qwen --format qwen2_moe --dtype bfloat16",
+)
+
+
+def export(
+    ctx: typer.Context,
+    mix: MixRef,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the model.")],
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="nexus: our own architecture; qwen2_moe: stock software.")
+    ] = "nexus",
+    dtype: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16; else the seed's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a mix as a Hugging Face folder.
+
+    The folder appears whole or not at all. A mix that the format cannot express exactly is refused.
+    """
+    from composer.export import export as write
+
+    with open_registry(ctx) as registry, progress() as report:
+        written = write(registry, mix, folder, format=format, dtype=dtype, progress=report)
+    shape = {**dataclasses.asdict(written), "folder": str(written.folder)}
+    if as_json:
+        print_json(shape)
+    else:
+        print_fields({**shape, "bytes": size(written.bytes)})
