@@ -1,0 +1,112 @@
+"""The model card of an export: README.md with what the mix is made of, its licences and its measurements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from composer.heatmap import routing_svg
+from composer.mix import Manifest
+from registry import catalog
+from registry.home import Registry
+from registry.records import MixRecord
+
+HEAT_MAP_FILE = "routing.svg"
+# Licences that the Hugging Face Hub knows by these names; every other expression is "other" to it.
+HUB_LICENSES = (
+    *("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MPL-2.0", "Unlicense", "WTFPL"),
+    *("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-3.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0"),
+)
+COLUMNS = {"seed": "seed", "expert": "own expert", "dense_merging": "dense merging", "mix": "this mix"}
+USAGE = {
+    "nexus": "The folder carries its own modeling code (`modeling_nexus.py`), which needs torch and transformers 5.",
+    "qwen2_moe": "The weights are those of a stock Qwen2-MoE model and compute the same function as the mix.",
+}
+
+
+def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format: str) -> dict[str, bytes]:
+    """README.md, and the routing heat map if the mix has been evaluated."""
+    evaluation = record.evaluation
+    parts = [_front_matter(manifest), f"# {_text(record.ref)}\n", _usage(format), _parts(registry, manifest)]
+    files = {}
+    if evaluation is not None:
+        parts.append(_measurements(evaluation))
+        files[HEAT_MAP_FILE] = routing_svg(evaluation["routing"]).encode()
+    return {"README.md": "\n".join(parts).encode(), **files}
+
+
+def _front_matter(manifest: Manifest) -> str:
+    license = manifest.license
+    known = license in HUB_LICENSES
+    lines = ["library_name: transformers", "pipeline_tag: text-generation"]
+    lines.append(f"license: {license.lower() if known else 'other'}")
+    if not known:
+        lines.append(f"license_name: '{license}'")
+    tags = ["mixture-of-experts", "moe", "merge", "nexus"]
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---", ""])
+
+
+def _usage(format: str) -> str:
+    trust = ", trust_remote_code=True" if format == "nexus" else ""
+    return f"""\
+A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed. {USAGE[format]}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{trust})
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust}, dtype="auto")
+```
+"""
+
+
+def _parts(registry: Registry, manifest: Manifest) -> str:
+    seed = catalog.get_seed(registry, manifest.seed.name)
+    rows = [["seed, the shared expert", seed.name, seed.license, seed.description]]
+    for member in manifest.members:
+        expert = catalog.get_expert(registry, member.expert.ref)
+        rows.append(["routed expert", expert.ref, member.expert.license, expert.description])
+    facts = [
+        f"Licence of the whole: {_text(manifest.license)}.",
+        f"Each token goes through the seed's FFN and {manifest.top_k} of {len(manifest.members)} routed experts; "
+        f"their outputs are combined as in the {manifest.combine} mixture, chosen by a {manifest.router_kind} router.",
+    ]
+    if manifest.license_override:
+        facts.append(
+            f"Licences that forbid each other were combined because: {_text(manifest.license_override)}."
+        )
+    table = _table(["role", "base model", "licence", "description"], rows)
+    return "\n".join(["## Base models\n", table, *(f"\n{fact}" for fact in facts), ""])
+
+
+def _measurements(evaluation: Mapping[str, Any]) -> str:
+    scores: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    rows = [[domain, *(_score(row.get(c)) for c in columns)] for domain, row in scores.items()]
+    rows.append(["mean", *(_score(evaluation["mean"].get(c)) for c in columns)])
+    table = _table(["domain", *(COLUMNS.get(column, column) for column in columns)], rows)
+    return f"""\
+## Measurements
+
+Bits per byte on held-out text of each domain; lower is better.
+
+{table}
+
+![Share of each domain's tokens that every expert got]({HEAT_MAP_FILE})
+"""
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_text(cell) for cell in line) + " |" for line in lines)
+
+
+def _text(text: str) -> str:
+    """A stranger's words as plain text: on one line, with what Markdown and HTML read as markup escaped."""
+    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|&#!$])", r"\\\1", line)

@@ -1,0 +1,128 @@
+"""A model folder written whole or not at all: a temporary sibling, streamed shards, fsync, rename."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from composer.errors import ExportError
+from composer.export.rows import Rows, pieces
+from composer.progress import Progress, silent
+from composer.weights import DTYPE_NAMES
+from registry.canonical import canonical_header
+from registry.errors import ConflictError, StorageError
+
+MAX_SHARD_BYTES = 4 * 10**9
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder that becomes `target` when the block ends without an exception, and vanishes otherwise.
+
+    Raises ConflictError when `target` exists: nothing is ever mixed into it or written over it.
+    """
+    refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            _fsync(path)
+        refuse_existing(target)
+        temporary.rename(target)
+        _fsync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(target: Path) -> None:
+    """Raises ConflictError when anything has the name already, be it a dangling link."""
+    if os.path.lexists(target):
+        raise ConflictError(f"{target} exists already: an export writes a new folder, give another name")
+
+
+def write_tensors(
+    folder: Path,
+    tensors: Mapping[str, Rows],
+    dtypes: Mapping[str, torch.dtype],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress = silent,
+) -> int:
+    """Write tensors as `model.safetensors`, or as shards with an index; returns the bytes of the tensors.
+
+    A tensor larger than `max_shard_bytes` gets a shard of its own.
+    Raises ExportError for a value that `dtypes` cannot hold, StorageError when the disk is too small.
+    """
+    sizes = {name: math.prod(t.shape) * dtypes[name].itemsize for name, t in tensors.items()}
+    total = sum(sizes.values())
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        raise StorageError(
+            f"{folder.parent} has {free:,} bytes free, {total:,} are needed: free some space first"
+        )
+    shards = _shards(sizes, max_shard_bytes)
+    done = 0
+    for file, names in shards.items():
+        specs = [(name, DTYPE_NAMES[dtypes[name]], tensors[name].shape) for name in names]
+        with (folder / file).open("wb") as stream:
+            stream.write(canonical_header(specs))
+            for name in sorted(names):
+                for piece in pieces(tensors[name], dtypes[name]):
+                    _refuse_overflow(name, piece)
+                    stream.write(piece.contiguous().flatten().view(torch.uint8).numpy().data)
+                done += sizes[name]
+                progress("writing tensors", done, total)
+    if len(shards) > 1:
+        weight_map = {name: file for file, names in shards.items() for name in names}
+        write_json(
+            folder / "model.safetensors.index.json",
+            {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
+        )
+    return total
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON, as Hugging Face's own files are."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _shards(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
+    """File names to the names of their tensors: sorted names, each file filled up to the limit."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name in sorted(sizes):
+        if groups[-1] and filled + sizes[name] > limit:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += sizes[name]
+    if len(groups) == 1:
+        return {"model.safetensors": groups[0]}
+    count = len(groups)
+    return {f"model-{i:05}-of-{count:05}.safetensors": group for i, group in enumerate(groups, 1)}
+
+
+def _refuse_overflow(name: str, piece: torch.Tensor) -> None:
+    # Blobs hold finite numbers only; of the dtypes that an export writes, float16 alone is too narrow for some.
+    if piece.dtype == torch.float16 and not torch.isfinite(piece).all():
+        raise ExportError(
+            f"tensor {name} holds values beyond float16's ±65504: export as bfloat16 or float32"
+        )
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,142 @@
+"""Format `nexus`: a Hugging Face folder that carries its own modeling code, for every family.
+
+`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` opens it without nexusmix: the routers
+and composer/modeling.py are bundled into one file that needs torch and transformers only.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from composer import modeling, routers
+from composer.export.plan import Plan, small_files, stored_tensors
+from composer.export.rows import Rows, Stored
+from composer.mix import PREFIX, Manifest, router_name, seed_config
+from composer.routers import ROUTERS
+from registry.blobs import BlobStore
+from registry.families import Family, family_of
+
+MODELING_FILE = "modeling_nexus.py"
+PROJECT = "composer"
+ABOUT = """\
+\"\"\"NexusForCausalLM in one file, as `nexusmix export --format nexus` writes it.
+
+It needs torch and transformers 5 only.
+\"\"\""""
+# The router's choice is discrete: rounded to bfloat16 it would send some tokens elsewhere than the mix does.
+EPILOGUE = """\
+# Routers stay in float32 whatever the dtype of the rest, as they do in the mix that was exported.
+NexusForCausalLM._keep_in_fp32_modules_strict = {"router"}
+"""
+
+
+def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
+    """The mix's tensors under the names of NexusForCausalLM; routers stay in float32, as in an open mix."""
+    family = family_of(seed_config(blobs, manifest.seed))
+    tensors: dict[str, Rows] = {
+        PREFIX + name: Stored(info) for name, info in stored_tensors(blobs, manifest.trunk).items()
+    }
+    places = {"shared": manifest.shared, **{f"experts.{j}": m.ffn for j, m in enumerate(manifest.members)}}
+    for place, digest in places.items():
+        for name, info in stored_tensors(blobs, digest).items():
+            tensors[name_in_mixture(family, place, name)] = Stored(info)
+    routing = {
+        router_name(family, name): Stored(info)
+        for name, info in stored_tensors(blobs, manifest.router).items()
+        if name.startswith("layers.")
+    }
+    return Plan(
+        config=_config(blobs, manifest, dtype),
+        tensors=tensors | routing,
+        dtype=dtype,
+        float32=frozenset(routing),
+        files={**small_files(blobs, manifest), MODELING_FILE: bundle().encode()},
+    )
+
+
+def name_in_mixture(family: Family, place: str, name: str) -> str:
+    """`…mlp.X` of a dense model to its name in the mix: `language_model.…mlp.<place>.X`."""
+    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
+    return PREFIX + name.replace(marker, f"{marker}{place}.", 1)
+
+
+def _config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> dict[str, Any]:
+    config = modeling.NexusConfig(
+        text_config=seed_config(blobs, manifest.seed),
+        experts=[member.expert.ref for member in manifest.members],
+        ffn_widths=[member.expert.ffn_width for member in manifest.members],
+        router=manifest.router_kind,
+        domain_dim=manifest.domain_dim,
+        combine=manifest.combine,
+        num_experts_per_tok=manifest.top_k,
+        load_balance=manifest.load_balance,
+        dtype=dtype,
+        architectures=["NexusForCausalLM"],
+    ).to_dict()
+    module = MODELING_FILE.removesuffix(".py")
+    config["auto_map"] = {
+        "AutoConfig": f"{module}.NexusConfig",
+        "AutoModelForCausalLM": f"{module}.NexusForCausalLM",
+    }
+    return config
+
+
+def bundle() -> str:
+    """The source of one module that defines NexusConfig and NexusForCausalLM and imports nothing of ours."""
+    kinds = sorted({router.__module__ for router in ROUTERS.values()})
+    names = ["composer.routers.base", *kinds]
+    modules = [*(sys.modules[name] for name in names), routers, modeling]
+    return join_modules(modules)
+
+
+def join_modules(modules: Iterable[ModuleType]) -> str:
+    """Modules as one: imports gathered at the top, those of the project left out, docstrings as comments."""
+    imports: set[str] = set()
+    bodies, defined = [], set[str]()
+    for module in modules:
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        names = {name for node in tree.body for name in _defines(node)}
+        assert not names & defined, f"{module.__name__} defines {names & defined} a second time"
+        defined |= names
+        imports |= {ast.unparse(node) for node in tree.body if _is_foreign_import(node)}
+        bodies.append(_comment(ast.get_docstring(tree) or "") + _body(source, tree))
+    plain = sorted(line for line in imports if line.startswith("import "))
+    named = sorted(imports - set(plain))
+    head = [ABOUT, "from __future__ import annotations", "\n".join([*plain, *named])]
+    return "\n\n".join([*head, *bodies, EPILOGUE])
+
+
+def _defines(node: ast.stmt) -> list[str]:
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _is_foreign_import(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module != "__future__" and str(node.module).split(".")[0] != PROJECT
+    return isinstance(node, ast.Import)
+
+
+def _body(source: str, tree: ast.Module) -> str:
+    """The source without its docstring and its imports."""
+    lines = source.splitlines()
+    for number, node in enumerate(tree.body):
+        docstring = number == 0 and ast.get_docstring(tree) is not None
+        if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
+            assert node.end_lineno is not None
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}".rstrip() + "\n" for line in text.splitlines()) + "\n\n"

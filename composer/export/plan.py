@@ -1,0 +1,106 @@
+"""What a format makes of a mix before anything is written, and the parts that every format shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from composer.export import tokenizer
+from composer.export.rows import Rows
+from composer.mix import Manifest, seed_config
+from composer.routers import ROUTERS
+from composer.routers.base import Router
+from composer.weights import map_tensors
+from registry.blobs import BlobStore
+from registry.errors import UnsafeFileError
+from registry.families import layer_count
+from registry.records import Digest
+from registry.tensors import TensorInfo, read_header
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A folder to be written: config.json, the tensors in `dtype` (those of `float32` in float32), other files."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Rows]
+    dtype: torch.dtype
+    float32: frozenset[str] = frozenset()
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """The dtype of each tensor on disk."""
+        return {name: torch.float32 if name in self.float32 else self.dtype for name in self.tensors}
+
+
+Format = Callable[[BlobStore, Manifest, torch.dtype], Plan]
+"""Plans the export of a mix in one format. Raises ExportError when the format cannot express it."""
+
+
+def stored_tensors(blobs: BlobStore, digest: Digest) -> Mapping[str, TensorInfo]:
+    """Where a blob's tensors lie. Its bytes are not hashed here but by `verifying`, while they are exported."""
+    try:
+        return read_header(blobs.path(digest, verify=False))
+    except UnsafeFileError:
+        blobs.path(digest)  # what was stored was sound, so this says that the blob is damaged
+        raise
+
+
+@contextmanager
+def verifying(blobs: BlobStore, digests: Sequence[Digest]) -> Iterator[None]:
+    """Hash blobs beside the block, on another core; its end waits. Raises IntegrityError for a damaged one."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    results = [pool.submit(blobs.path, digest) for digest in digests]
+    try:
+        yield
+    except Exception:
+        # A damaged blob is moved away, which fails its reader: report the cause, not the effect.
+        damage = next(
+            (result.exception() for result in results if result.done() and result.exception()), None
+        )
+        if damage is not None:
+            raise damage from None
+        raise
+    else:
+        for result in results:
+            result.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def weight_blobs(manifest: Manifest) -> list[Digest]:
+    """The blobs whose tensors an export reads."""
+    experts = [member.ffn for member in manifest.members]
+    return list(dict.fromkeys([manifest.router, manifest.shared, *experts, manifest.trunk]))
+
+
+def small_files(blobs: BlobStore, manifest: Manifest) -> dict[str, bytes]:
+    """The seed's small files but its configuration: tokenizer, chat template, generation settings."""
+    files = {name: blobs.read_bytes(digest) for name, digest in manifest.seed.files.items()}
+    config = seed_config(blobs, manifest.seed)
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
+    default = {name: config[name] for name in tokens if config.get(name) is not None}
+    files.setdefault("generation_config.json", json.dumps(default, indent=2).encode())
+    files[tokenizer.CONFIG_FILE] = tokenizer.portable_config(blobs, manifest)
+    return {name: content for name, content in files.items() if name != "config.json"}
+
+
+def routers(blobs: BlobStore, manifest: Manifest) -> list[Router]:
+    """The router of each block."""
+    config = seed_config(blobs, manifest.seed)
+    stored = map_tensors(blobs.path(manifest.router))
+    made = []
+    for layer in range(layer_count(config)):
+        router = ROUTERS[manifest.router_kind](
+            config["hidden_size"], manifest.domain_dim, len(manifest.members)
+        )
+        prefix = f"layers.{layer}."
+        router.load_state_dict({k.removeprefix(prefix): t for k, t in stored.items() if k.startswith(prefix)})
+        made.append(router.eval())
+    return made

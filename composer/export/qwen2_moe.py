@@ -1,0 +1,187 @@
+"""Format `qwen2_moe`: a mix as the stock Qwen2-MoE architecture, exactly, for seeds of Llama's shape.
+
+Qwen2-MoE computes  y = sigmoid(g · x) · S(x) + Σ_top p_i · R_i(x),  p the softmax over all routed experts.
+The Nexus router's expert embeddings do not depend on x, so it is that linear gate already. With g = 0 the
+sigmoid is ½; S = E_0 with its down projection doubled makes the first term E_0(x). Then
+
+    additive:  R_i = E_i
+    convex:    R_i = E_i − E_0, one gated FFN of both widths: gates [E_i; E_0], ups [E_i; E_0], downs [E_i, −E_0],
+               since (1 − Σ_top p_i) · E_0 + Σ_top p_i · E_i = E_0 + Σ_top p_i · (E_i − E_0)
+
+Experts stand one by one on disk (`experts.3.gate_proj.weight`), as every reader of Qwen2-MoE expects them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from composer.errors import ExportError
+from composer.export.plan import Plan, routers, small_files, stored_tensors
+from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
+from composer.mix import Manifest, seed_config
+from registry.blobs import BlobStore
+from registry.configs import normalised
+from registry.families import family_of, layer_count
+from registry.tensors import TensorInfo
+
+FAMILIES = ("llama", "mistral", "qwen2")
+# Rotary embeddings that transformers computes by the same functions for Qwen2-MoE, in versions 4.57 and 5.
+ROPES = ("default", "linear", "dynamic", "yarn", "llama3")
+ATTENTION = "model.layers.{i}.self_attn."
+MLP = "model.layers.{i}.mlp."
+
+Infos = Mapping[str, TensorInfo]
+
+
+def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
+    """Raises ExportError listing every reason why Qwen2-MoE cannot express the mix."""
+    raw = seed_config(blobs, manifest.seed)
+    config = _expressible(raw)
+    shared = stored_tensors(blobs, manifest.shared)
+    experts = [stored_tensors(blobs, member.ffn) for member in manifest.members]
+    convex = manifest.combine == "convex"
+    ffns = [[infos, shared] if convex else [infos] for infos in experts]
+    widths = [sum(_width(part) for part in parts) for parts in ffns]
+    tensors = _trunk(stored_tensors(blobs, manifest.trunk), config)
+    for layer, router in enumerate(routers(blobs, manifest)):
+        mlp = MLP.format(i=layer)
+        with torch.no_grad():
+            tensors[f"{mlp}gate.weight"] = Given(router.gate().clone())
+        tensors[f"{mlp}shared_expert_gate.weight"] = Zeros(1, config["hidden_size"])
+        tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2], _width(shared))
+        for j, parts in enumerate(ffns):
+            tensors |= _joined(f"{mlp}experts.{j}.", mlp, parts, [1, -1][: len(parts)], max(widths))
+    return Plan(
+        config=_config(raw, config, manifest, dtype, _width(shared), max(widths)),
+        tensors=tensors,
+        dtype=dtype,
+        files=small_files(blobs, manifest),
+    )
+
+
+def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The seed's configuration with every default filled in. Raises ExportError listing what does not fit."""
+    model_type = raw.get("model_type")
+    if model_type not in FAMILIES:
+        raise ExportError(
+            f"a {model_type} mix cannot be a Qwen2-MoE model: its blocks differ from those of "
+            f"{', '.join(FAMILIES)}; use --format nexus"
+        )
+    config = normalised(family_of(raw), raw)
+    rope, heads = config["rope_parameters"], config["num_attention_heads"]
+    reasons = []
+    if model_type == "llama" and config["attention_bias"]:
+        reasons.append("attention_bias is true, and Qwen2-MoE has no bias in the output projection")
+    if model_type == "llama" and config["mlp_bias"]:
+        reasons.append("mlp_bias is true, and Qwen2-MoE has no biases in its FFNs")
+    if config["head_dim"] * heads != config["hidden_size"]:
+        reasons.append(
+            f"head_dim is {config['head_dim']}, and Qwen2-MoE derives it as hidden_size / heads = "
+            f"{config['hidden_size']} / {heads}"
+        )
+    if rope["rope_type"] not in ROPES:
+        reasons.append(f"the rotary embedding is {rope['rope_type']}, expected one of {', '.join(ROPES)}")
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        reasons.append("only a part of each head is rotated, and Qwen2-MoE rotates all of it")
+    if config["use_bidirectional_attention"]:
+        reasons.append("attention is bidirectional, and Qwen2-MoE's is causal")
+    if len(set(config.get("layer_types", ()))) > 1:
+        reasons.append("only some blocks have a sliding window, and readers of Qwen2-MoE differ on which")
+    if reasons:
+        raise ExportError(
+            f"Qwen2-MoE cannot express this {model_type} mix: {'; '.join(reasons)}; use --format nexus"
+        )
+    return config
+
+
+def _window(model_type: str, config: Mapping[str, Any]) -> int | None:
+    """The sliding window that all blocks have, in tokens, or None. A Llama has none, whatever its file says."""
+    if model_type == "llama" or "full_attention" in config.get("layer_types", ()):
+        return None
+    return config.get("sliding_window")
+
+
+def _trunk(stored: Infos, config: Mapping[str, Any]) -> dict[str, Rows]:
+    """The trunk under its own names; query, key and value get biases of zero where the seed has none."""
+    tensors: dict[str, Rows] = {name: Stored(info) for name, info in stored.items()}
+    for layer in range(layer_count(config)):
+        for part in ("q_proj", "k_proj", "v_proj"):
+            name = ATTENTION.format(i=layer) + part
+            tensors.setdefault(f"{name}.bias", Zeros(stored[f"{name}.weight"].shape[0]))
+    return tensors
+
+
+def _width(ffn: Infos) -> int:
+    return ffn[MLP.format(i=0) + "gate_proj.weight"].shape[0]
+
+
+def _joined(
+    prefix: str, mlp: str, parts: list[Infos], factors: Sequence[float], width: int
+) -> dict[str, Rows]:
+    """One FFN that computes Σ factor · FFN over `parts`, padded with units that give zero up to `width`."""
+    pad = width - sum(_width(part) for part in parts)
+    tensors: dict[str, Rows] = {}
+    for projection in ("gate_proj", "up_proj"):
+        rows: list[Rows] = [Stored(part[f"{mlp}{projection}.weight"]) for part in parts]
+        hidden = rows[0].shape[1]
+        tensors[f"{prefix}{projection}.weight"] = Below([*rows, Zeros(pad, hidden)] if pad else rows)
+    columns: list[Rows] = [
+        Stored(part[f"{mlp}down_proj.weight"], factor) for part, factor in zip(parts, factors, strict=True)
+    ]
+    tensors[f"{prefix}down_proj.weight"] = Beside([*columns, Zeros(hidden, pad)] if pad else columns)
+    return tensors
+
+
+def _config(
+    raw: Mapping[str, Any],
+    config: Mapping[str, Any],
+    manifest: Manifest,
+    dtype: torch.dtype,
+    shared_width: int,
+    expert_width: int,
+) -> dict[str, Any]:
+    """config.json in the spelling that old and new readers share (rope_theta and rope_scaling, torch_dtype)."""
+    copied = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "hidden_act",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+    )
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
+    rope = dict(config["rope_parameters"])
+    theta = rope.pop("rope_theta")
+    rope.pop("partial_rotary_factor", None)
+    window = _window(raw["model_type"], config)
+    return {
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "model_type": "qwen2_moe",
+        **{name: config[name] for name in copied},
+        **{name: raw.get(name, config.get(name)) for name in tokens},
+        "rope_theta": theta,
+        "rope_scaling": None if rope["rope_type"] == "default" else rope,
+        "use_sliding_window": window is not None,
+        "sliding_window": window,
+        "max_window_layers": 0 if window is not None else config["num_hidden_layers"],
+        "layer_types": ["sliding_attention" if window is not None else "full_attention"]
+        * config["num_hidden_layers"],
+        "intermediate_size": shared_width,
+        "shared_expert_intermediate_size": shared_width,
+        "moe_intermediate_size": expert_width,
+        "num_experts": len(manifest.members),
+        "num_experts_per_tok": manifest.top_k,
+        "norm_topk_prob": False,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "qkv_bias": True,
+        "router_aux_loss_coef": manifest.load_balance,
+        "output_router_logits": False,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
