@@ -10,6 +10,7 @@ import torch
 
 from composer.bits import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
+from composer.masking import mask, places
 from composer.mix import Manifest, build_dense, find_mix, open_dense, open_mix, open_tokenizer, seed_config
 from composer.progress import Progress, silent
 from composer.weights import TORCH_DTYPES, map_tensors
@@ -26,6 +27,7 @@ def evaluate(
     *,
     against: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
+    active_experts: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compare a mix with its seed, each domain's own expert, dense merging and other mixes, on unseen text.
@@ -38,9 +40,14 @@ def evaluate(
          "routing_by_layer": {domain: {expert ref: [share in each block]}}}
 
     A domain is named after its expert. Dense merging (the mean of all experts and the seed) is left out where
-    FFN widths differ. Raises NotFoundError, MissingTextError when no member has held-out text.
+    FFN widths differ. `active_experts` masks the mix's other experts: masking is not removal, their influence
+    on the averaged trunk stays; use `remove`. What is measured then carries "active_experts" and is not recorded.
+
+    Raises NotFoundError, MissingTextError when no member has held-out text, RecipeError for `active_experts`
+    that are no members.
     """
     record, manifest = find_mix(registry, mix_ref)
+    active = places(manifest, active_experts)
     others = [find_mix(registry, ref) for ref in against]
     texts = _held_out(registry, manifest, max_bytes)
     cache = ScoreCache(registry.home / "cache" / "scores")
@@ -74,13 +81,15 @@ def evaluate(
         key = ["dense merging", seed.ffn, seed.trunk, *sorted(m.expert.ffn for m in manifest.members)]
         score("dense_merging", key, lambda: open_dense_merging(registry, manifest))
     progress("evaluating", 3, steps)
-    shares = _score_mix(registry, manifest, texts, scores)
+    shares = _score_mix(registry, manifest, texts, scores, active)
     progress("evaluating", 4, steps)
     for done, (other, other_manifest) in enumerate(others, 5):
         opened = lambda m=other_manifest: open_mix(registry, m).model  # noqa: E731
         score(other.ref, [other.manifest], opened)
         progress("evaluating", done, steps)
     result = {"mix": record.ref, "bits_per_byte": scores, "mean": _mean(scores), **shares}
+    if active is not None:
+        return {**result, "active_experts": [manifest.members[place].expert.ref for place in active]}
     catalog.record_evaluation(registry, record.ref, result)
     return result
 
@@ -132,6 +141,7 @@ def _score_mix(
     manifest: Manifest,
     texts: Mapping[str, HeldOut],
     scores: dict[str, dict[str, float]],
+    active: Sequence[int] | None,
 ) -> dict[str, Any]:
     """Fill the column of the mix itself and count where its tokens went."""
     model = open_mix(registry, manifest).model
@@ -147,7 +157,8 @@ def _score_mix(
                     mixture.routing.chosen.flatten().cpu(), minlength=len(refs)
                 )
 
-        scores[domain]["mix"] = bits_per_byte(model, text, after_batch=count)
+        with mask(model, active):
+            scores[domain]["mix"] = bits_per_byte(model, text, after_batch=count)
         share_LN = counts_LN / counts_LN.sum(dim=1, keepdim=True)
         routing[domain] = dict(zip(refs, share_LN.mean(dim=0).tolist(), strict=True))
         by_layer[domain] = dict(zip(refs, share_LN.T.tolist(), strict=True))

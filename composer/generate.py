@@ -5,11 +5,12 @@ Shape suffixes: N routed experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from composer.masking import mask, places
 from composer.mix import OpenMix, find_mix, open_mix
 from registry.home import Registry
 
@@ -38,9 +39,14 @@ def generate(
     max_new_tokens: int = 64,
     temperature: float = 0.8,
     random_seed: int = 0,
+    active_experts: Sequence[str] | None = None,
     on_token: Callable[[Token], None] | None = None,
 ) -> Generation:
-    """Open a mix and continue `prompt`; temperature 0 is greedy. Raises NotFoundError, IntegrityError."""
+    """Open a mix and continue `prompt`; temperature 0 is greedy.
+
+    `active_experts` masks all others: masking is not removal, the expert's influence on the averaged trunk stays;
+    use `remove`. Raises NotFoundError, IntegrityError, RecipeError (`active_experts` that are no members).
+    """
     _, manifest = find_mix(registry, mix_ref)
     return continue_text(
         open_mix(registry, manifest),
@@ -48,6 +54,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         random_seed=random_seed,
+        active_experts=active_experts,
         on_token=on_token,
     )
 
@@ -60,11 +67,16 @@ def continue_text(
     max_new_tokens: int = 64,
     temperature: float = 0.8,
     random_seed: int = 0,
+    active_experts: Sequence[str] | None = None,
     on_token: Callable[[Token], None] | None = None,
 ) -> Generation:
-    """Continue `prompt` with an open mix, one token at a time, each shown to `on_token` as it comes."""
+    """Continue `prompt` with an open mix, one token at a time, each shown to `on_token` as it comes.
+
+    `active_experts`: see `generate`. Raises RecipeError.
+    """
     tokenizer, model = mix.tokenizer, mix.model
     refs = [member.expert.ref for member in mix.manifest.members]
+    active = places(mix.manifest, active_experts)
     generator = torch.Generator(model.device).manual_seed(random_seed)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     if ids.shape[1] == 0:
@@ -74,7 +86,8 @@ def continue_text(
     shown = ""
     cache = None
     for _ in range(max_new_tokens):
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        with mask(model, active):
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
         next_id = _sample(output.logits[0, -1].float(), temperature, generator)
         if next_id == tokenizer.eos_token_id:

@@ -47,6 +47,11 @@ def parse_count(text: str) -> int:
     return round(float(match[1]) * COUNT_SCALES[match[2].lower()])
 
 
+def parse_names(text: str | None) -> list[str] | None:
+    """Read names separated by commas: "python,law@2"; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
 def examples(*lines: str) -> str:
     """The foot of a verb's help: a heading and its example commands, one a line."""
     body = "\n".join(f"  [cyan]$[/cyan] {line}" for line in lines)
@@ -83,6 +88,14 @@ ExpertRef = Annotated[
 LicenseOverride = Annotated[
     str | None,
     typer.Option(metavar="REASON", help="Combine licences that forbid it; the reason is recorded."),
+]
+ActiveExperts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Route to these experts only. Masking is not removal: what the others gave to the averaged trunk stays; "
+        "use remove for that.",
+    ),
 ]
 Tokens = Annotated[
     int | None,

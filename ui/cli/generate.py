@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, MixRef, RandomSeed, examples, open_registry
+from ui.cli.context import ActiveExperts, Json, MixRef, RandomSeed, examples, open_registry, parse_names
 from ui.cli.output import note, print_json
 from ui.display import printable, share
 
@@ -25,6 +25,7 @@ def generate(
         float, typer.Option(min=0, metavar="X", help="0 always takes the likeliest token.")
     ] = 0.8,
     random_seed: RandomSeed = 0,
+    active_experts: ActiveExperts = None,
     as_json: Json = False,
 ) -> None:
     """Continue a prompt with a mix."""
@@ -44,6 +45,7 @@ def generate(
             max_new_tokens=max_new_tokens,
             random_seed=random_seed,
             temperature=temperature,
+            active_experts=parse_names(active_experts),
             on_token=None if as_json else lambda token: write(token.text),
         )
     if as_json:
