@@ -1,0 +1,53 @@
+"""The documents name what exists: a command, a make target or a folder that is missing fails here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from ui.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def _verbs(group: Any, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _verbs(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name
+
+
+VERBS = list(_verbs(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_is_in_the_readme(verb: str) -> None:
+    assert f"`{verb}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_help_and_json(verb: str) -> None:
+    command: Any = typer.main.get_command(app)
+    for name in verb.split():
+        command = command.commands[name]
+    assert command.help
+    assert "--json" in {option for parameter in command.params for option in parameter.opts}
+
+
+def test_every_make_target_that_the_documents_name_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for document in ("README.md", "CONTRIBUTING.md"):
+        named = set(re.findall(r"`?\bmake ([a-z]+)`", (ROOT / document).read_text(encoding="utf-8")))
+        assert named <= targets, document
+
+
+def test_every_folder_that_contributing_names_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for folder in re.findall(r"`((?:registry|composer|ui|tests|bench|docs)/[a-z/]*)`", text):
+        assert (ROOT / folder).is_dir(), folder
