@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from registry.claims import oldest_start
 from registry.database import lock_writers
 from registry.errors import NotFoundError
 from registry.home import Registry
@@ -32,13 +33,16 @@ def collect(registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = Fal
     """Remove blobs that no row refers to and that were last put more than `grace` ago.
 
     The grace period is the time between storing a blob and publishing what refers to it: it must be longer
-    than the longest composition. Publishing waits meanwhile, so no row comes to refer to a blob that goes.
+    than the longest composition in the foreground. Of runs in the queue it need not be: what was put since
+    the oldest of them started stays. Publishing waits meanwhile, so no row comes to refer to a blob that goes.
     """
     limit = time.time() - grace.total_seconds()
     removed: list[Digest] = []
     size = 0
     with registry.session() as session:
         lock_writers(session)
+        if (started := oldest_start(session)) is not None:
+            limit = min(limit, started.timestamp())
         kept = _referred(session)
         for digest in registry.blobs.iter_digests():
             try:
@@ -51,7 +55,7 @@ def collect(registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = Fal
             if not dry_run:
                 session.execute(delete(Blob).where(Blob.digest == digest))
                 registry.blobs.delete(digest)
-    unfinished = registry.blobs.sweep(grace.total_seconds(), dry_run=dry_run)
+    unfinished = registry.blobs.sweep(time.time() - limit, dry_run=dry_run)
     return Garbage(tuple(removed), size, tuple(unfinished))
 
 

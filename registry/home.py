@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from registry.blobs import BlobStore, LocalBlobStore
 from registry.database import create_engine, mapped_errors, migrate
 from registry.errors import InvalidInputError, StorageError
+from registry.records import Fence
 
 DEFAULT_HOME = "~/.local/share/nexusmix"
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
@@ -24,12 +25,16 @@ _FILE_SETTINGS = ("database_url", "store_url", "embedder")
 
 @dataclass(frozen=True)
 class Registry:
-    """An open registry; cheap to make, safe to share between threads."""
+    """An open registry; cheap to make, safe to share between threads.
+
+    With a `fence`, it is opened for one attempt at a run and publishes on behalf of that run only.
+    """
 
     home: Path
     engine: Engine
     blobs: BlobStore
     embedder: str
+    fence: Fence | None = None
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.blobs import parse_digest
+from registry.claims import entitle
 from registry.database import lock_writers
 from registry.errors import ConflictError, IncompatibleError, IntegrityError, InvalidInputError
 from registry.home import Registry
@@ -75,6 +76,7 @@ def publish_seed(
         )
         session.add(row)
         session.flush()
+        entitle(session, registry.fence, {"seed": row.name})
         return seed_record(row)
 
 
@@ -127,6 +129,7 @@ def publish_expert(
         )
         session.add(row)
         session.flush()
+        entitle(session, registry.fence, {"expert": f"{row.name}@{row.version}"})
         return expert_record(row)
 
 
@@ -167,6 +170,7 @@ def publish_mix(
         )
         session.add(row)
         session.flush()
+        entitle(session, registry.fence, {"mix": f"{row.name}@{row.version}"})
         return mix_record(session, row)
 
 
@@ -191,6 +195,7 @@ def withdraw(registry: Registry, ref: str, reason: str) -> ExpertRecord:
 def record_evaluation(registry: Registry, mix_ref: str, evaluation: dict[str, Any]) -> None:
     """Keep an evaluation with its mix, beside earlier ones. Raises NotFoundError."""
     with registry.session() as session:
+        entitle(session, registry.fence)
         session.add(Evaluation(mix_id=find_mix(session, mix_ref).id, result=evaluation))
 
 

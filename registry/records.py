@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 Digest = str
+RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +119,63 @@ class Hit:
 
     expert: ExpertRecord
     score: float
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What entitles one attempt at a run to write to it: void as soon as the run is claimed again."""
+
+    run_id: int
+    token: int
+
+
+class Metric(NamedTuple):
+    """A figure that a run reports, such as ("loss", 120, 2.31); a step that comes again replaces the old value."""
+
+    name: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One piece of long work as it stood when it was read.
+
+    `request` holds the arguments of the use case and `result` what it returned; `published` is set as soon as
+    the run has published something, for instance {"mix": "team@1"}. `attempt` counts from 1 once it was
+    claimed. `total` 0 means that the length of the stage is unknown. `log` is the tail of what the work
+    printed, and empty in lists.
+    """
+
+    id: int
+    kind: str
+    request: dict[str, Any]
+    state: RunState
+    attempt: int
+    max_attempts: int
+    token: int
+    worker: str | None
+    lease_until: datetime | None
+    heartbeat_at: datetime | None
+    cancel_requested: bool
+    stage: str | None
+    done: int
+    total: int
+    stage_started_at: datetime | None
+    log: str
+    published: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is still to end."""
+        return self.state in ("queued", "running")
+
+    @property
+    def fence(self) -> Fence:
+        """What whoever claimed this record writes with."""
+        return Fence(self.id, self.token)
