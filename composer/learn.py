@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from composer.data import shares
 from composer.domains import Domain, Standard
@@ -16,6 +15,7 @@ from composer.mix import PREFIX, Manifest, OpenMix, open_mix, seed_config
 from composer.progress import Progress
 from composer.recipe import Training
 from composer.weights import TORCH_DTYPES, put_tensors
+from composer.work import exclusive, work_folder
 from registry import documents
 from registry.families import family_of
 from registry.home import Registry
@@ -44,10 +44,9 @@ def learn(
     from composer.finetune import finetune
     from composer.warmstart import warm_start
 
-    work = registry.home / "work" / draft.lock.removeprefix("sha256:")
-    work.mkdir(parents=True, exist_ok=True)
+    work = work_folder(registry, draft.lock)
     report: dict[str, Any] = {}
-    with FileLock(work / "lock"):
+    with exclusive(work):
         mix = open_mix(registry, draft, dtype=torch.float32)
         if training.warm_start:
             started = warm_start(

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from composer.errors import TrainingDivergedError
-from composer.progress import Progress, silent
+from composer.progress import Progress, measured, silent
 
 DIGESTS = "nexusmix-digests.json"
 
@@ -119,6 +119,8 @@ class _Watch(TrainerCallback):
                 f"the loss became {loss} at step {state.global_step} of {self.steps}: try a lower learning rate; "
                 f"the last good checkpoint is kept in {args.output_dir}"
             )
+        if loss is not None:
+            measured("loss", state.global_step, loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")

@@ -20,13 +20,14 @@ from torch import nn
 
 from composer.domains import Domain, Standard
 from composer.modeling import NexusForCausalLM, forced
-from composer.progress import Progress, silent
+from composer.progress import Progress, measured, silent
 
 CHUNK_TOKENS = 128
 CHUNKS_PER_DOMAIN = 192
 POSITIONS_PER_CHUNK = 24
 FORWARD_ROWS = 16
 STEPS = 600
+REPORTED_STEPS = 10
 BATCH_STATES = 512
 LEARNING_RATE = 3e-3
 GROUP_SIZES = (1, 4, 16, 64)
@@ -166,6 +167,8 @@ def _fit(
             if step >= STEPS * 9 // 10:
                 hits += sum(int((each.argmax(dim=1) == target_B).sum()) for each in logits)
                 seen += len(target_B) * len(routers)
+            if (step + 1) % REPORTED_STEPS == 0:
+                measured("router_loss", step + 1, loss.item())
             progress("warm-starting routers", step + 1, STEPS)
     for parameter in parameters:
         parameter.requires_grad_(False)
