@@ -27,13 +27,15 @@ LOG_CHARACTERS = 16_000
 def claim(registry: Registry, worker: str, lease_seconds: float) -> RunRecord | None:
     """Take the oldest run that waits or whose worker let its lease expire; None when there is none.
 
-    A run without attempts left fails instead, and one whose cancellation was asked for is cancelled. Several
-    workers at once get different runs.
+    A run without attempts left fails instead, one whose cancellation was asked for is cancelled, and one that
+    has published has succeeded. Several workers at once get different runs.
     """
     with registry.session() as session:
         while (run := _next(session)) is not None:
             now = clock(session)
-            if run.cancel_requested:
+            if run.published is not None:
+                close(run, "succeeded", now, result=run.published)
+            elif run.cancel_requested:
                 close(run, "cancelled", now)
             elif run.attempt >= run.max_attempts:
                 close(run, "failed", now, error=_lost(run))
@@ -89,10 +91,13 @@ def finish(
 ) -> RunRecord:
     """End the run. It ends once: raises ConflictError when it has ended or is no longer the caller's.
 
-    A run that has published something has succeeded, whatever ended it.
+    A run that has published something has succeeded, whatever ended it; one that failed after its
+    cancellation was asked for is cancelled.
     """
     with registry.session() as session:
         run = _held(session, fence)
+        if state == "failed" and run.cancel_requested:
+            state = "cancelled"
         close(run, state, clock(session), result=result, error=error and error.replace("\0", ""))
         return run_record(run)
 

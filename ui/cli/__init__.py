@@ -24,6 +24,7 @@ from ui.cli import (
     list_experts,
     mixes,
     remove,
+    runs,
     search,
     seed,
     show,
@@ -31,6 +32,7 @@ from ui.cli import (
     verify,
     web,
     withdraw,
+    worker,
 )
 from ui.cli.context import GlobalOptions, examples, paragraphs
 from ui.cli.failures import INTERRUPTED, describe, report
@@ -84,6 +86,8 @@ _add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
 _add("generate", generate.generate, MIX, generate.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
+app.add_typer(runs.app, name="runs", rich_help_panel=MIX)
+_add("worker", worker.worker, MIX, worker.EXAMPLES)
 _add("verify", verify.verify, CARE, verify.EXAMPLES)
 _add("gc", gc.gc, CARE, gc.EXAMPLES)
 

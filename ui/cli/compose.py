@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.cli.context import Json, LicenseOverride, examples, open_registry, parse_count
+from ui.cli.context import Json, LicenseOverride, Queue, examples, open_registry, parse_count
 from ui.cli.output import note, print_json, progress
 from ui.cli.report import print_composed
+from ui.cli.runs import print_queued
 from ui.cli.shapes import composed_shape
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def compose(
         int | None,
         typer.Option(min=0, metavar="N", help="The same number, the same mix.", rich_help_panel=TRAINING),
     ] = None,
+    queue: Queue = False,
     as_json: Json = False,
 ) -> None:
     """Compose a mix of chosen experts.
@@ -92,8 +94,6 @@ def compose(
     to their domains, and all of it is fine-tuned shortly. What is left out takes
     the recipe's value, or the default that worked best. The experts' FFNs are referenced, never copied.
     """
-    from composer.compose import compose as run
-
     top = {
         "name": name,
         "seed": seed,
@@ -114,6 +114,14 @@ def compose(
     if recipe is None and (seed is None or experts is None):
         raise typer.BadParameter("give --seed and --experts, or --recipe FILE that holds them")
     resolved = read_recipe(recipe, _given(top), _given(training))
+    if queue:
+        from ui.jobs import submit
+
+        with open_registry(ctx) as registry:
+            print_queued(submit(registry, "compose", {"recipe": resolved.model_dump(mode="json")}), as_json)
+        return
+    from composer.compose import compose as run
+
     with open_registry(ctx) as registry, progress() as report:
         result = run(registry, resolved, progress=report)
     if as_json:

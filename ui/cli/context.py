@@ -64,6 +64,9 @@ def paragraphs(function: Callable[..., object]) -> str:
     return "\n\n".join(" ".join(part.split()) for part in parts)
 
 
+Queue = Annotated[
+    bool, typer.Option("--queue", help="Leave the work to a worker and print the run that stands for it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
 RandomSeed = Annotated[int, typer.Option(min=0, help="The same number gives the same result.")]
 Description = Annotated[str, typer.Option(help="A sentence or two for the card.", metavar="TEXT")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from composer.compose import ComposeResult
-    from registry.records import ExpertRecord, Hit, MixRecord, SeedRecord
+    from registry.records import ExpertRecord, Hit, MixRecord, RunRecord, SeedRecord
 
 
 def seed_shape(seed: SeedRecord) -> dict[str, Any]:
@@ -99,4 +99,23 @@ def composed_shape(result: ComposeResult) -> dict[str, Any]:
         "seconds": round(result.seconds, 1),
         "training": result.manifest.training,
         "warnings": result.warnings,
+    }
+
+
+def run_shape(run: RunRecord) -> dict[str, Any]:
+    """A run: what was asked for, where it stands and how it ended."""
+    fields = dataclasses.asdict(run)
+    moments = {
+        key: value.isoformat() for key, value in fields.items() if key.endswith(("_at", "_until")) and value
+    }
+    of = run.request.get("recipe", {}).get("name") or run.request.get("mix") or run.request.get("name")
+    share = f" {run.done / run.total:.0%}" if run.total else ""
+    return {
+        "run": fields.pop("id"),
+        "kind": fields.pop("kind"),
+        "subject": of,
+        "state": fields.pop("state"),
+        "progress": f"{run.stage}{share}" if run.stage and run.state == "running" else None,
+        **fields,
+        **moments,
     }

@@ -1,0 +1,133 @@
+"""`nexusmix runs [show|follow|cancel|retry]`: the queue of long work."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ui.cli.context import Json, examples, open_registry
+from ui.cli.failures import FAILURE
+from ui.cli.output import Column, note, print_fields, print_json, print_table, print_text, progress
+from ui.cli.shapes import run_shape
+
+if TYPE_CHECKING:
+    from registry.records import RunRecord
+
+app = typer.Typer(rich_markup_mode="rich")
+EXAMPLES = examples("nexusmix runs", "nexusmix runs --state failed", "nexusmix runs follow 3")
+POLL_SECONDS = 1.0
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+RunId = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
+
+
+@app.callback(invoke_without_command=True, epilog=EXAMPLES)
+def list_runs(
+    ctx: typer.Context,
+    state: Annotated[State | None, typer.Option(metavar="STATE", help="Only runs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List the runs, or show, follow, cancel and retry one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from registry import runs
+
+    with open_registry(ctx) as registry:
+        shapes = [run_shape(run) for run in runs.list_runs(registry, states=state and [state], limit=limit)]
+    if as_json:
+        print_json(shapes)
+        return
+    columns = [
+        Column("run", "Run", justify="right", style="bold"),
+        Column("kind", "Kind"),
+        Column("subject", "Of"),
+        Column("state", "State"),
+        Column("progress", "Progress"),
+        Column("attempt", "Attempt", justify="right"),
+        Column("worker", "Worker"),
+        Column("created_at", "Queued"),
+    ]
+    print_table(
+        shapes, columns, empty="no runs yet: nexusmix compose NAME --seed SEED --experts A,B,C --queue"
+    )
+
+
+@app.command()
+def show(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
+    """Show a run: its request, where it stands, what it returned and the tail of its log."""
+    from registry import runs
+
+    with open_registry(ctx) as registry:
+        found = runs.get_run(registry, run)
+        metrics = runs.get_metrics(registry, run)
+    if as_json:
+        print_json({**run_shape(found), "metrics": metrics})
+        return
+    print_run(found)
+    for name, values in metrics.items():
+        note(
+            f"{name}: {values[0][1]:.4g} at step {values[0][0]}, {values[-1][1]:.4g} at step {values[-1][0]}"
+        )
+    if found.log:
+        print_text(found.log)
+
+
+@app.command()
+def follow(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
+    """Follow a run to its end; Ctrl-C stops following, not the run.
+
+    The exit code is 0 when the run succeeded.
+    """
+    from registry import runs
+
+    with open_registry(ctx) as registry, progress() as report:
+        while (found := runs.get_run(registry, run)).is_live:
+            report(found.stage or "waiting for a worker", found.done, found.total)
+            time.sleep(POLL_SECONDS)
+    _print(found, as_json)
+    if found.state != "succeeded":
+        raise typer.Exit(FAILURE)
+
+
+@app.command()
+def cancel(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
+    """Cancel a run that waits or is under way."""
+    from registry import runs
+
+    with open_registry(ctx) as registry:
+        _print(runs.request_cancel(registry, run), as_json)
+
+
+@app.command()
+def retry(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
+    """Queue a failed or cancelled run again; it goes on from its last checkpoint."""
+    from registry import runs
+
+    with open_registry(ctx) as registry:
+        _print(runs.retry(registry, run), as_json)
+
+
+def print_queued(run: RunRecord, as_json: bool) -> None:
+    """What `--queue` prints: the run instead of the result."""
+    _print(run, as_json)
+    if not as_json:
+        note(f"next: nexusmix runs follow {run.id}; it needs a worker: nexusmix worker")
+
+
+def print_run(run: RunRecord) -> None:
+    """A run as lines of name and value."""
+    shape: dict[str, Any] = run_shape(run)
+    result = shape.pop("result") or {}
+    for key in ("request", "log", "published", "token", "lease_until", "heartbeat_at", "stage_started_at"):
+        shape.pop(key)
+    print_fields({**shape, **{key: result.get(key) for key in ("mix", "expert", "folder")}})
+
+
+def _print(run: RunRecord, as_json: bool) -> None:
+    if as_json:
+        print_json(run_shape(run))
+    else:
+        print_run(run)

@@ -1,0 +1,157 @@
+"""What a run can be: a table from its kind to the use case that does it, and how one is queued.
+
+A request is JSON: {"recipe": {…}} composes, {"mix": …, "expert": …} extends or removes, {"mix": …, "against":
+[…]} evaluates, {"mix": …, "out": …} exports; "contribute" and "train-expert" take the names of their options.
+A result is what the verb of the same name prints with --json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry import catalog, runs
+from registry.errors import ConflictError, InvalidInputError
+from registry.home import Registry
+from registry.records import RunRecord
+
+if TYPE_CHECKING:
+    from composer.compose import ComposeResult
+
+Request = Mapping[str, Any]
+Progress = Callable[[str, int, int], None]
+Job = Callable[[Registry, Request, Progress], dict[str, Any]]
+
+
+def submit(registry: Registry, kind: str, request: Request) -> RunRecord:
+    """Queue a piece of work, or return the run that is live for the same request.
+
+    Names are pinned to the versions that they mean now and paths made absolute, so that every attempt, by
+    whichever worker, does the same. Raises InvalidInputError for an unknown kind, NotFoundError for what the
+    request names and the registry does not hold, ConflictError when the folder to be written exists.
+    """
+    if kind not in JOBS:
+        raise InvalidInputError(f"no kind of run is called {kind!a}; there are {', '.join(JOBS)}")
+    return runs.submit(registry, kind, _pinned(registry, request))
+
+
+def execute(registry: Registry, run: RunRecord, progress: Progress) -> dict[str, Any]:
+    """Do the work of a claimed run and return its result; whatever the use case raises passes through."""
+    if run.kind not in JOBS:
+        raise InvalidInputError(
+            f"this worker knows no kind of run called {run.kind!a}: it needs the version of nexusmix that queued it"
+        )
+    out = run.request.get("out")
+    if out is not None and run.attempt > 1 and Path(out).exists():
+        # It did not exist when the run was queued and appears whole: the attempt before died after its work.
+        return {"folder": out}
+    return JOBS[run.kind](registry, run.request, progress)
+
+
+def _compose(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.compose import compose
+    from composer.recipe import Recipe
+
+    return _composed(compose(registry, Recipe.parse(request["recipe"]), progress=progress))
+
+
+def _extend(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.extend import extend
+    from composer.recipe import Training
+
+    training = request.get("training")
+    result = extend(
+        registry,
+        request["mix"],
+        request["expert"],
+        training=None if training is None else Training.model_validate(training),
+        license_override=request.get("license_override"),
+        progress=progress,
+    )
+    return _composed(result)
+
+
+def _remove(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.extend import remove
+
+    return _composed(remove(registry, request["mix"], request["expert"], progress=progress))
+
+
+def _evaluate(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.evaluate import evaluate
+
+    return evaluate(registry, progress=progress, **_arguments(request, mix="mix_ref"))
+
+
+def _export(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.export import export
+
+    written = export(registry, progress=progress, **_arguments(request, mix="mix_ref", out="folder"))
+    return {**dataclasses.asdict(written), "folder": str(written.folder)}
+
+
+def _contribute(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from registry.intake import contribute
+    from ui.cli.shapes import expert_shape
+
+    return expert_shape(contribute(registry, progress=progress, **_arguments(request)))
+
+
+def _train_expert(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.branch import train_expert
+
+    result = train_expert(registry, progress=progress, **_arguments(request, seed="seed_name"))
+    return {**dataclasses.asdict(result), "folder": str(result.folder)}
+
+
+JOBS: Mapping[str, Job] = {
+    "compose": _compose,
+    "extend": _extend,
+    "remove": _remove,
+    "evaluate": _evaluate,
+    "export": _export,
+    "contribute": _contribute,
+    "train-expert": _train_expert,
+}
+
+_PATHS = ("source", "out", "embedding")
+_PATH_LISTS = ("data", "held_out")
+
+
+def _composed(result: ComposeResult) -> dict[str, Any]:
+    from ui.cli.shapes import composed_shape
+
+    return composed_shape(result)
+
+
+def _arguments(request: Request, **renamed: str) -> dict[str, Any]:
+    """The request as arguments of a use case: paths as paths, absent options left to their defaults."""
+    arguments = {renamed.get(name, name): value for name, value in request.items() if value is not None}
+    for name in {renamed.get(path, path) for path in _PATHS} & arguments.keys():
+        arguments[name] = Path(arguments[name])
+    for name in set(_PATH_LISTS) & arguments.keys():
+        arguments[name] = [Path(path) for path in arguments[name]]
+    return arguments
+
+
+def _pinned(registry: Registry, request: Request) -> dict[str, Any]:
+    pinned = dict(request)
+    if "recipe" in pinned:
+        experts = [catalog.get_expert(registry, ref).ref for ref in pinned["recipe"]["experts"]]
+        catalog.get_seed(registry, pinned["recipe"]["seed"])
+        pinned["recipe"] = {**pinned["recipe"], "experts": experts}
+    if "mix" in pinned:
+        pinned["mix"] = catalog.get_mix(registry, pinned["mix"]).ref
+    if "expert" in pinned:
+        pinned["expert"] = catalog.get_expert(registry, pinned["expert"]).ref
+    if "against" in pinned:
+        pinned["against"] = [catalog.get_mix(registry, ref).ref for ref in pinned["against"]]
+    for name in set(_PATHS) & pinned.keys():
+        pinned[name] = pinned[name] and str(Path(pinned[name]).absolute())
+    for name in set(_PATH_LISTS) & pinned.keys():
+        pinned[name] = [str(Path(path).absolute()) for path in pinned[name]]
+    if "out" in pinned and Path(pinned["out"]).exists():
+        raise ConflictError(f"{pinned['out']} exists already: name a new folder")
+    return pinned
