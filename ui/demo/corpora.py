@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.documents import Sample, is_held_out, split
+from registry.documents import Sample, split
 
 DOCUMENT_CHARS = 8000
 MIN_DOCUMENT_CHARS = 400
-TRAIN_BYTES = 1_500_000
+TRAIN_BYTES = 1_000_000
 TEST_BYTES = 100_000
-MAX_SOURCE_BYTES = 150_000
+MAX_SOURCE_BYTES = 80_000
 PROSE_PACKAGES = ("sklearn", "networkx", "pandas", "sqlalchemy")
 # Headers that a generator wrote by the thousand, nearly equal to one another.
 GENERATED_HEADERS = re.compile(r"/ATen/ops/|/generated/|_generated|\.pb\.h$|/nvfuser/|/google/protobuf/")
@@ -75,11 +75,13 @@ def write_corpora(out: Path, *, on_domain: Callable[[str, int, int], None] | Non
 
 
 def sample_domain(domain: Domain) -> Sample:
-    """The domain's documents, parted and bounded; none is cut, so that none changes sides by being cut."""
-    sample = split(domain.documents(), max_bytes=TRAIN_BYTES, max_held_out_bytes=TEST_BYTES)
+    """The domain's documents, parted and bounded; one that would be cut at the bound is left out."""
+    documents = list(domain.documents())
+    whole = set(documents)
+    sample = split(documents, max_bytes=TRAIN_BYTES, max_held_out_bytes=TEST_BYTES)
     return Sample(
-        train=[text for text in sample.train if not is_held_out(text)],
-        held_out=[text for text in sample.held_out if is_held_out(text)],
+        train=[text for text in sample.train if text in whole],
+        held_out=[text for text in sample.held_out if text in whole],
     )
 
 
@@ -179,14 +181,18 @@ def _sympy_docstrings() -> Iterator[str]:
 
 def _reference_prose() -> Iterator[str]:
     topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
-    for name in sorted(topics):
-        if document := document_of("\n\n".join(paragraphs(topics[name]))):
+    texts = [[topics[name]] for name in sorted(topics)]
+    texts += (
+        docstrings(path) for package in PROSE_PACKAGES for path in python_files(package_folder(package))
+    )
+    seen: set[str] = set()
+    for text in texts:
+        # Many paragraphs are repeated from module to module; each counts where it is first.
+        prose = dict.fromkeys(paragraph for part in text for paragraph in paragraphs(part))
+        fresh = [paragraph for paragraph in prose if paragraph not in seen]
+        seen.update(fresh)
+        if document := document_of("\n\n".join(fresh)):
             yield document
-    for package in PROSE_PACKAGES:
-        for path in python_files(package_folder(package)):
-            prose = [paragraph for text in docstrings(path) for paragraph in paragraphs(text)]
-            if document := document_of("\n\n".join(prose)):
-                yield document
 
 
 DOMAINS = {
