@@ -24,7 +24,8 @@ def contribute(
         str, typer.Argument(metavar="NAME", help="The expert's name; contributing again is a new version.")
     ],
     source: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Hugging Face folder of the expert, in safetensors files.")
+        Path,
+        typer.Argument(metavar="PATH", help="Hugging Face folder of the expert, or of its LoRA adapter."),
     ],
     seed: Annotated[str, typer.Option(metavar="SEED", help="The seed that it was fine-tuned from.")],
     license: License,
@@ -48,8 +49,10 @@ def contribute(
     """
     if bool(data) == (embedding is not None):
         raise typer.BadParameter("give either --data (text) or --embedding (a file made by `nexusmix embed`)")
-    from registry.intake import contribute as publish
+    from composer.lora import contribute_adapter, is_adapter
+    from registry.intake import contribute as contribute_model
 
+    publish = contribute_adapter if is_adapter(source) else contribute_model
     with open_registry(ctx) as registry, progress() as report:
         expert = publish(
             registry,
