@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from composer import modeling, routers
+from composer import routers
 from composer.export.plan import Plan, small_files, stored_tensors
 from composer.export.rows import Rows, Stored
 from composer.mix import PREFIX, Manifest, router_name, seed_config
@@ -68,6 +68,8 @@ def name_in_mixture(family: Family, place: str, name: str) -> str:
 
 
 def _config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> dict[str, Any]:
+    from composer import modeling  # imports much of transformers, which other formats do without
+
     config = modeling.NexusConfig(
         text_config=seed_config(blobs, manifest.seed),
         experts=[member.expert.ref for member in manifest.members],
@@ -90,6 +92,8 @@ def _config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> dict[st
 
 def bundle() -> str:
     """The source of one module that defines NexusConfig and NexusForCausalLM and imports nothing of ours."""
+    from composer import modeling
+
     kinds = sorted({router.__module__ for router in ROUTERS.values()})
     names = ["composer.routers.base", *kinds]
     modules = [*(sys.modules[name] for name in names), routers, modeling]

@@ -15,8 +15,7 @@ from composer.export import tokenizer
 from composer.export.rows import Rows
 from composer.mix import Manifest, seed_config
 from composer.routers import ROUTERS
-from composer.routers.base import Router
-from composer.weights import map_tensors
+from composer.weights import read
 from registry.blobs import BlobStore
 from registry.errors import UnsafeFileError
 from registry.families import layer_count
@@ -91,16 +90,20 @@ def small_files(blobs: BlobStore, manifest: Manifest) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if name != "config.json"}
 
 
-def routers(blobs: BlobStore, manifest: Manifest) -> list[Router]:
-    """The router of each block."""
+def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[torch.Tensor]:
+    """The linear gate [N, H] to which each block's router collapses, one block in memory at a time."""
     config = seed_config(blobs, manifest.seed)
-    stored = map_tensors(blobs.path(manifest.router))
-    made = []
+    stored = stored_tensors(blobs, manifest.router)
     for layer in range(layer_count(config)):
         router = ROUTERS[manifest.router_kind](
             config["hidden_size"], manifest.domain_dim, len(manifest.members)
         )
         prefix = f"layers.{layer}."
-        router.load_state_dict({k.removeprefix(prefix): t for k, t in stored.items() if k.startswith(prefix)})
-        made.append(router.eval())
-    return made
+        weights = {
+            name.removeprefix(prefix): read(info, 0, info.parameters)
+            for name, info in stored.items()
+            if name.startswith(prefix)
+        }
+        router.load_state_dict(weights)
+        with torch.no_grad():
+            yield router.gate()

@@ -13,13 +13,14 @@ Experts stand one by one on disk (`experts.3.gate_proj.weight`), as every reader
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from composer.errors import ExportError
-from composer.export.plan import Plan, routers, small_files, stored_tensors
+from composer.export.plan import Plan, gates, small_files, stored_tensors
 from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.mix import Manifest, seed_config
 from registry.blobs import BlobStore
@@ -46,10 +47,9 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
     ffns = [[infos, shared] if convex else [infos] for infos in experts]
     widths = [sum(_width(part) for part in parts) for parts in ffns]
     tensors = _trunk(stored_tensors(blobs, manifest.trunk), config)
-    for layer, router in enumerate(routers(blobs, manifest)):
+    for layer, gate in enumerate(gates(blobs, manifest)):
         mlp = MLP.format(i=layer)
-        with torch.no_grad():
-            tensors[f"{mlp}gate.weight"] = Given(router.gate().clone())
+        tensors[f"{mlp}gate.weight"] = Given(gate)
         tensors[f"{mlp}shared_expert_gate.weight"] = Zeros(1, config["hidden_size"])
         tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2], _width(shared))
         for j, parts in enumerate(ffns):
@@ -88,8 +88,11 @@ def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:
         reasons.append("only a part of each head is rotated, and Qwen2-MoE rotates all of it")
     if config["use_bidirectional_attention"]:
         reasons.append("attention is bidirectional, and Qwen2-MoE's is causal")
-    if len(set(config.get("layer_types", ()))) > 1:
-        reasons.append("only some blocks have a sliding window, and readers of Qwen2-MoE differ on which")
+    window = _window(model_type, config)
+    if window < config["max_position_embeddings"]:
+        reasons.append(
+            f"attention sees a sliding window of {window} tokens, and readers of Qwen2-MoE differ on windows"
+        )
     if reasons:
         raise ExportError(
             f"Qwen2-MoE cannot express this {model_type} mix: {'; '.join(reasons)}; use --format nexus"
@@ -97,11 +100,11 @@ def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _window(model_type: str, config: Mapping[str, Any]) -> int | None:
-    """The sliding window that all blocks have, in tokens, or None. A Llama has none, whatever its file says."""
-    if model_type == "llama" or "full_attention" in config.get("layer_types", ()):
-        return None
-    return config.get("sliding_window")
+def _window(model_type: str, config: Mapping[str, Any]) -> float:
+    """The smallest window that a block's attention has, in tokens; a Llama has none, whatever its file says."""
+    layers = config.get("layer_types", ["sliding_attention"])
+    windowed = model_type != "llama" and "sliding_attention" in layers
+    return config.get("sliding_window", math.inf) if windowed else math.inf
 
 
 def _trunk(stored: Infos, config: Mapping[str, Any]) -> dict[str, Rows]:
@@ -159,7 +162,6 @@ def _config(
     rope = dict(config["rope_parameters"])
     theta = rope.pop("rope_theta")
     rope.pop("partial_rotary_factor", None)
-    window = _window(raw["model_type"], config)
     return {
         "architectures": ["Qwen2MoeForCausalLM"],
         "model_type": "qwen2_moe",
@@ -167,11 +169,7 @@ def _config(
         **{name: raw.get(name, config.get(name)) for name in tokens},
         "rope_theta": theta,
         "rope_scaling": None if rope["rope_type"] == "default" else rope,
-        "use_sliding_window": window is not None,
-        "sliding_window": window,
-        "max_window_layers": 0 if window is not None else config["num_hidden_layers"],
-        "layer_types": ["sliding_attention" if window is not None else "full_attention"]
-        * config["num_hidden_layers"],
+        "use_sliding_window": False,
         "intermediate_size": shared_width,
         "shared_expert_intermediate_size": shared_width,
         "moe_intermediate_size": expert_width,

@@ -108,9 +108,8 @@ def llama(tmp_path_factory):
         ("llama", {}),
         ("llama", {"tie_word_embeddings": True, "hidden_act": "gelu", "rms_norm_eps": 1e-3}),
         ("mistral", {"sliding_window": None}),
-        ("mistral", {"sliding_window": 16}),
+        ("mistral", {"sliding_window": 256}),  # as many as there are positions: it hides nothing
         ("qwen2", {}),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}),
     ],
 )
 def test_a_mix_runs_as_stock_qwen2_moe(model_type, config, combine, top_k, tmp_path):
@@ -166,8 +165,9 @@ def test_every_rotary_embedding_that_is_accepted_arrives_unchanged(rope, tmp_pat
         (
             "qwen2",
             {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
-            "only some blocks have a sliding window",
+            "a sliding window of 16 tokens",
         ),
+        ("mistral", {"sliding_window": 16}, "a sliding window of 16 tokens"),
         ("gemma2", {}, "gemma2 mix cannot be a Qwen2-MoE model"),
         ("gpt_neox", {"num_key_value_heads": 4}, "gpt_neox mix cannot be a Qwen2-MoE model"),
     ],
