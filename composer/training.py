@@ -107,6 +107,13 @@ class _Watch(TrainerCallback):
     def __init__(self, stage: str, steps: int, progress: Progress) -> None:
         self.stage, self.steps, self.progress = stage, steps, progress
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for (
+            entry
+        ) in state.log_history:  # of a resumed run: the last figures before it died may not have arrived
+            if "loss" in entry:
+                measured("loss", entry["step"], entry["loss"])
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress(self.stage, state.global_step, self.steps)
 

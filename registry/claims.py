@@ -22,6 +22,7 @@ from registry.runs import clock, close, find_run, run_record
 from registry.schema import Run, RunMetric
 
 LOG_CHARACTERS = 16_000
+_METRICS_A_STATEMENT = 1_000  # SQLite takes some ten thousand parameters
 
 
 def claim(registry: Registry, worker: str, lease_seconds: float) -> RunRecord | None:
@@ -174,12 +175,10 @@ def _lost(run: Run) -> str:
 def _put_metrics(session: Session, run_id: int, metrics: Sequence[Metric]) -> None:
     """Insert or replace; a resumed training passes the steps since its checkpoint again."""
     values = {(name, step): value for name, step, value in metrics if math.isfinite(value)}
-    if not values:
-        return
-    known = tuple_(RunMetric.name, RunMetric.step).in_(list(values))
-    session.execute(delete(RunMetric).where(RunMetric.run_id == run_id, known))
-    rows = [
-        {"run_id": run_id, "name": name, "step": step, "value": value}
-        for (name, step), value in values.items()
-    ]
-    session.execute(insert(RunMetric), rows)
+    keys = list(values)
+    for start in range(0, len(keys), _METRICS_A_STATEMENT):
+        some = keys[start : start + _METRICS_A_STATEMENT]
+        known = tuple_(RunMetric.name, RunMetric.step).in_(some)
+        session.execute(delete(RunMetric).where(RunMetric.run_id == run_id, known))
+        rows = [{"run_id": run_id, "name": key[0], "step": key[1], "value": values[key]} for key in some]
+        session.execute(insert(RunMetric), rows)

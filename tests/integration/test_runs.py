@@ -242,6 +242,30 @@ def test_progress_figures_and_the_tail_of_the_log_are_kept(any_registry: Registr
     assert list_runs(any_registry)[0].log == ""
 
 
+def test_a_long_runs_figures_may_all_come_at_once_and_again(any_registry: Registry) -> None:
+    submit(any_registry, "compose", REQUEST)
+    run = claimed(any_registry)
+    metrics = [Metric("loss", step, 1 / step) for step in range(1, 20_001)]
+    for _ in range(2):
+        report(any_registry, run.fence, metrics=metrics)
+    assert get_metrics(any_registry, run.id)["loss"] == [(m.step, m.value) for m in metrics]
+
+
+def test_a_run_that_published_before_its_worker_died_is_not_done_again(any_registry: Registry) -> None:
+    submit(any_registry, "compose", REQUEST)
+    publishing.add_seed(replace(any_registry, fence=claimed(any_registry, EXPIRED).fence), "done")
+    assert claim(any_registry, "second", LEASE) is None
+    (run,) = list_runs(any_registry)
+    assert (run.state, run.result) == ("succeeded", {"seed": "done"})
+
+
+def test_a_run_that_fails_because_it_was_cancelled_is_cancelled(any_registry: Registry) -> None:
+    submit(any_registry, "compose", REQUEST)
+    run = claimed(any_registry)
+    request_cancel(any_registry, run.id)
+    assert finish(any_registry, run.fence, "failed", error="nothing was published").state == "cancelled"
+
+
 def test_a_failed_run_is_tried_again_under_its_own_number_with_all_its_attempts(
     any_registry: Registry,
 ) -> None:
