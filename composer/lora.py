@@ -105,12 +105,11 @@ class MergedRows:
         self.info, self.shape, self.low_rank = info, info.shape, low_rank
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
-        """W + s · B A of rows [start, stop), rounded once."""
+        """W + s · B A of rows [start, stop), in float32 or finer and rounded once."""
         import torch
 
         from composer.export.rows import Stored
 
         a, b = Stored(self.low_rank.a), Stored(self.low_rank.b)
         product = b.rows(start, stop, torch.float32) @ a.rows(0, a.shape[0], torch.float32)
-        exact = torch.promote_types(dtype, torch.float32)
-        return (Stored(self.info).rows(start, stop, exact) + product * self.low_rank.scale).to(dtype)
+        return (Stored(self.info).rows(start, stop, dtype) + product * self.low_rank.scale).to(dtype)
