@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
@@ -39,6 +41,17 @@ def default_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
+def start_local(home: Path) -> subprocess.Popen[bytes]:
+    """A worker on the registry in `home`, in a process that leaves when this one ends or closes the pipe to it."""
+    command = "import sys; from ui.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", command, "--home", str(home), "worker", "--with-parent"],
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr,
+        start_new_session=True,  # Ctrl-C is for the parent, whose end ends this one too
+    )
+
+
 class Worker:
     """One worker on a registry; `say` takes one line for whoever watches it."""
 
@@ -53,15 +66,17 @@ class Worker:
         self.registry, self.name, self.say, self.lease_seconds = registry, name, say, lease_seconds
         self._leaving = False
 
-    def work(self, *, once: bool = False) -> int:
+    def work(self, *, once: bool = False, with_parent: bool = False) -> int:
         """Execute runs until SIGTERM or SIGINT, or with `once` until one has ended or none waits.
 
-        A run that is under way when the signal comes goes back to the queue and costs no attempt. Returns how
-        many runs were worked on.
+        With `with_parent` also until the end of standard input, which the parent holds open. A run that is
+        under way then goes back to the queue and costs no attempt. Returns how many runs were worked on.
         """
         self._sweep()
         worked = 0
         with self._leaving_on_signals():
+            if with_parent:
+                threading.Thread(target=self._leave_at_end_of_input, daemon=True).start()
             while not self._leaving:
                 run = self._claim()
                 if run is not None:
@@ -168,6 +183,11 @@ class Worker:
         text = tail.read()
         if text:
             claims.report(self.registry, run.fence, log=text)
+
+    def _leave_at_end_of_input(self) -> None:
+        while os.read(0, 1):
+            pass
+        self._leaving = True
 
     @contextmanager
     def _leaving_on_signals(self) -> Iterator[None]:

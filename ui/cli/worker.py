@@ -20,6 +20,9 @@ def worker(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Shown beside its runs; else machine and process.")
     ] = None,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", hidden=True, help="Leave when standard input ends.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Execute queued runs one by one, until Ctrl-C.
@@ -33,6 +36,6 @@ def worker(
         worker = Worker(registry, name or default_name(), say=note)
         if not once:
             note(f"{worker.name} waits for runs of {registry.home}; Ctrl-C ends it")
-        worked = worker.work(once=once)
+        worked = worker.work(once=once, with_parent=with_parent)
     if as_json:
         print_json({"worker": worker.name, "runs": worked})
