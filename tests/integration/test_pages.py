@@ -126,6 +126,7 @@ def test_a_search_puts_the_nearest_expert_first_and_shows_scores(filled: Registr
     app = open_catalog()
     app.text_input(key="q").set_value("plaintiff court statute verdict").run()
     assert not app.exception
+    assert app.query_params["q"] == "plaintiff court statute verdict"
     assert cards(app)[0] == "law"
     assert html(app).count('class="figure"') == 3
 

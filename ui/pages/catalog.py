@@ -29,9 +29,13 @@ def render() -> None:
         if not seeds:
             _first_steps()
             return
+        _read_address(seeds)
         query, seed, sample = _search_row(seeds)
         with st.spinner("Comparing meanings …" if query or sample else "Reading the catalog …"):
             found, caption = _find(registry, query, seed, sample)
+        pages = max(1, -(-len(found) // CARDS_PER_PAGE))
+        st.session_state["page"] = min(st.session_state.get("page", 1), pages)
+        _write_address()
         if not found:
             empty_state(
                 "No expert here yet",
@@ -40,16 +44,38 @@ def render() -> None:
             )
             return
         st.caption(label(caption))
-        _paged_cards(found)
+        _paged_cards(found, pages)
+
+
+def _read_address(seeds: list[str]) -> None:
+    """Begin with the search of the address; later the widgets know better, also after coming back."""
+    given = st.query_params.to_dict()
+    if "q" in given:
+        st.session_state.setdefault("q", given["q"])
+    if given.get("seed") in seeds:
+        st.session_state.setdefault("seed", given["seed"])
+    if given.get("page", "").isdecimal():
+        st.session_state.setdefault("page", max(1, int(given["page"])))
+
+
+def _write_address() -> None:
+    """Keep the search in the address, so that it can be shared and reloaded."""
+    page = st.session_state.get("page", 1)
+    search = {
+        "q": st.session_state.get("q"),
+        "seed": st.session_state.get("seed"),
+        "page": str(page) if page > 1 else "",
+    }
+    st.query_params.from_dict({name: value for name, value in search.items() if value})
 
 
 def _search_row(seeds: list[str]) -> tuple[str, str | None, str]:
-    """The query and the seed (both kept in the address), and the pasted sample."""
+    """The query, the seed and the pasted sample, as they stand."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         query = st.text_input(
             "Search by meaning",
             key="q",
-            bind="query-params",
+            persist_state="session",
             placeholder="Describe a task: prove a theorem, parse C++ headers …",
             icon=":material/search:",
             on_change=_forget,
@@ -61,14 +87,16 @@ def _search_row(seeds: list[str]) -> tuple[str, str | None, str]:
                 "Seed",
                 [EVERY_SEED, *seeds],
                 key="seed",
-                bind="query-params",
+                persist_state="session",
                 format_func=lambda name: name or "Every seed",
+                on_change=_first_page,
                 width=180,
             )
         with st.popover("Paste a sample", icon=":material/content_paste:", width="content"):
             sample = st.text_area(
                 "Text like the one you want to serve",
                 key="sample",
+                persist_state="session",
                 height=180,
                 max_chars=SAMPLE_CHARS,
                 placeholder="A few paragraphs, a source file, some letters …",
@@ -84,6 +112,11 @@ def _search_row(seeds: list[str]) -> tuple[str, str | None, str]:
 def _forget(other: str) -> None:
     """What was asked last counts: a new query clears the sample, a new sample the query."""
     st.session_state[other] = ""
+    _first_page()
+
+
+def _first_page() -> None:
+    st.session_state["page"] = 1
 
 
 def _find(registry: Registry, query: str, seed: str | None, sample: str) -> tuple[Found, str]:
@@ -97,13 +130,12 @@ def _find(registry: Registry, query: str, seed: str | None, sample: str) -> tupl
     return [(expert, None) for expert in experts], plural(len(experts), "expert") + " by name"
 
 
-def _paged_cards(found: Found) -> None:
-    pages = -(-len(found) // CARDS_PER_PAGE)
+def _paged_cards(found: Found, pages: int) -> None:
     place = st.container()
     page = 1
     if pages > 1:
         with st.container(horizontal=True, horizontal_alignment="center"):
-            page = st.pagination(pages, key="page", bind="query-params")
+            page = st.pagination(pages, key="page", persist_state="session")
     with place:
         cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
 

@@ -1,0 +1,132 @@
+"""A real shell, a real browser where there is one, and a last word on the tests that were left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pico
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NO_BROWSER = "no Chromium on this machine: install chromium, or run `playwright install chromium`"
+COMMAND = Path(sys.executable).with_name("nexusmix")
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs nexusmix as a user's shell does, in a process of its own, on one registry."""
+
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The user's environment, with the offline embedder."""
+        return {**os.environ, "NEXUSMIX_EMBEDDER": "hashing:64", "COLUMNS": "100"}
+
+    def command(self, *arguments: object) -> list[str]:
+        """The command line with the registry's home before the verb."""
+        return [str(COMMAND), "--home", str(self.home), *map(str, arguments)]
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, env=self.environment, check=False
+        )
+
+    def json(self, *arguments: object) -> Any:
+        """Run one command that must succeed and read the JSON that it prints."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """Start a command and leave it running."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell on an empty registry."""
+    return Shell(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def stocked(
+    pico_seed: Path, pico_expert: Path, pico_anchored: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Shell:
+    """A shell on a registry with the seed `pico` and the experts `code`, `cooking` and (anchored) `law`.
+
+    Tests read it and add to it; none takes from it.
+    """
+    folder = tmp_path_factory.mktemp("stocked")
+    shell = Shell(folder / "home")
+    shell.json("seed", "add", "pico", pico_seed, "--license", "Apache-2.0")
+    for name, source in {"code": pico_expert, "cooking": pico_expert, "law": pico_anchored}.items():
+        text = pico.write_documents(folder / f"{name}.jsonl", name)
+        options = ("--license", "MIT", "--data", text, "--description", f"Speaks {name}.")
+        shell.json("contribute", name, source, "--seed", "pico", *options)
+    return shell
+
+
+@cache
+def find_chromium() -> str | None:
+    """The path of the system's Chromium or of Playwright's own."""
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).exists() else None
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
+        yield launched
+        launched.close()
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Leave the browser's tests out where there is no browser."""
+    for item in items:
+        if item.get_closest_marker("browser") and find_chromium() is None:
+            item.add_marker(pytest.mark.skip(reason=NO_BROWSER))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
+    """Say last of all which browser tests were left out and why, so that nobody takes them for passed."""
+    result = yield
+    left_out = [
+        report for report in terminalreporter.stats.get("skipped", []) if "browser" in report.keywords
+    ]
+    if left_out:
+        terminalreporter.section("left out", sep="-", yellow=True)
+        terminalreporter.line(f"{len(left_out)} browser tests did not run: {NO_BROWSER}")
+        for report in left_out:
+            terminalreporter.line(f"  {report.nodeid}")
+    return result
