@@ -21,9 +21,11 @@ NEARLY_EQUAL = 0.98
 
 @dataclass(frozen=True)
 class Standard:
-    """Shift and scale that give the domain vectors of a mix zero mean and unit variance per coordinate.
+    """Puts domain vectors around the mix's own mean and on the sphere of radius √M (unit variance per coordinate).
 
-    Embedders put all text in a narrow cone; without this, vectors of different domains are nearly parallel.
+    Embedders put all text in a narrow cone; without the shift, vectors of different domains are nearly parallel.
+    The vector of a few chunks lies much farther from the mean than that of a domain: without the sphere, P_r,
+    which is quadratic, would send it to an embedding many times too long.
     It is fixed when a mix is composed and kept when it is extended, so no expert embedding jumps.
     """
 
@@ -38,8 +40,10 @@ class Standard:
         return cls(center, torch.tensor(math.sqrt(means.shape[1])) / spread.clamp(min=1e-3))
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Standardise vectors [..., M]."""
-        return (vectors - self.center) * self.scale
+        """Standardise vectors [..., M]; the center itself goes to zero."""
+        shifted = (vectors - self.center) * self.scale
+        length = shifted.norm(dim=-1, keepdim=True)
+        return shifted * (math.sqrt(vectors.shape[-1]) / length.clamp(min=1e-3))
 
 
 @dataclass(frozen=True)

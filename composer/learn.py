@@ -55,6 +55,7 @@ def learn(
                 domains,
                 standard,
                 random_seed=training.random_seed,
+                extended=new is not None,
                 progress=progress,
             )
             if math.isfinite(started.own_domain):

@@ -5,6 +5,9 @@ Shape suffixes: T tokens, H model width, M domain-embedding width, N routed expe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,6 +17,7 @@ class Router(nn.Module):
     """Scores the N routed experts of one block. Every router holds `domains`, the standardised vectors [N, M]."""
 
     domains: torch.Tensor
+    keeps_experts: ClassVar[bool] = True  # whether experts stay as they are when one is appended
 
     def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
         super().__init__()
@@ -34,6 +38,19 @@ class Router(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw fresh weights."""
+        raise NotImplementedError
+
+    def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
+        """Set the parameters so that `gate_for(domains)` comes near to gates [D, H], each with its weight [D]."""
+        raise NotImplementedError
+
+    def correct(
+        self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
+    ) -> None:
+        """Change as little as possible so that `gate_for(domains)` is gates [K, H], exactly.
+
+        `experts` says which experts these are; by default, all of them in order.
+        """
         raise NotImplementedError
 
     def append(self, domain: torch.Tensor, generator: torch.Generator) -> None:

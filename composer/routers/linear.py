@@ -5,6 +5,9 @@ Shape suffixes: N routed experts, H model width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -13,6 +16,8 @@ from composer.routers.base import Router
 
 class LinearRouter(Router):
     """Knows its experts by their row alone, so it must be reset when an expert is appended."""
+
+    keeps_experts: ClassVar[bool] = False
 
     def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
         super().__init__(hidden_size, domain_dim, num_experts)
@@ -23,6 +28,16 @@ class LinearRouter(Router):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         nn.init.normal_(self.weight, std=0.02, generator=generator)
+
+    def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
+        self.weight.data = gates.mean(dim=0).to(self.weight).repeat(self.num_experts, 1)
+
+    def correct(
+        self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
+    ) -> None:
+        weight = self.weight.data.clone()
+        weight[list(range(len(gates)) if experts is None else experts)] = gates.to(weight)
+        self.weight.data = weight
 
     def append(self, domain: torch.Tensor, generator: torch.Generator) -> None:
         super().append(domain, generator)

@@ -10,12 +10,15 @@ Shape suffixes: N routed experts, M domain-embedding width, H model width.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from composer.routers.base import Router
+
+RIDGE = 1e-2
 
 
 class NexusRouter(Router):
@@ -29,8 +32,35 @@ class NexusRouter(Router):
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
         """P_r: standardised domain vectors [N, M] to expert embeddings [N, H]."""
-        gate, value = F.linear(domains.to(self.w1.dtype), self.w1).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * value, self.w2)
+        return F.linear(self._hidden(domains), self.w2)
+
+    def _hidden(self, domains: torch.Tensor) -> torch.Tensor:
+        """SwiGLU(W1 · d), [N, H]."""
+        gate, value = F.linear(domains.to(self.w1), self.w1).chunk(2, dim=-1)
+        return F.silu(gate) * value
+
+    def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
+        # Ridge regression: W2 = Gᵀ Ω A (Aᵀ Ω A + λI)⁻¹, with the hidden layer A [D, H], targets G and weights Ω.
+        hidden = self._hidden(domains).detach().double()
+        weighted = hidden * weights.to(hidden)[:, None]
+        normal = weighted.T @ hidden
+        eye = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
+        solved = torch.linalg.solve(
+            normal + RIDGE * normal.diagonal().mean() * eye, weighted.T @ gates.to(hidden)
+        )
+        self._replace_w2(solved.T)
+
+    def correct(
+        self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
+    ) -> None:
+        # The smallest change of W2 that does it: (G − W2 Aᵀ)ᵀ-rows times the pseudo-inverse of A [K, H].
+        hidden = self._hidden(domains).detach().double()
+        missing = gates.to(hidden) - hidden @ self.w2.detach().double().T
+        self._replace_w2(self.w2.detach().double() + (torch.linalg.pinv(hidden, rtol=1e-6) @ missing).T)
+
+    def _replace_w2(self, value: torch.Tensor) -> None:
+        """A new parameter, not a write in place: the old one may be mapped from a blob, and `gate` must notice."""
+        self.w2 = nn.Parameter(value.to(self.w2).contiguous(), requires_grad=self.w2.requires_grad)
 
     def gate(self) -> torch.Tensor:
         if torch.is_grad_enabled():
