@@ -39,15 +39,22 @@ def finetune(
         batch_rows=max(1, training.batch_tokens // training.sequence_length),
         random_seed=training.random_seed,
     )
-    trained = list(parameters(mix.model, training.train))
+    trained = list(parameters(mix.model, training.train, router=trains_router(training)))
     return fit(mix.model, rows, trained, schedule, folder, stage="fine-tuning", progress=progress)
 
 
-def parameters(model: nn.Module, train: TrainedPart) -> Iterator[nn.Parameter]:
-    """The parameters that train: the router alone, or with the trunk, with the FFNs, or with both."""
+def trains_router(training: Training) -> bool:
+    """Whether the fine-tune trains the router: always if nothing else trains, else as the recipe says."""
+    if training.train == "router":
+        return True
+    return training.train_router if training.train_router is not None else not training.warm_start
+
+
+def parameters(model: nn.Module, train: TrainedPart, *, router: bool) -> Iterator[nn.Parameter]:
+    """The parameters that train: of the trunk, the FFNs or both, and of the router if it does."""
     for name, parameter in model.named_parameters():
         part = "router" if ".router." in name else "ffn" if is_ffn(name) else "trunk"
-        if part == "router" or train in (part, "all"):
+        if router if part == "router" else train in (part, "all"):
             yield parameter
 
 

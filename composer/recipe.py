@@ -32,6 +32,8 @@ class Training(BaseModel):
     warm_start: bool = True
     tokens: Annotated[int, Field(ge=0)] = 100_000
     train: TrainedPart = "all"
+    # None: only a router that was not warm-started. A short fine-tune makes a warm-started one worse.
+    train_router: bool | None = None
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     load_balance: Annotated[float, Field(ge=0)] = 0.01
     sequence_length: Annotated[int, Field(ge=8)] = 256

@@ -249,3 +249,19 @@ def test_the_lock_pins_the_parameters_of_the_trunk_merge(registry):
     assert compose_lock(registry, lock, "tied-again").mix.manifest == chosen.mix.manifest
     denser = compose(registry, recipe("denser", trunk_merge={"method": "ties", "density": 1.0}))
     assert denser.manifest.trunk != chosen.manifest.trunk
+
+
+@pytest.mark.parametrize(
+    "settings, changes",
+    [
+        ({"warm_start": True}, False),
+        ({"warm_start": False}, True),
+        ({"warm_start": True, "train_router": True}, True),
+        ({"warm_start": False, "train_router": False}, False),
+    ],
+)
+def test_a_fine_tune_leaves_a_warm_started_router_alone_unless_told_otherwise(registry, settings, changes):
+    start = Training(tokens=0, warm_start=settings["warm_start"])
+    before = compose(registry, recipe("start", training=start)).manifest.router
+    after = compose(registry, recipe("tuned", training=SHORT.model_copy(update=settings))).manifest.router
+    assert (after != before) == changes

@@ -29,7 +29,7 @@ from ui.demo.parallel import Task, train_all
 
 SEED = "demo-seed"
 MEMBERS, NEWCOMER = ("python", "math", "prose"), "cpp"
-EXPERT_TOKENS = 200_000
+EXPERT_TRAINING = {"tokens": 200_000, "learning_rate": 2e-3, "batch_tokens": 1024, "random_seed": 0}
 MIX_TOKENS = 60_000
 EXTENSION_TOKENS = 60_000
 EVALUATED_BYTES = 60_000
@@ -161,8 +161,7 @@ def _unpacked_seed(home: Path) -> Path:
 
 
 def _task(home: Path, name: str) -> Task:
-    settings = {"tokens": EXPERT_TOKENS, "random_seed": 0}
-    return Task(home, SEED, home / "corpora" / name, home / "experts" / name, settings)
+    return Task(home, SEED, home / "corpora" / name, home / "experts" / name, EXPERT_TRAINING)
 
 
 def _contribute(registry: Registry, home: Path, name: str, progress: Progress) -> None:
