@@ -27,7 +27,7 @@ from composer.warmstart.states import Observed, observe
 
 CHUNKS_PER_ROUND = 32
 # The share of tokens that pass through their own expert in the first round; the others take any expert.
-OWN_SHARE = 0.6
+OWN_SHARE = 0.3
 
 
 @dataclass(frozen=True)

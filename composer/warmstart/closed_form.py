@@ -5,8 +5,8 @@ domain j, least squares of the indicator "x belongs to domain j" on x gives, up 
 
     e_j = τ · C⁻¹ μ_j                                        (whitened class means)
 
-τ is one number for each block: the one with the lowest cross-entropy of softmax(x · e) on a sample of states.
-C⁻¹ is that of C + λ · mean(diag C) · I.
+τ is one number for each block: SHARPEN times the one with the lowest cross-entropy of softmax(x · e) on a sample
+of states. C⁻¹ is that of C + λ · mean(diag C) · I.
 
 An appended expert is solved for with the old embeddings fixed, by the same difference from the average expert:
 
@@ -33,7 +33,9 @@ from composer.domains import Domain, Standard
 from composer.warmstart.pseudo import pseudo_domains, resampled
 from composer.warmstart.states import Observed
 
-RIDGE = 1e-3
+RIDGE = 1e-4
+# Cross-entropy makes p honest; a mix is better off with less of the shared expert than an honest p leaves it.
+SHARPEN = 1.5
 TEMPERATURES = tuple(2.0 ** (i / 2) for i in range(-4, 13))
 BIASES = tuple(i / 2 for i in range(-10, 11))
 RESAMPLED_PER_MEMBER = 16
@@ -51,7 +53,7 @@ def member_gates(observed: Observed, n: int) -> tuple[torch.Tensor, torch.Tensor
     for x_SH, gate_NH in zip(observed.sample_LSH, gates_LNH[:, text], strict=True):
         logits_SN = x_SH @ gate_NH.T
         losses = [F.cross_entropy(logits_SN * t, labels_S, weights_N).item() for t in TEMPERATURES]
-        scales.append(TEMPERATURES[losses.index(min(losses))])
+        scales.append(SHARPEN * TEMPERATURES[losses.index(min(losses))])
     scale_L = torch.tensor(scales)
     return gates_LNH * scale_L[:, None, None], inverse_LHH, scale_L
 

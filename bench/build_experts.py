@@ -1,0 +1,100 @@
+"""Trains a dense expert on every corpus and publishes it: python -m bench.build_experts HOME CORPORA.
+
+Each domain gives two experts, `NAME` (all parameters trained) and `NAME-anchored` (trunk frozen), of the demo's
+seed (ui/demo/seed) unless another folder is given. The corpus `admin` is the seed's own sample. What is published
+already is left alone, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from composer.branch import train_expert
+from registry import catalog
+from registry.embedders import load_embedder
+from registry.errors import NotFoundError
+from registry.home import Registry, open_registry
+from registry.intake import add_seed, contribute
+from ui.demo.run import _unpacked_seed
+
+SEED, GENERAL = "lab", "admin"
+DOMAINS = ("sql", "math", "german", "dictionary", "python")
+TOKENS = 120_000
+BATCH_TOKENS = 1024
+LICENSE = "CC-BY-SA-4.0"  # the corpora are never shared; one licence keeps the mixes combinable
+
+
+def build(registry: Registry, corpora: Path, seed: Path | None, domains: Sequence[str], tokens: int) -> None:
+    """Publish the seed, then the free and the anchored expert of each domain."""
+    _embed_once(registry)
+    try:
+        catalog.get_seed(registry, SEED)
+    except NotFoundError:
+        add_seed(
+            registry,
+            SEED,
+            seed or _unpacked_seed(registry.home),
+            license=LICENSE,
+            data=[corpora / GENERAL / "train.jsonl"],
+        )
+    for anchored in (False, True):
+        for domain in domains:
+            name = f"{domain}-anchored" if anchored else domain
+            out = registry.home / "experts" / name
+            if not out.exists():
+                result = train_expert(
+                    registry,
+                    SEED,
+                    [corpora / domain],
+                    out,
+                    tokens=tokens,
+                    freeze_trunk=anchored,
+                    batch_tokens=BATCH_TOKENS,
+                )
+                print(
+                    f"{name}: {result.first_loss:.3f} → {result.last_loss:.3f}, {result.seconds:.0f} s",
+                    file=sys.stderr,
+                )
+            try:
+                catalog.get_expert(registry, name)
+            except NotFoundError:
+                contribute(registry, name, out, seed=SEED, license=LICENSE, data=[corpora / domain])
+
+
+def _embed_once(registry: Registry) -> None:
+    """Two experts of one domain share its sample: embed it once in this process."""
+    embedder = load_embedder(registry.embedder)
+    known: dict[tuple[str, ...], np.ndarray] = {}
+    encode = embedder.encode
+
+    def remembered(texts: Sequence[str]) -> np.ndarray:
+        key = tuple(texts)
+        if key not in known:
+            known[key] = encode(texts)
+        return known[key]
+
+    embedder.encode = remembered  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("home", type=Path)
+    parser.add_argument("corpora", type=Path)
+    parser.add_argument("--seed", type=Path, help="a seed's folder; the demo's seed if not given")
+    parser.add_argument("--domains", nargs="+", default=DOMAINS)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    arguments = parser.parse_args()
+    registry = open_registry(arguments.home)
+    build(registry, arguments.corpora, arguments.seed, arguments.domains, arguments.tokens)
+
+
+if __name__ == "__main__":
+    main()
