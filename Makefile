@@ -20,7 +20,7 @@ ui: setup
 	$(BIN)/nexusmix --home .demo ui
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -92,8 +92,8 @@ def search(
     withdrawn ones are left out. Raises InvalidInputError for an empty text or a limit below 1,
     InvalidEmbeddingError for a wrong vector, NotFoundError for an unknown seed.
     """
-    from registry import index
     from registry.embedding import load_embedder
+    from registry.index import search as nearest
 
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}, expected at least 1")
@@ -103,7 +103,7 @@ def search(
     with registry.session(read_only=True) as session:
         withdrawn = session.scalar(select(func.count()).where(Expert.withdrawn.is_not(None))) or 0
     # the index may still hold withdrawn experts: ask for so many more that `limit` remain without them
-    found = index.search(registry, vector, embedder.id, limit=limit + withdrawn, seed=seed_name)
+    found = nearest(registry, vector, embedder.id, limit=limit + withdrawn, seed=seed_name)
     with registry.session(read_only=True) as session:
         wanted = Expert.id.in_([expert_id for expert_id, _score in found])
         rows = session.scalars(select(Expert).where(wanted, Expert.withdrawn.is_(None)))

@@ -64,7 +64,9 @@ def test_composing_writes_the_trunk_and_the_router_and_refers_to_the_experts_ffn
     new = set(registry.blobs.iter_digests()) - before
     manifest = result.manifest
     assert new == {manifest.trunk, manifest.router, manifest.lock, result.mix.manifest}
-    assert [m.ffn for m in manifest.members] == [catalog.get_expert(registry, n).ffn for n in ("code", "math")]
+    assert [m.ffn for m in manifest.members] == [
+        catalog.get_expert(registry, n).ffn for n in ("code", "math")
+    ]
     assert result.bytes_written == sum(registry.blobs.size(digest) for digest in new)
 
 

@@ -30,8 +30,8 @@ from ui.demo.parallel import Task, train_all
 SEED = "demo-seed"
 MEMBERS, NEWCOMER = ("python", "math", "prose"), "cpp"
 EXPERT_TRAINING = {"tokens": 200_000, "learning_rate": 2e-3, "batch_tokens": 1024, "random_seed": 0}
-MIX_TOKENS = 60_000
-EXTENSION_TOKENS = 60_000
+MIX_TOKENS = 100_000
+EXTENSION_TOKENS = 100_000
 EVALUATED_BYTES = 60_000
 PROMPTS = ("def read_lines(path):\n", "template <typename T>\nclass ")
 SEED_FOLDER = Path(__file__).parent / "seed"
