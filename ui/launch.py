@@ -1,4 +1,4 @@
-"""Starts the web app in a child process and ends it with us; nothing of Streamlit is imported here."""
+"""Starts the web app and a worker as child processes and ends them with us; Streamlit is not imported here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from types import FrameType
 
 from registry.errors import ConflictError
 from ui.theme import streamlit_flags
+from ui.worker import start_local
 
 APP = Path(__file__).with_name("app.py")
 FIRST_PORT = 8501
 PORTS_TRIED = 50
 STOP_SECONDS = 5.0
+# A worker lets its run write what it must before it goes; it kills a run that does not.
+WORKER_STOP_SECONDS = 15.0
 
 
 def choose_port(address: str, port: int | None) -> int:
@@ -29,22 +32,35 @@ def choose_port(address: str, port: int | None) -> int:
     raise ConflictError(f"{asked} taken on {address}: end the other program, or choose another with --port")
 
 
-def serve(home: Path, *, port: int, address: str = "localhost", browser: bool = True) -> int:
-    """Run the web app on the registry in `home` until it ends or Ctrl-C; returns its exit code."""
-    child = subprocess.Popen(
-        command(port=port, address=address, browser=browser),
-        env={**os.environ, "NEXUSMIX_HOME": str(home)},
-        stdout=sys.stderr,
-    )
-    # A plain `kill` of this process must not leave the server behind.
+def serve(
+    home: Path, *, port: int, address: str = "localhost", browser: bool = True, worker: bool = True
+) -> int:
+    """Run the web app on the registry in `home` until it ends or Ctrl-C; returns its exit code.
+
+    With `worker`, what the app queues is executed by a local worker that leaves with it; a run that is under
+    way then goes back to the queue.
+    """
+    # A plain `kill` of this process must leave neither the server nor the worker behind.
     previous = signal.signal(signal.SIGTERM, _leave)
+    children: list[tuple[subprocess.Popen[bytes], float]] = []
     try:
-        return child.wait()
+        server = subprocess.Popen(
+            command(port=port, address=address, browser=browser),
+            env={**os.environ, "NEXUSMIX_HOME": str(home)},
+            stdout=sys.stderr,
+        )
+        children.append((server, STOP_SECONDS))
+        if worker:
+            children.append((start_local(home), WORKER_STOP_SECONDS))
+        return server.wait()
     except KeyboardInterrupt:
         return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
-        _stop(child)
+        for child, _seconds in children:
+            child.terminate()
+        for child, seconds in children:
+            _reap(child, seconds)
 
 
 def command(*, port: int, address: str, browser: bool) -> list[str]:
@@ -70,9 +86,8 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
+def _reap(child: subprocess.Popen[bytes], seconds: float) -> None:
     try:
-        child.wait(STOP_SECONDS)
+        child.wait(seconds)
     except subprocess.TimeoutExpired:
         child.kill()

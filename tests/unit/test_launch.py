@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +45,20 @@ def test_a_taken_port_is_a_conflict_when_asked_for_and_passed_over_when_not(
             launch.choose_port("localhost", port)
         monkeypatch.setattr(launch, "FIRST_PORT", port)
         assert launch.choose_port("localhost", None) > port
+
+
+@pytest.mark.parametrize("worker", [True, False])
+def test_a_local_worker_comes_and_goes_with_the_app_unless_it_is_unwanted(
+    worker: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_local(home: Path) -> subprocess.Popen[bytes]:
+        assert home == tmp_path
+        started.append(subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1))
+        return started[-1]
+
+    monkeypatch.setattr(launch, "start_local", start_local)
+    monkeypatch.setattr(launch, "command", lambda **options: [sys.executable, "-c", "raise SystemExit(7)"])
+    assert launch.serve(tmp_path, port=8501, worker=worker) == 7
+    assert [child.returncode for child in started] == ([-signal.SIGTERM] if worker else [])

@@ -24,11 +24,15 @@ def ui(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
+    worker: Annotated[
+        bool,
+        typer.Option("--worker/--no-worker", help="Execute what is queued as long as the app is open."),
+    ] = True,
     as_json: Json = False,
 ) -> None:
-    """Browse, search and open experts in a browser.
+    """Find experts, compose them and play with the mix in a browser.
 
-    Ctrl-C ends it.
+    Ctrl-C ends it; a run that is under way then waits for the next worker.
     """
     from ui.launch import choose_port, serve
 
@@ -40,4 +44,4 @@ def ui(
         print_json({"url": url, "home": str(home)})
     else:
         note(f"nexusmix is at {url} (registry {home}); Ctrl-C ends it")
-    raise typer.Exit(serve(home, port=chosen, address=address, browser=browser))
+    raise typer.Exit(serve(home, port=chosen, address=address, browser=browser, worker=worker))
