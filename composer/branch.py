@@ -49,7 +49,7 @@ def train_expert(
     freeze_trunk: bool = False,
     learning_rate: float = 1e-3,
     sequence_length: int = 256,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 1024,
     random_seed: int = 0,
     progress: Progress = silent,
 ) -> BranchResult:
