@@ -41,33 +41,42 @@ def learn(
     """
     if not training.warm_start and training.tokens == 0:
         return draft
-    from composer.finetune import finetune
+    from composer.finetune import finetune, trains_router
     from composer.warmstart import warm_start
 
     work = work_folder(registry, draft.lock)
     report: dict[str, Any] = {}
     with exclusive(work):
         mix = open_mix(registry, draft, dtype=torch.float32)
-        if training.warm_start:
-            started = warm_start(
+
+        def solve_routers(*, extended: bool) -> dict[str, Any]:
+            """Solve the routers for the model as it is; what to report of it."""
+            done = warm_start(
                 mix.model,
                 mix.tokenizer,
                 domains,
                 standard,
                 random_seed=training.random_seed,
-                extended=new is not None,
+                extended=extended,
                 progress=progress,
             )
-            if math.isfinite(started.own_domain):
-                report["warm_start"] = {
-                    "tokens": started.tokens_forwarded,
-                    "own_domain": round(started.own_domain, 4),
-                }
+            if not math.isfinite(done.own_domain):  # no text: nothing was done
+                return {}
+            return {"warm_start": {"tokens": done.tokens_forwarded, "own_domain": round(done.own_domain, 4)}}
+
+        if training.warm_start:
+            report |= solve_routers(extended=new is not None)
         if training.tokens:
             texts = _texts(registry, draft, domains)
             share = shares(list(texts), new)
             losses = finetune(mix, texts, share, training, work, progress)
             report |= {"tokens": training.tokens, "first_loss": losses[0], "last_loss": losses[-1]}
+            if training.warm_start and not trains_router(training):
+                # What trained moved the states away from the embeddings that were solved for them.
+                again = solve_routers(extended=False)
+                for name in again.keys() & report.keys():
+                    again[name]["tokens"] += report[name]["tokens"]
+                report |= again
         trained = _store(registry, draft, mix, standard, training)
     shutil.rmtree(work)
     return trained.model_copy(update={"training": report})

@@ -37,7 +37,7 @@ class Training(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     load_balance: Annotated[float, Field(ge=0)] = 0.01
     sequence_length: Annotated[int, Field(ge=8)] = 256
-    batch_tokens: Annotated[int, Field(ge=8)] = 4096
+    batch_tokens: Annotated[int, Field(ge=8)] = 1024
     random_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
