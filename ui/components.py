@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -13,6 +13,7 @@ from registry.records import ExpertRecord
 from ui import routes
 from ui.display import cosine, parameters, printable
 
+CARDS_PER_ROW = 3
 MARKDOWN_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -59,18 +60,25 @@ def expert_link(expert: ExpertRecord, **options: Any) -> None:
 
 def expert_card(expert: ExpertRecord, score: float | None = None) -> None:
     """A card that opens the expert's page wherever it is clicked."""
-    with st.container(key=f"card-{expert.ref}"):
+    with st.container(key=f"card-{expert.ref}", border=True, height="stretch"):
         expert_link(expert)
         about = escaped(expert.description) or '<span class="nm-muted">No description.</span>'
         bar = "" if score is None else score_bar(score)
         st.html(f'<p class="nm-about">{about}</p>{facts(expert)}{bar}')
 
 
-def cards(experts: Iterable[tuple[ExpertRecord, float | None]]) -> None:
-    """A grid of cards that folds with the width of the window."""
+def cards(experts: Sequence[tuple[ExpertRecord, float | None]]) -> None:
+    """A grid of cards that folds with the width of the window.
+
+    Streamlit's own rows and frames give its shape, because the style sheet, which makes one grid of all rows,
+    arrives a moment after the first cards.
+    """
     with st.container(key="cards"):
-        for expert, score in experts:
-            expert_card(expert, score)
+        for start in range(0, len(experts), CARDS_PER_ROW):
+            row = experts[start : start + CARDS_PER_ROW]
+            for column, (expert, score) in zip(st.columns(CARDS_PER_ROW), row, strict=False):
+                with column:
+                    expert_card(expert, score)
 
 
 def fact_table(rows: Mapping[str, object]) -> None:

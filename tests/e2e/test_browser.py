@@ -55,9 +55,10 @@ def expect_cards(page: Any, *names: str) -> None:
 
 
 def settle(page: Any) -> None:
-    """Wait until the page is drawn in full; Streamlit may drop what is clicked during its first run."""
+    """Wait for the cards, their links and the style sheet, which Streamlit loads one after the other."""
     page.get_by_text("3 experts by name").wait_for()
-    page.locator(".stApp[data-test-script-state='notRunning']").wait_for()
+    page.get_by_role("link", name="code").wait_for()
+    page.wait_for_function("getComputedStyle(document.querySelector('.st-key-cards')).display === 'grid'")
 
 
 def overflow(page: Any) -> int:

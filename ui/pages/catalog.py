@@ -16,6 +16,8 @@ CARDS_PER_PAGE = 24
 SEARCH_LIMIT = 48
 SAMPLE_CHARS = 100_000
 EVERY_SEED = ""
+# Below this cosine, sentence embedders see little more in common than that both are text.
+CLOSE = 0.15
 
 Found = list[tuple[ExpertRecord, float | None]]
 
@@ -76,7 +78,7 @@ def _search_row(seeds: list[str]) -> tuple[str, str | None, str]:
             "Search by meaning",
             key="q",
             persist_state="session",
-            placeholder="Describe a task: prove a theorem, parse C++ headers …",
+            placeholder="Describe a task: linear algebra, parse a JSON file, C++ templates …",
             icon=":material/search:",
             on_change=_forget,
             args=("sample",),
@@ -125,7 +127,9 @@ def _find(registry: Registry, query: str, seed: str | None, sample: str) -> tupl
         what = vector_of_sample(registry, sample) if sample else query
         hits = search(registry, what, seed=seed, limit=SEARCH_LIMIT)
         of = "your sample" if sample else f"“{query}”"
-        return [(hit.expert, hit.score) for hit in hits], f"Nearest to {of} first; 1 is the same meaning"
+        far = "No close match. " if all(hit.score < CLOSE for hit in hits) else ""
+        caption = f"{far}Nearest to {of} first; 1 is the same meaning"
+        return [(hit.expert, hit.score) for hit in hits], caption
     experts = list_experts(registry, seed=seed)
     return [(expert, None) for expert in experts], plural(len(experts), "expert") + " by name"
 

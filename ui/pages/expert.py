@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import streamlit as st
 
 from registry.catalog import get_expert, list_experts, list_mixes, search, verify
@@ -38,7 +40,7 @@ def render() -> None:
             _commands(expert)
             _neighbours(registry, expert)
             _excerpts(registry, expert)
-        with numbers, st.container(key="numbers"):
+        with numbers, st.container(key="numbers", border=True):
             _facts(expert)
             _digests(registry, expert)
             _provenance(expert)
@@ -89,8 +91,7 @@ def _excerpts(registry: Registry, expert: ExpertRecord) -> None:
         st.caption("The text stayed with its owner; only its embedding was contributed.")
         return
     for text in load_documents(registry.blobs, expert.sample)[:EXCERPTS]:
-        first_line = " ".join(text.split())[:TITLE_CHARS]
-        with st.expander(label(f"{first_line} …")):
+        with st.expander(label(textwrap.shorten(text, TITLE_CHARS, placeholder=" …"))):
             excerpt = text[:EXCERPT_CHARS] + (" …" if len(text) > EXCERPT_CHARS else "")
             st.code(printable(excerpt, lines=True), language=None, wrap_lines=True)
 
