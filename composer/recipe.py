@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from composer.errors import RecipeError
 from composer.trunks import TrunkMergeChoice
-from composer.trunks.mean import Mean
+from composer.trunks.mean_with_seed import MeanWithSeed
 from composer.trunks.weighted import Weighted
 from registry import catalog
 from registry.home import Registry
@@ -55,7 +55,7 @@ class Recipe(BaseModel):
     router: RouterName = "nexus"
     combine: Combine = "convex"
     top_k: Annotated[int, Field(ge=1)] = 1
-    trunk_merge: TrunkMergeChoice = Mean()
+    trunk_merge: TrunkMergeChoice = MeanWithSeed()
     training: Training = Training()
     license_override: str | None = Field(
         default=None, description="reason to combine licences that forbid it"

@@ -70,8 +70,8 @@ def test_composing_writes_the_trunk_and_the_router_and_refers_to_the_experts_ffn
     assert result.bytes_written == sum(registry.blobs.size(digest) for digest in new)
 
 
-def test_the_trunk_is_the_mean_of_the_experts_trunks(registry):
-    manifest = compose(registry, recipe()).manifest
+def test_the_papers_trunk_is_the_mean_of_the_experts_trunks(registry):
+    manifest = compose(registry, recipe(trunk_merge="mean")).manifest
     experts = [catalog.get_expert(registry, name) for name in ("code", "math")]
     code, math = (map_tensors(registry.blobs.path(e.trunk)) for e in experts)
     merged = map_tensors(registry.blobs.path(manifest.trunk))
