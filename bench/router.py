@@ -49,14 +49,18 @@ CASES = {
     "warm-anchored": Case({"tokens": 0}, anchored=True),
     "warm-extended": Case({"tokens": 0}, parent="warm"),
     "warm-anchored-extended": Case({"tokens": 0}, anchored=True, parent="warm-anchored"),
-    "ours-50k": Case({"tokens": 12_000}),
-    "ours-100k": Case({"tokens": 62_000}),
-    "ours-100k-balance/100": Case({"tokens": 62_000, "load_balance": 1e-4}),
+    "warm-resolved": Case({"tokens": 0, "train_router": True}, parent="warm"),
+    "warm-anchored-resolved": Case(
+        {"tokens": 0, "train_router": True}, anchored=True, parent="warm-anchored"
+    ),
+    "ours-60k": Case({"tokens": 12_000}),
+    "ours-100k": Case({"tokens": 52_000}),
+    "ours-100k-balance/100": Case({"tokens": 52_000, "load_balance": 1e-4}),
     "paper-300k": Case({"tokens": 300_000, **COLD}, PAPER),
     "paper-100k": Case({"tokens": 100_000, **COLD}, PAPER),
-    "ours-100k-extended-68k": Case({"tokens": 20_000}, parent="ours-100k"),
-    "paper-100k-extended-68k": Case({"tokens": 68_000, **COLD}, parent="paper-100k"),
-    "ours-100k-anchored": Case({"tokens": 62_000, "train": "router"}, anchored=True),
+    "ours-100k-extended-78k": Case({"tokens": 20_000}, parent="ours-100k"),
+    "paper-100k-extended-78k": Case({"tokens": 78_000, **COLD}, parent="paper-100k"),
+    "ours-100k-anchored": Case({"tokens": 52_000, "train": "router"}, anchored=True),
 }
 
 

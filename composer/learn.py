@@ -49,7 +49,10 @@ def learn(
     with exclusive(work):
         mix = open_mix(registry, draft, dtype=torch.float32)
 
-        def solve_routers(*, extended: bool) -> dict[str, Any]:
+        # What trains moves the states away from the embeddings that were solved for them.
+        twice = training.warm_start and training.tokens > 0 and not trains_router(training)
+
+        def solve_routers(*, extended: bool, preliminary: bool) -> dict[str, Any]:
             """Solve the routers for the model as it is; what to report of it."""
             done = warm_start(
                 mix.model,
@@ -58,6 +61,7 @@ def learn(
                 standard,
                 random_seed=training.random_seed,
                 extended=extended,
+                preliminary=preliminary,
                 progress=progress,
             )
             if not math.isfinite(done.own_domain):  # no text: nothing was done
@@ -65,15 +69,16 @@ def learn(
             return {"warm_start": {"tokens": done.tokens_forwarded, "own_domain": round(done.own_domain, 4)}}
 
         if training.warm_start:
-            report |= solve_routers(extended=new is not None)
+            # Old embeddings are kept exactly, unless the recipe lets the fine-tune change the router.
+            keep = new is not None and training.train_router is not True
+            report |= solve_routers(extended=keep, preliminary=twice)
         if training.tokens:
             texts = _texts(registry, draft, domains)
             share = shares(list(texts), new)
             losses = finetune(mix, texts, share, training, work, progress)
             report |= {"tokens": training.tokens, "first_loss": losses[0], "last_loss": losses[-1]}
-            if training.warm_start and not trains_router(training):
-                # What trained moved the states away from the embeddings that were solved for them.
-                again = solve_routers(extended=False)
+            if twice:
+                again = solve_routers(extended=False, preliminary=False)
                 for name in again.keys() & report.keys():
                     again[name]["tokens"] += report[name]["tokens"]
                 report |= again

@@ -25,7 +25,9 @@ from composer.progress import Progress, silent
 from composer.warmstart.closed_form import appended_gate, hits, member_gates, project
 from composer.warmstart.states import Observed, observe
 
-CHUNKS_PER_ROUND = 32
+# Chunks, not tokens, are what a class mean needs many of: neighbouring states resemble each other.
+CHUNKS_PER_ROUND = 64
+FEW_CHUNKS = 16
 # The share of tokens that pass through their own expert in the first round; the others take any expert.
 OWN_SHARE = 0.3
 
@@ -46,18 +48,19 @@ def warm_start(
     *,
     random_seed: int,
     extended: bool = False,
-    chunks: int = CHUNKS_PER_ROUND,
+    preliminary: bool = False,
     progress: Progress = silent,
 ) -> WarmStart:
     """Solve the routers in place; `domains` are the members in the mix's order. Does nothing without any text.
 
     With `extended` the last member is new: the others' expert embeddings stay as they are, if the router can
-    keep them at all.
+    keep them at all. `preliminary` spends fewer tokens: the routers will be solved again.
     """
     if not any(domain.has_text for domain in domains):
         return WarmStart(0, float("nan"))
     generator = torch.Generator().manual_seed(random_seed)
     routers = [mixture.router for mixture in model.mixtures()]
+    chunks = FEW_CHUNKS if preliminary else CHUNKS_PER_ROUND
     keep = extended and routers[0].keeps_experts
     order = [torch.randperm(len(domain.vectors), generator=generator).tolist() for domain in domains]
     observed: Observed | None = None
