@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import math
 import re
@@ -77,12 +79,14 @@ class SentenceTransformerEmbedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            return SentenceTransformer(
-                str(self.folder),
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True},
-            )
+            # transformers draws a progress bar for each file it reads, on any stream; ours stand there.
+            with contextlib.redirect_stderr(io.StringIO()):
+                return SentenceTransformer(
+                    str(self.folder),
+                    trust_remote_code=False,
+                    local_files_only=True,
+                    model_kwargs={"use_safetensors": True},
+                )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise IntegrityError(
                 f"the embedder in {self.folder} cannot be loaded ({error}); restore the folder or remove it"
