@@ -14,7 +14,7 @@ from registry.errors import ConflictError
 from ui.theme import streamlit_flags
 from ui.worker import start_local
 
-APP = Path(__file__).with_name("app.py")
+APP = Path(__file__).parent / "frame" / "app.py"
 FIRST_PORT = 8501
 PORTS_TRIED = 50
 STOP_SECONDS = 5.0

@@ -15,7 +15,7 @@ from registry.errors import StorageError
 from registry.home import Registry
 from registry.intake import add_seed, contribute
 
-APP = str(Path(__file__).parents[2] / "ui" / "app.py")
+APP = str(Path(__file__).parents[2] / "ui" / "frame" / "app.py")
 HOSTILE = "<script>alert(1)</script> [click](javascript:alert(1)) \u202eevil"
 
 

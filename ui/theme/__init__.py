@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-STYLE = FOLDER / "style.css"
+STYLES = (FOLDER / "style.css", FOLDER / "pages.css")
 LOGO = FOLDER / "logo.svg"
 ICON = FOLDER / "icon.svg"
 
