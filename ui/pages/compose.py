@@ -1,0 +1,272 @@
+"""Compose: choose experts of one seed, see what their mix will be, and queue it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from registry.catalog import list_experts, list_seeds
+from registry.home import Registry
+from registry.records import ExpertRecord, SeedRecord
+from ui import routes
+from ui.components import empty_state, escaped, expert_link, fact_table, facts, label, score_bar
+from ui.display import duration, parameters, plural, size
+from ui.estimate import Estimate, estimate
+from ui.jobs import submit
+from ui.recipes import command, default_name, propose
+from ui.session import current_registry, shown_errors
+
+if TYPE_CHECKING:
+    from composer.recipe import Recipe
+
+SAMPLE_CHARS = 100_000
+TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
+TRUNK_MERGES = {
+    "mean": "Mean of the experts",
+    "mean_with_seed": "Mean of the experts and the seed",
+    "seed": "The seed's own",
+    "task_arithmetic": "Task arithmetic",
+    "ties": "TIES",
+    "pcb": "PCB",
+}
+ROUTERS = {"nexus": "Nexus", "linear": "Linear"}
+COMBINATIONS = {"convex": "Convex", "additive": "Additive"}
+TRAINED = {"all": "Everything", "trunk": "Trunk", "ffn": "FFNs", "router": "Router"}
+
+
+def render() -> None:
+    """Draw the page: experts, recipe and the recipe as text on the left, what it will be on the right."""
+    st.title("Compose a mix", anchor=False)
+    with shown_errors():
+        registry = current_registry()
+        seeds = {seed.name: seed for seed in list_seeds(registry)}
+        if not seeds:
+            empty_state(
+                "There is no seed yet",
+                "A mix is made of experts that branched from one seed: publish a model as a seed first.",
+                ["nexusmix seed add NAME ./model --license Apache-2.0", "nexusmix demo"],
+            )
+            return
+        _read_address(seeds)
+        form, outlook = st.columns([5, 3], gap="large")
+        with form:
+            seed, experts = _choose(registry, seeds)
+            if not experts:
+                with outlook:
+                    _nothing_chosen()
+                return
+            settings = _settings(experts)
+        with outlook, st.container(key="numbers"):
+            recipe, forecast = _outlook(registry, seed, experts, settings)
+            _submit_button(registry, recipe, forecast)
+        with form:
+            _as_text(recipe)
+
+
+def _read_address(seeds: dict[str, SeedRecord]) -> None:
+    """Begin with what the address names; later the widgets know better."""
+    given = st.query_params.to_dict()
+    if given and st.session_state.get("compose_address") != given:
+        st.session_state["compose_address"] = given
+        if given.get("seed") in seeds:
+            st.session_state["compose_seed"] = given["seed"]
+        st.session_state["chosen"] = [ref for ref in given.get("experts", "").split(",") if ref]
+
+
+def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, list[ExpertRecord]]:
+    """The seed and the experts; only what stands in one mix with what is chosen already is offered."""
+    st.subheader("Experts", anchor=False)
+    name = next(iter(seeds))
+    if len(seeds) > 1:
+        name = st.selectbox("Seed", list(seeds), key="compose_seed", persist_state="session")
+    seed = seeds[name]
+    chooser = st.container()
+    _proposals(registry, seed)
+    offered = {expert.ref: expert for expert in list_experts(registry, seed=seed.name)}
+    chosen = [ref for ref in st.session_state.get("chosen", []) if ref in offered]
+    if chosen:
+        embedder = offered[chosen[0]].embedding.embedder
+        offered = {ref: e for ref, e in offered.items() if e.embedding.embedder == embedder}
+    st.session_state["chosen"] = [ref for ref in chosen if ref in offered]
+    with chooser:
+        if not offered:
+            empty_state(
+                "No expert of this seed yet",
+                f"Contribute one that branched from {seed.name}, then come back.",
+                [f"nexusmix contribute NAME ./expert --seed {seed.name} --license SPDX --data ./text"],
+            )
+        refs = st.multiselect(
+            f"Experts of {label(seed.name)}",
+            list(offered),
+            key="chosen",
+            persist_state="session",
+            placeholder="Type a name, or let samples propose",
+            disabled=not offered,
+        )
+        for ref in refs:
+            _chosen_row(offered[ref])
+    return seed, [offered[ref] for ref in refs]
+
+
+def _proposals(registry: Registry, seed: SeedRecord) -> None:
+    with st.popover("Let samples propose experts", icon=":material/auto_awesome:", width="content"):
+        text = st.text_area(
+            "What the mix shall serve",
+            key="samples",
+            persist_state="session",
+            height=180,
+            max_chars=SAMPLE_CHARS,
+            placeholder="Paste a few typical inputs.\n---\nA line of dashes separates one from the next.",
+            help="Their embeddings are compared with the experts' domains; nothing is stored.",
+        )
+        if st.button("Propose", type="primary", width="stretch", disabled=not (text or "").strip()):
+            with st.spinner("Comparing domains …"):
+                scores = propose(registry, text, seed.name)
+            st.session_state["proposed"] = scores
+            st.session_state["chosen"] = list(scores)
+            if not scores:
+                st.info("No expert of this seed can be compared with text.")
+
+
+def _chosen_row(expert: ExpertRecord) -> None:
+    score = st.session_state.get("proposed", {}).get(expert.ref)
+    with st.container(key=f"row-{expert.ref}"):
+        expert_link(expert)
+        bar = "" if score is None else score_bar(score)
+        st.html(f'<p class="nm-line">{escaped(expert.description)}</p>{facts(expert)}{bar}')
+
+
+def _nothing_chosen() -> None:
+    with st.container(key="numbers"):
+        st.subheader("What you will get", anchor=False)
+        st.caption("Choose experts, and their mix is estimated here: its size, its licence, what it costs.")
+
+
+def _settings(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
+    """The rest of the recipe, as its fields; each control begins with the recipe's own default."""
+    from composer.recipe import Recipe
+
+    default = Recipe(name="mix", seed="seed", experts=["expert"])
+    training = default.training
+    st.subheader("Recipe", anchor=False)
+    name = st.text_input(
+        "Name", value="", placeholder=default_name(experts), help="Composed again, it gets the next version."
+    )
+    tokens = st.select_slider(
+        "Tokens of fine-tuning",
+        sorted({*TOKENS, training.tokens}),
+        value=training.tokens,
+        format_func=lambda count: parameters(count).replace(" ", "") if count else "none",
+        help="After its warm start the router is good already; a short fine-tune settles the rest.",
+    )
+    with st.container(horizontal=True, gap="large"):
+        train = _one_of(
+            "What to train",
+            TRAINED,
+            training.train,
+            disabled=tokens == 0,
+            help="Training FFNs writes new ones.",
+        )
+        top_k = st.number_input("Experts a token", 1, len(experts), default.top_k, width=130, help="top-k")
+    with st.expander("More"):
+        with st.container(horizontal=True, gap="large"):
+            router = _one_of(
+                "Router",
+                ROUTERS,
+                default.router,
+                help="Nexus knows experts by the embedding of their domain, so that others can join later.",
+            )
+            combine = _one_of(
+                "Combination",
+                COMBINATIONS,
+                default.combine,
+                help="Convex: (1−p)·seed + p·expert. Additive: seed + p·expert, as in the paper.",
+            )
+        merges = sorted(TRUNK_MERGES, key=lambda merge: merge != default.trunk_merge.method)
+        merge = st.selectbox("Trunk", merges, format_func=TRUNK_MERGES.__getitem__)
+        warm_start = st.toggle("Fit the router to the domains first", value=training.warm_start)
+        with st.container(horizontal=True):
+            rate = st.number_input(
+                "Learning rate", 1e-6, 1.0, training.learning_rate, format="%.1e", width=150
+            )
+            random_seed = st.number_input("Random seed", 0, 2**32 - 1, training.random_seed, width=150)
+    return {
+        "name": name.strip() or default_name(experts),
+        "router": router,
+        "combine": combine,
+        "top_k": top_k,
+        "trunk_merge": default.trunk_merge if merge == default.trunk_merge.method else merge,
+        "training": {
+            "warm_start": warm_start,
+            "tokens": tokens,
+            "train": train,
+            "learning_rate": rate,
+            "random_seed": random_seed,
+        },
+    }
+
+
+def _one_of(title: str, options: dict[str, str], default: str, **more: Any) -> str:
+    chosen: str = st.segmented_control(
+        title,
+        list(options),
+        default=default,
+        required=True,
+        format_func=options.__getitem__,
+        **more,
+    )
+    return chosen
+
+
+def _outlook(
+    registry: Registry, seed: SeedRecord, experts: list[ExpertRecord], settings: dict[str, Any]
+) -> tuple[Recipe, Estimate]:
+    """The recipe and what it will give, as it stands now."""
+    from composer.recipe import Recipe
+    from registry.names import check_name
+
+    settings = {**settings, "name": check_name(settings["name"])}
+    st.subheader("What you will get", anchor=False)
+    refs = [expert.ref for expert in experts]
+    recipe = Recipe.parse({**settings, "seed": seed.name, "experts": refs})
+    forecast = estimate(registry, seed, experts, recipe.model_dump(mode="json"))
+    trained = f"{parameters(forecast.tokens)} tokens" if forecast.tokens else "none"
+    about = "as fast as the latest runs here" if forecast.seconds_measured else "a rough guess"
+    fact_table(
+        {
+            "Name": recipe.name,
+            "Experts": f"{len(experts)} beside the seed, {plural(recipe.top_k, 'expert')} a token",
+            "Total": f"{parameters(forecast.total)} parameters",
+            "Active": f"{parameters(forecast.active)} a token",
+            "New bytes": size(forecast.bytes_written),
+            "Fine-tune": trained,
+            "Time": f"≈ {duration(forecast.seconds)}, {about}" if forecast.tokens else "seconds",
+            "Licence": forecast.license,
+        }
+    )
+    if forecast.is_allowed:
+        st.caption("Each of these licences lets the others stand beside it.")
+        return recipe, forecast
+    st.warning(label(forecast.conflict), icon=":material/gavel:")
+    reason = st.text_input("Why you may combine them", placeholder="For instance: written permission of …")
+    return recipe.model_copy(update={"license_override": reason.strip() or None}), forecast
+
+
+def _submit_button(registry: Registry, recipe: Recipe, forecast: Estimate) -> None:
+    allowed = forecast.is_allowed or recipe.license_override is not None
+    if st.button("Compose", type="primary", icon=":material/hub:", width="stretch", disabled=not allowed):
+        run = submit(registry, "compose", {"recipe": recipe.model_dump(mode="json")})
+        st.switch_page(routes.run(), query_params={"id": str(run.id)})
+    if len(recipe.experts) == 1:
+        st.caption("One expert is a mix too, but two or more show what routing is for.")
+
+
+def _as_text(recipe: Recipe) -> None:
+    st.subheader("The same as text", anchor=False)
+    shell, file = st.tabs(["Command", "Recipe file"])
+    with shell:
+        st.code(command(recipe), language=None, wrap_lines=True)
+    with file:
+        st.code(recipe.to_yaml(), language="yaml", wrap_lines=True)

@@ -1,0 +1,212 @@
+"""One mix: where it comes from, what it holds, how good it is, where tokens go; evaluate, extend, remove, export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from registry.catalog import get_expert, get_mix, list_experts, list_mixes
+from registry.home import Registry
+from registry.records import MixRecord
+from ui import routes
+from ui.components import empty_state, expert_link, fact_table, label
+from ui.display import parameters
+from ui.jobs import submit
+from ui.mix_words import ancestors, children, manifest_of, mix_facts, settings_line, step
+from ui.session import current_registry, shown_errors
+from ui.tables import heat_map, score_table
+
+TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000]
+DEFAULT_TOKENS = 100_000
+FORMATS = {
+    "nexus": "Nexus (transformers, its own code)",
+    "qwen2_moe": "Qwen2-MoE (stock transformers, vLLM …)",
+}
+
+
+def render() -> None:
+    """Draw the page of the mix that the address names."""
+    with st.container(key="back"):
+        st.page_link(routes.mixes(), label="Mixes", icon=":material/arrow_back:")
+    ref = st.query_params.get("ref")
+    if not ref:
+        empty_state("No mix chosen", "Open one from the mixes; its address then names it.")
+        return
+    with shown_errors():
+        registry = current_registry()
+        mix = get_mix(registry, ref)
+        manifest = manifest_of(registry, mix)
+        mixes = list_mixes(registry)
+        st.title(f"{label(mix.name)} :gray[{label(f'@{mix.version}')}]", anchor=False)
+        st.html(mix_facts(mix))
+        _actions(registry, mix, manifest, mixes)
+        story, numbers = st.columns([5, 3], gap="large")
+        with story:
+            _scores(mix)
+            _routing(mix)
+        with numbers, st.container(key="numbers"):
+            _facts(mix, manifest)
+            _experts(registry, mix)
+            _lineage(mix, mixes)
+            _digests(mix)
+
+
+def _actions(registry: Registry, mix: MixRecord, manifest: dict[str, Any], mixes: list[MixRecord]) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="mix-actions"):
+        st.page_link(
+            routes.playground(),
+            label="Play",
+            icon=":material/stylus_note:",
+            query_params={"mix": mix.ref},
+        )
+        with st.popover("Evaluate", icon=":material/monitoring:", width="content"):
+            _evaluate(registry, mix, mixes)
+        with st.popover("Extend", icon=":material/add:", width="content"):
+            _extend(registry, mix, manifest)
+        with st.popover("Remove", icon=":material/remove:", width="content"):
+            _remove(registry, mix)
+        with st.popover("Export", icon=":material/download:", width="content"):
+            _export(registry, mix)
+
+
+def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
+    st.caption("Bits per byte on held-out text, beside the seed, each expert and dense merging.")
+    others = [each.ref for each in mixes if each.seed == mix.seed and each.ref != mix.ref]
+    against = st.multiselect("Against other mixes", others, placeholder="None")
+    if st.button("Evaluate it", type="primary", width="stretch"):
+        _queue(registry, "evaluate", {"mix": mix.ref, "against": against})
+
+
+def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
+    st.caption("Append an expert; the router keeps what it knows. The next version has this one as parent.")
+    refs = [expert.ref for expert in list_experts(registry, seed=mix.seed) if expert.ref not in mix.experts]
+    if not refs:
+        st.info("It holds every expert of its seed already.")
+        return
+    expert = st.selectbox("Expert", refs)
+    tokens = st.select_slider(
+        "Tokens of fine-tuning",
+        TOKENS,
+        value=DEFAULT_TOKENS,
+        format_func=lambda count: parameters(count).replace(" ", "") if count else "none",
+    )
+    if st.button("Extend it", type="primary", width="stretch"):
+        training = {"tokens": tokens, "load_balance": manifest["load_balance"]}
+        _queue(registry, "extend", {"mix": mix.ref, "expert": expert, "training": training})
+
+
+def _remove(registry: Registry, mix: MixRecord) -> None:
+    if len(mix.experts) == 1:
+        st.info("It holds one expert only: nothing would remain.")
+        return
+    st.caption("Composes the others anew, so that nothing of the expert stays, in the trunk or anywhere.")
+    expert = st.selectbox("Expert to be rid of", mix.experts)
+    if st.button("Compose without it", type="primary", width="stretch"):
+        _queue(registry, "remove", {"mix": mix.ref, "expert": expert})
+
+
+def _export(registry: Registry, mix: MixRecord) -> None:
+    st.caption("Writes a folder on the machine of the registry.")
+    folder = st.text_input("New folder", value=f"./{mix.name}-{mix.version}")
+    format = st.selectbox("Format", list(FORMATS), format_func=FORMATS.__getitem__)
+    if st.button("Export it", type="primary", width="stretch", disabled=not folder.strip()):
+        _queue(registry, "export", {"mix": mix.ref, "out": folder.strip(), "format": format})
+
+
+def _queue(registry: Registry, kind: str, request: dict[str, Any]) -> None:
+    """Queue the work and follow it on its page."""
+    run = submit(registry, kind, request)
+    st.switch_page(routes.run(), query_params={"id": str(run.id)})
+
+
+def _scores(mix: MixRecord) -> None:
+    st.subheader("How good it is", anchor=False)
+    if mix.evaluation is None:
+        empty_state(
+            "Not evaluated yet", "Evaluate it to see it beside its seed, its experts and dense merging."
+        )
+        return
+    st.html(score_table(mix.evaluation))
+
+
+def _routing(mix: MixRecord) -> None:
+    """Where the tokens of each domain go: the mean over the blocks, or one block."""
+    if mix.evaluation is None:
+        return
+    st.subheader("Where tokens go", anchor=False)
+    by_layer = mix.evaluation.get("routing_by_layer")
+    routing, words = mix.evaluation["routing"], "mean over blocks"
+    if by_layer:
+        blocks = len(next(iter(next(iter(by_layer.values())).values())))
+        chosen = st.select_slider(
+            "Block",
+            range(blocks + 1),
+            value=0,
+            key="block",
+            format_func=lambda block: f"block {block}" if block else "all blocks",
+        )
+        if chosen:
+            words = f"block {chosen} of {blocks}"
+            routing = {
+                domain: {expert: shares[chosen - 1] for expert, shares in row.items()}
+                for domain, row in by_layer.items()
+            }
+    st.html(heat_map(routing, f"Share of each domain's tokens that every expert got; {words}"))
+
+
+def _facts(mix: MixRecord, manifest: dict[str, Any]) -> None:
+    st.subheader("At a glance", anchor=False)
+    training = manifest["training"]
+    losses = None
+    if "first_loss" in training:
+        losses = f"{training['first_loss']:.2f} → {training['last_loss']:.2f} nats per token"
+    fact_table(
+        {
+            "Seed": mix.seed,
+            **settings_line(manifest),
+            "Licence override": manifest.get("license_override"),
+            "Fine-tune": f"{training['tokens']:,} tokens" if training.get("tokens") else "none",
+            "Loss": losses,
+            "Published": f"{mix.created_at:%Y-%m-%d %H:%M} UTC",
+        }
+    )
+
+
+def _experts(registry: Registry, mix: MixRecord) -> None:
+    st.subheader("Experts", anchor=False)
+    with st.container(key="versions"):
+        for ref in mix.experts:
+            expert_link(get_expert(registry, ref))
+
+
+def _lineage(mix: MixRecord, mixes: list[MixRecord]) -> None:
+    before, after = ancestors(mix, mixes), children(mix, mixes)
+    if not before and not after:
+        return
+    st.subheader("Lineage", anchor=False)
+    line = [*before, mix]
+    with st.container(key="lineage", gap=None):
+        for place, each in enumerate(line):
+            happened = step(line[place - 1], each) if place else "composed"
+            _lineage_link(each, happened, place, here=each.ref == mix.ref)
+        for child in after:
+            _lineage_link(child, step(mix, child), len(line), here=False)
+
+
+def _lineage_link(mix: MixRecord, happened: str, depth: int, *, here: bool) -> None:
+    indent = "\u2003" * max(0, depth - 1) + ("└ " if depth else "")
+    st.page_link(
+        routes.mix(),
+        label=f"{indent}{label(mix.ref)} :gray[{label(happened)}]",
+        query_params={"ref": mix.ref},
+        disabled=here,
+    )
+
+
+def _digests(mix: MixRecord) -> None:
+    st.subheader("Pinned by", anchor=False)
+    st.caption("Lock: composing it again gives the same bytes")
+    st.code(mix.lock, language=None, wrap_lines=True)
+    st.caption("Manifest")
+    st.code(mix.manifest, language=None, wrap_lines=True)

@@ -1,0 +1,122 @@
+"""The mixes: one card a name with its versions, and any two side by side."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from registry.catalog import list_mixes
+from registry.home import Registry
+from registry.records import MixRecord
+from ui import routes
+from ui.components import empty_state, escaped, label
+from ui.display import plural
+from ui.mix_words import manifest_of, mix_facts, score_line, settings_line
+from ui.session import current_registry, shown_errors
+from ui.tables import figures
+
+
+def render() -> None:
+    """Draw the page: the cards, then the comparison."""
+    st.title("Mixes", anchor=False)
+    with shown_errors():
+        registry = current_registry()
+        with st.spinner("Reading the mixes …"):
+            mixes = list_mixes(registry)
+        if not mixes:
+            empty_state(
+                "Nothing was composed yet",
+                "Choose experts of one seed, and have them as one model.",
+                ["nexusmix compose NAME --seed SEED --experts A,B,C"],
+            )
+            st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
+            return
+        by_name: dict[str, list[MixRecord]] = {}
+        for mix in mixes:
+            by_name.setdefault(mix.name, []).append(mix)
+        st.caption(plural(len(by_name), "mix").replace("mixs", "mixes") + " by name")
+        with st.container(key="mixes"):
+            for versions in by_name.values():
+                _card(versions)
+        if len(mixes) > 1:
+            _comparison(registry, mixes)
+
+
+def _card(versions: list[MixRecord]) -> None:
+    """The newest version on top, links to the older ones below."""
+    newest = versions[-1]
+    with st.container(key=f"mixcard-{newest.name}"):
+        st.page_link(
+            routes.mix(),
+            label=f"{label(newest.name)} :gray[{label(f'@{newest.version}')}]",
+            query_params={"ref": newest.ref},
+        )
+        st.html(f'{mix_facts(newest)}<p class="nm-line">{escaped(score_line(newest))}</p>')
+        if len(versions) > 1:
+            with st.container(horizontal=True, key=f"older-{newest.name}", vertical_alignment="center"):
+                st.caption("Before:", width="content")
+                for version in reversed(versions[:-1]):
+                    query = {"ref": version.ref}
+                    st.page_link(routes.mix(), label=label(f"@{version.version}"), query_params=query)
+
+
+def _comparison(registry: Registry, mixes: list[MixRecord]) -> None:
+    st.subheader("Compare two", anchor=False)
+    known = {mix.ref: mix for mix in mixes}
+    refs = list(known)
+    for key, default in (("a", refs[-1]), ("b", refs[-2])):
+        given = st.query_params.get(key)
+        st.session_state.setdefault(key, given if given in known else default)
+    with st.container(horizontal=True):
+        one = known[st.selectbox("This one", refs, key="a", persist_state="session")]
+        other = known[st.selectbox("with", refs, key="b", persist_state="session")]
+    st.query_params.from_dict({"a": one.ref, "b": other.ref})
+    if one.ref == other.ref:
+        st.caption("Choose two different mixes.")
+        return
+    rows = [_settings(registry, mix) for mix in (one, other)]
+    body = "".join(
+        f'<tr class="{"" if rows[0][name] == rows[1][name] else "differs"}"><th scope="row">{escaped(name)}</th>'
+        f"<td>{escaped(rows[0][name])}</td><td>{escaped(rows[1][name])}</td></tr>"
+        for name in rows[0]
+    )
+    head = f'<th></th><th scope="col">{escaped(one.ref)}</th><th scope="col">{escaped(other.ref)}</th>'
+    st.html(
+        f'<div class="nm-scroll"><table class="nm-figures words"><caption>What differs is marked</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    _scores(one, other)
+
+
+def _settings(registry: Registry, mix: MixRecord) -> dict[str, str]:
+    manifest = manifest_of(registry, mix)
+    tokens = manifest["training"].get("tokens", 0)
+    return {
+        "Seed": mix.seed,
+        "Experts": ", ".join(mix.experts),
+        **settings_line(manifest),
+        "Fine-tune": f"{tokens:,} tokens" if tokens else "none",
+    }
+
+
+def _scores(one: MixRecord, other: MixRecord) -> None:
+    measured = [(mix.evaluation or {}).get("bits_per_byte", {}) for mix in (one, other)]
+    domains = [domain for domain in measured[0] if domain in measured[1]]
+    if not domains:
+        missing = [mix.ref for mix in (one, other) if not mix.evaluation]
+        st.caption(
+            label(f"Not evaluated yet: {', '.join(missing)}. Evaluate both to compare their scores.")
+            if missing
+            else "They share no domain that was measured."
+        )
+        return
+    rows = {domain: [scores[domain]["mix"] for scores in measured] for domain in domains}
+    if len(domains) > 1:
+        rows["mean"] = [sum(column) / len(domains) for column in zip(*rows.values(), strict=True)]
+    st.html(
+        figures(
+            [one.ref, other.ref],
+            rows,
+            corner="domain",
+            caption="Bits per byte in the domains that both were measured in; lower is better",
+        )
+    )

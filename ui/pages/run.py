@@ -1,0 +1,166 @@
+"""One run: where it stands, its loss as it falls, its log; cancel it, try it again, open what it made."""
+
+from __future__ import annotations
+
+import streamlit as st
+import yaml
+
+from registry import runs
+from registry.errors import NotFoundError
+from registry.home import Registry
+from registry.records import RunRecord
+from ui import routes
+from ui.components import chip, empty_state, fact_table, label
+from ui.display import duration, printable
+from ui.run_words import ago, outcome, progress, spent, state_chip, subject
+from ui.session import current_registry, shown_errors
+
+REFRESH_SECONDS = 2
+LOG_HEIGHT = 260
+CHART_HEIGHT = 260
+ACCENT = "#7a73ea"
+
+
+def render() -> None:
+    """Draw the page of the run that the address names."""
+    with st.container(key="back"):
+        st.page_link(routes.runs(), label="Runs", icon=":material/arrow_back:")
+    with shown_errors():
+        registry = current_registry()
+        run_id = _asked()
+        if run_id is None:
+            empty_state("No run chosen", "Open one from the runs; its address then names it.")
+            return
+        run = runs.get_run(registry, run_id)
+        st.title(f"{label(run.kind.capitalize())} :gray[{label(subject(run))}]", anchor=False)
+        if run.is_live:
+            st.fragment(_live, run_every=REFRESH_SECONDS)(registry, run_id)
+        else:
+            _body(registry, run)
+
+
+def _asked() -> int | None:
+    given = st.query_params.get("id")
+    if not given:
+        return None
+    if not given.isascii() or not given.isdecimal():
+        raise NotFoundError(f"no run {given!a}: a run has a number, see Runs")
+    return int(given)
+
+
+def _live(registry: Registry, run_id: int) -> None:
+    """Drawn again every few seconds; when the run has ended, the whole page is drawn once more."""
+    with shown_errors():
+        run = runs.get_run(registry, run_id)
+        if not run.is_live:
+            st.rerun()
+        _body(registry, run)
+
+
+def _body(registry: Registry, run: RunRecord) -> None:
+    _head(run)
+    _actions(registry, run)
+    story, numbers = st.columns([5, 3], gap="large")
+    with story:
+        _loss(registry, run)
+        _log(run)
+    with numbers, st.container(key="numbers"):
+        _facts(run)
+
+
+def _head(run: RunRecord) -> None:
+    marks = [state_chip(run), chip(f"run {run.id}"), chip(f"queued {ago(run.created_at)}")]
+    st.html(f'<div class="nm-facts">{"".join(marks)}</div>')
+    if run.is_live:
+        fraction, words = progress(run)
+        st.progress(fraction, text=label(words))
+        if run.state == "queued":
+            st.caption("`nexusmix ui` brings a worker with it; another is started by `nexusmix worker`.")
+    if run.error:
+        kind = st.error if run.state == "failed" else st.warning
+        kind("What went wrong:", icon=":material/error:")
+        st.code(printable(run.error, lines=True), language=None, wrap_lines=True)
+
+
+def _actions(registry: Registry, run: RunRecord) -> None:
+    made = outcome(run)
+    with st.container(horizontal=True, vertical_alignment="center", key="run-actions"):
+        if run.is_live:
+            if st.button("Cancel", icon=":material/cancel:", disabled=run.cancel_requested):
+                runs.request_cancel(registry, run.id)
+                st.rerun()
+        elif run.state in ("failed", "cancelled") and st.button("Try again", icon=":material/replay:"):
+            runs.retry(registry, run.id)
+            st.rerun()
+        if "mix" in made:
+            query = {"ref": made["mix"]}
+            st.page_link(
+                routes.mix(), label=f"Open {label(made['mix'])}", icon=":material/hub:", query_params=query
+            )
+            if run.state == "succeeded":
+                st.page_link(
+                    routes.playground(),
+                    label="Play with it",
+                    icon=":material/stylus_note:",
+                    query_params={"mix": made["mix"]},
+                )
+        if "expert" in made and run.kind == "contribute":
+            query = {"ref": made["expert"]}
+            st.page_link(routes.expert(), label=f"Open {label(made['expert'])}", query_params=query)
+
+
+def _loss(registry: Registry, run: RunRecord) -> None:
+    """The curve of what is measured; absent where nothing is trained."""
+    values = runs.get_metrics(registry, run.id).get("loss", [])
+    if not values:
+        if run.kind in ("compose", "extend", "train-expert"):
+            st.subheader("Loss", anchor=False)
+            waits = "It appears with the first step of training." if run.is_live else "Nothing was trained."
+            st.caption(waits)
+        return
+    st.subheader("Loss", anchor=False)
+    step, newest = values[-1]
+    st.caption(f"{newest:.3f} nats per token at step {step:,}; it began at {values[0][1]:.3f}")
+    table = {"step": [step for step, _ in values], "loss": [value for _, value in values]}
+    st.line_chart(
+        table,
+        x="step",
+        y="loss",
+        x_label="optimiser step",
+        y_label="loss (nats per token)",
+        color=ACCENT,
+        height=CHART_HEIGHT,
+        alt=f"The training loss by step, from {values[0][1]:.2f} to {newest:.2f}",
+    )
+
+
+def _log(run: RunRecord) -> None:
+    st.subheader("Log", anchor=False)
+    if not run.log:
+        st.caption("Nothing was printed yet.")
+        return
+    with st.container(height=LOG_HEIGHT, autoscroll=True):
+        st.code(printable(run.log, lines=True), language=None, wrap_lines=True)
+
+
+def _facts(run: RunRecord) -> None:
+    st.subheader("At a glance", anchor=False)
+    seconds = spent(run)
+    made = outcome(run)
+    fact_table(
+        {
+            "State": run.state,
+            "Took" if run.finished_at else "Running for": None if seconds is None else duration(seconds),
+            "Attempt": f"{run.attempt} of {run.max_attempts}" if run.attempt else None,
+            "Worker": run.worker,
+            "Queued": f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+            "Mix": made.get("mix"),
+            "Expert": made.get("expert"),
+            "Folder": made.get("folder"),
+        }
+    )
+    st.subheader("Asked for", anchor=False)
+    asked = yaml.safe_dump(run.request, sort_keys=False, allow_unicode=True)
+    st.code(printable(asked, lines=True), language="yaml", wrap_lines=True)
+    st.subheader("In the shell", anchor=False)
+    st.code(f"nexusmix runs follow {run.id}", language=None)

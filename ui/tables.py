@@ -1,0 +1,76 @@
+"""Figures as HTML tables that follow the theme: scores with the best marked, shares as a heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ui.components import escaped
+from ui.display import share
+
+COLUMN_NAMES = {"seed": "seed", "expert": "own expert", "dense_merging": "dense merging", "mix": "this mix"}
+MEAN = "mean"
+
+
+def score_table(evaluation: Mapping[str, Any]) -> str:
+    """Bits per byte by domain and model, lower is better; the best of each row is marked."""
+    scores: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    columns.sort(key=lambda column: [*COLUMN_NAMES].index(column) if column in COLUMN_NAMES else 9)
+    rows = {**scores, MEAN: evaluation[MEAN]} if len(scores) > 1 else dict(scores)
+    return figures(
+        [COLUMN_NAMES.get(column, column) for column in columns],
+        {domain: [row.get(column) for column in columns] for domain, row in rows.items()},
+        corner="domain",
+        caption="Bits per byte on text that no model has seen; lower is better, the best of a row is marked",
+    )
+
+
+def figures(
+    columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], *, corner: str = "", caption: str = ""
+) -> str:
+    """A table of figures where lower is better; the best of each row is marked, also for a screen reader."""
+    head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in columns)
+    body = "".join(
+        f'<tr class="{"mean" if name == MEAN else ""}"><th scope="row">{escaped(name)}</th>{_cells(row)}</tr>'
+        for name, row in rows.items()
+    )
+    return (
+        f'<div class="nm-scroll"><table class="nm-figures"><caption>{escaped(caption)}</caption>'
+        f'<thead><tr><th scope="col">{escaped(corner)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def heat_map(routing: Mapping[str, Mapping[str, float]], caption: str) -> str:
+    """Rows are domains of text, columns experts; the deeper a cell's colour, the more tokens went there."""
+    experts = list(dict.fromkeys(expert for row in routing.values() for expert in row))
+    head = "".join(f'<th scope="col">{escaped(expert)}</th>' for expert in experts)
+    body = "".join(
+        f'<tr><th scope="row">{escaped(domain)}</th>{"".join(_heat(row.get(e, 0.0)) for e in experts)}</tr>'
+        for domain, row in routing.items()
+    )
+    return (
+        f'<div class="nm-scroll"><table class="nm-heat"><caption>{escaped(caption)}</caption>'
+        f'<thead><tr><th scope="col">text ↓ · expert →</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cells(row: Sequence[float | None]) -> str:
+    known = [score for score in row if score is not None]
+    best = min(known) if len(known) > 1 else None
+    return "".join(
+        "<td>–</td>"
+        if score is None
+        else f'<td class="best" title="best of the row">{score:.3f}</td>'
+        if score == best
+        else f"<td>{score:.3f}</td>"
+        for score in row
+    )
+
+
+def _heat(fraction: float) -> str:
+    # 8 to 100 percent of the accent: even an empty cell keeps its shape.
+    return (
+        f'<td><div class="cell{" deep" if fraction > 0.8 else ""}" style="--share:{8 + 92 * fraction:.0f}%">'
+        f"{share(fraction)}</div></td>"
+    )
