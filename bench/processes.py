@@ -1,0 +1,94 @@
+"""Runs whole processes from the shell and measures them: wall, CPU, peak total and peak anonymous memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SAMPLE_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process took. Memory in MB (10⁶ bytes); `anonymous` leaves mapped files out, `total` holds them."""
+
+    wall: float
+    cpu: float
+    total: float
+    anonymous: float
+    output: str
+
+
+def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Usage:
+    """Run a command to its end. Raises RuntimeError with its standard error when it fails.
+
+    The peak of all memory is the kernel's own (`ru_maxrss`); that of anonymous memory is sampled.
+    The kernel lets a child begin with its parent's peak, so the caller must itself be small: no torch there.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    texts = {"stdout": "", "stderr": ""}
+    readers = [
+        threading.Thread(target=lambda name=name: texts.update({name: getattr(process, name).read()}))
+        for name in texts
+    ]
+    for reader in readers:
+        reader.start()
+    anonymous = 0
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        anonymous = max(anonymous, _anonymous_kb(process.pid))
+        time.sleep(SAMPLE_SECONDS)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    for reader in readers:
+        reader.join()
+    if process.returncode:
+        raise RuntimeError(
+            f"{' '.join(map(str, command))} exited with {process.returncode}:\n{texts['stderr'][-3000:]}"
+        )
+    return Usage(
+        wall=wall,
+        cpu=usage.ru_utime + usage.ru_stime,
+        total=usage.ru_maxrss * 1024 / 1e6,
+        anonymous=anonymous * 1024 / 1e6,
+        output=texts["stdout"],
+    )
+
+
+def folder_bytes(folder: Path) -> int:
+    """The sizes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def load_average() -> float:
+    """Runnable processes, mean over the last minute: what else ran on the machine."""
+    return os.getloadavg()[0]
+
+
+def note(text: str) -> None:
+    """Say on standard error what is going on."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def _anonymous_kb(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
