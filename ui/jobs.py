@@ -93,10 +93,12 @@ def _export(registry: Registry, request: Request, progress: Progress) -> dict[st
 
 
 def _contribute(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.lora import contribute_adapter, is_adapter
     from registry.intake import contribute
     from ui.cli.shapes import expert_shape
 
-    return expert_shape(contribute(registry, progress=progress, **_arguments(request)))
+    publish = contribute_adapter if is_adapter(Path(request["source"])) else contribute
+    return expert_shape(publish(registry, progress=progress, **_arguments(request)))
 
 
 def _train_expert(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:

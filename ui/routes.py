@@ -63,6 +63,13 @@ def run() -> st.Page:
     return st.Page(run.render, title="Run", url_path="run", visibility="hidden")
 
 
+def contribute() -> st.Page:
+    """/contribute?seed=SEED"""
+    from ui.pages import contribute
+
+    return st.Page(contribute.render, title="Contribute", icon=":material/upload:", url_path="contribute")
+
+
 def every_page() -> list[st.Page]:
     """The pages in the order of the header."""
-    return [catalog(), compose(), mixes(), playground(), runs(), expert(), mix(), run()]
+    return [catalog(), compose(), mixes(), playground(), runs(), contribute(), expert(), mix(), run()]

@@ -8,7 +8,7 @@ from typing import Any
 
 from registry.records import RunRecord
 from ui.components import chip
-from ui.display import duration, plural, share
+from ui.display import plural, share
 
 STATE_MARKS = {
     "queued": "",
@@ -49,7 +49,7 @@ def progress(run: RunRecord) -> tuple[float, str]:
         return 0.0, f"{stage} …"
     fraction = min(1.0, run.done / run.total)
     left = remaining(run)
-    rest = "" if left is None else f", about {duration(left)} left"
+    rest = "" if left is None else f", about {roughly(left)} left"
     return fraction, f"{stage}: {share(fraction)}{rest}"
 
 
@@ -62,6 +62,15 @@ def remaining(run: RunRecord, now: datetime | None = None) -> float | None:
         return None
     spent = ((now or datetime.now(UTC)) - run.stage_started_at).total_seconds()
     return spent / fraction * (1 - fraction)
+
+
+def roughly(seconds: float) -> str:
+    """A time that is only a guess, without digits that promise more: 57.9 → "60 s", 312 → "5 min"."""
+    if seconds < 10:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90:
+        return f"{round(seconds / 10) * 10} s"
+    return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"
 
 
 def spent(run: RunRecord) -> float | None:

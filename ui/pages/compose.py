@@ -12,10 +12,11 @@ from registry.home import Registry
 from registry.records import ExpertRecord, SeedRecord
 from ui import routes
 from ui.components import empty_state, escaped, expert_link, fact_table, facts, label, score_bar
-from ui.display import duration, parameters, plural, size
+from ui.display import parameters, plural, size
 from ui.estimate import Estimate, estimate
 from ui.jobs import submit
 from ui.recipes import command, default_name, propose
+from ui.run_words import roughly
 from ui.session import current_registry, shown_errors
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _outlook(
             "Active": f"{parameters(forecast.active)} a token",
             "New bytes": size(forecast.bytes_written),
             "Fine-tune": trained,
-            "Time": f"≈ {duration(forecast.seconds)}, {about}" if forecast.tokens else "seconds",
+            "Time": f"≈ {roughly(forecast.seconds)}, {about}" if forecast.tokens else "seconds",
             "Licence": forecast.license,
         }
     )

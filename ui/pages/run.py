@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 import yaml
 
@@ -15,10 +17,14 @@ from ui.display import duration, printable
 from ui.run_words import ago, outcome, progress, spent, state_chip, subject
 from ui.session import current_registry, shown_errors
 
+if TYPE_CHECKING:
+    import altair as alt
+
 REFRESH_SECONDS = 2
 LOG_HEIGHT = 260
 CHART_HEIGHT = 260
 ACCENT = "#7a73ea"
+POINTS_SHOWN = 30  # with more steps, a line alone is easier to read
 
 
 def render() -> None:
@@ -121,16 +127,22 @@ def _loss(registry: Registry, run: RunRecord) -> None:
     st.subheader("Loss", anchor=False)
     step, newest = values[-1]
     st.caption(f"{newest:.3f} nats per token at step {step:,}; it began at {values[0][1]:.3f}")
-    table = {"step": [step for step, _ in values], "loss": [value for _, value in values]}
-    st.line_chart(
-        table,
-        x="step",
-        y="loss",
-        x_label="optimiser step",
-        y_label="loss (nats per token)",
-        color=ACCENT,
-        height=CHART_HEIGHT,
-        alt=f"The training loss by step, from {values[0][1]:.2f} to {newest:.2f}",
+    st.altair_chart(_curve(values), height=CHART_HEIGHT)
+
+
+def _curve(values: list[tuple[int, float]]) -> alt.Chart:
+    """The loss by step; its axis begins near the smallest loss, where what happens can be seen."""
+    import altair as alt
+
+    points = [{"step": step, "loss": loss} for step, loss in values]
+    return (
+        alt.Chart(alt.Data(values=points))
+        .mark_line(color=ACCENT, point=len(points) < POINTS_SHOWN)
+        .encode(
+            x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1, grid=False)),
+            y=alt.Y("loss:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
+            tooltip=[alt.Tooltip("step:Q"), alt.Tooltip("loss:Q", format=".3f")],
+        )
     )
 
 

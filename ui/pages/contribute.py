@@ -1,0 +1,177 @@
+"""Contribute: an expert from a folder on the registry's machine, checked against its seed before anything heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from composer.adapter import is_adapter
+from registry.catalog import list_seeds
+from registry.errors import IncompatibleError, RegistryError
+from registry.home import Registry
+from registry.licenses import check_license
+from registry.preflight import Checkpoint, check_expert
+from registry.records import SeedRecord
+from ui import routes
+from ui.components import empty_state, escaped, fact_table, label
+from ui.display import parameters, plural, printable, size
+from ui.jobs import submit
+from ui.session import current_registry, shown_errors
+
+LICENSES = (
+    "Apache-2.0",
+    "MIT",
+    "BSD-3-Clause",
+    "CC0-1.0",
+    "CC-BY-4.0",
+    "CC-BY-SA-4.0",
+    "CC-BY-NC-4.0",
+    "GPL-3.0-or-later",
+)
+SHARED, PRIVATE = "Share a sample", "Keep it private"
+DESCRIPTION_CHARS = 2_000
+
+
+def render() -> None:
+    """Draw the page: the folder and what the check says of it, then the card, the domain and the button."""
+    st.title("Contribute an expert", anchor=False)
+    with shown_errors():
+        registry = current_registry()
+        seeds = {seed.name: seed for seed in list_seeds(registry)}
+        if not seeds:
+            empty_state(
+                "There is no seed yet",
+                "An expert branches from a seed: publish the model that yours was fine-tuned from first.",
+                ["nexusmix seed add NAME ./model --license Apache-2.0"],
+            )
+            return
+        form, checked = st.columns([5, 3], gap="large")
+        with form:
+            seed, folder = _source(seeds)
+        with checked, st.container(key="numbers"):
+            passed = _check(registry, seed, folder)
+        with form:
+            request = {**_card(), **_domain(), "seed": seed.name, "source": folder}
+            _submit_button(registry, request, passed)
+
+
+def _source(seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
+    st.subheader("1 · The weights", anchor=False)
+    given = st.query_params.get("seed")
+    names = list(seeds)
+    seed = seeds[
+        st.selectbox(
+            "Seed that it was fine-tuned from", names, index=names.index(given) if given in seeds else 0
+        )
+    ]
+    folder = st.text_input(
+        "Folder on the registry's machine",
+        placeholder="/data/models/law-expert",
+        help="A Hugging Face folder: config.json, tokenizer.json and safetensors. Large files do not go "
+        "through the browser.",
+    )
+    return seed, folder.strip()
+
+
+def _check(registry: Registry, seed: SeedRecord, folder: str) -> bool:
+    """What headers and configuration say already; nothing of the weights is read."""
+    st.subheader("Does it fit?", anchor=False)
+    if not folder:
+        st.caption("Name a folder, and it is held against its seed: configuration, tokenizer, every tensor.")
+        return False
+    if is_adapter(Path(folder)):
+        st.info("A LoRA adapter: it is merged into its seed, and refused at once if it does not fit.")
+        return True
+    try:
+        with st.spinner("Reading headers …"):
+            files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
+            checkpoint = check_expert(seed, files, Path(folder))
+    except IncompatibleError as error:
+        reasons = error.mismatches or (str(error),)
+        st.error(f"It does not fit: {plural(len(reasons), 'reason')}.", icon=":material/block:")
+        items = "".join(f"<li>{escaped(reason)}</li>" for reason in reasons)
+        st.html(f'<ul class="nm-reasons">{items}</ul>')
+        return False
+    except (RegistryError, OSError) as error:
+        st.error("The folder cannot be taken:", icon=":material/error:")
+        st.code(printable(error), language=None, wrap_lines=True)
+        return False
+    st.success(f"It fits {label(seed.name)}.", icon=":material/check_circle:")
+    fact_table(_findings(checkpoint))
+    return True
+
+
+def _findings(checkpoint: Checkpoint) -> dict[str, object]:
+    roles = checkpoint.roles
+    tensors = [*roles.ffn.values(), *roles.trunk.values()]
+    return {
+        "Family": checkpoint.family.model_type,
+        "Parameters": parameters(roles.parameters),
+        "FFNs": f"{plural(len(roles.ffn), 'tensor')}, width {roles.ffn_width:,}",
+        "Trunk": plural(len(roles.trunk), "tensor"),
+        "Weights": roles.dtype,
+        "To be stored": f"{size(sum(tensor.end - tensor.start for tensor in tensors))} at most",
+    }
+
+
+def _card() -> dict[str, Any]:
+    st.subheader("2 · The card", anchor=False)
+    with st.container(horizontal=True):
+        name = st.text_input(
+            "Name", placeholder="law", help="A name that exists already gets its next version."
+        )
+        license = st.selectbox(
+            "Licence",
+            LICENSES,
+            index=None,
+            accept_new_options=True,
+            placeholder="Choose, or type an SPDX expression",
+        )
+    description = st.text_area(
+        "Description",
+        max_chars=DESCRIPTION_CHARS,
+        placeholder="What it was trained on, what it is good at, what it is not.",
+    )
+    if license:
+        license = check_license(license)
+    return {"name": name.strip(), "license": license, "description": description.strip()}
+
+
+def _domain() -> dict[str, Any]:
+    """Where the domain embedding comes from: a sample of the text, or a file made on the owner's side."""
+    st.subheader("3 · The domain", anchor=False)
+    mode = st.segmented_control("Training text", [SHARED, PRIVATE], default=SHARED, required=True)
+    if mode == SHARED:
+        st.caption(
+            "A sample of the text (4 MB at most) is kept with the expert: routers are warm-started on it, and "
+            "one document in twenty is held out to measure on. Whoever reads the registry can read it."
+        )
+        paths = st.text_area("Files or folders of text, one a line", placeholder="/data/law.jsonl", height=90)
+        return {"data": [line.strip() for line in paths.splitlines() if line.strip()]}
+    st.caption(
+        "Only an embedding of the text is handed over, computed on your own machine. The router learns where "
+        "the domain lies, but there is nothing to measure on, and mixes are fine-tuned without it."
+    )
+    st.code("nexusmix embed ./private --out law.json", language=None)
+    file = st.text_input("Embedding file on the registry's machine", placeholder="/data/law.json")
+    return {"embedding": file.strip() or None}
+
+
+def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) -> None:
+    missing = [
+        words
+        for words, given in {
+            "a folder that fits": passed,
+            "a name": request["name"],
+            "a licence": request["license"],
+            "its domain": request.get("data") or request.get("embedding"),
+        }.items()
+        if not given
+    ]
+    if st.button("Contribute", type="primary", icon=":material/upload:", disabled=bool(missing)):
+        run = submit(registry, "contribute", request)
+        st.switch_page(routes.run(), query_params={"id": str(run.id)})
+    if missing:
+        st.caption(f"Still needed: {', '.join(missing)}.")
