@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,6 +25,9 @@ from registry.blobs import BlobStore
 from registry.families import Family, family_of
 from registry.home import Registry
 from registry.records import Digest, MixRecord
+
+if TYPE_CHECKING:
+    from composer.modeling import NexusConfig
 
 PREFIX = "language_model."
 
@@ -104,30 +107,19 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
     An expert that no token reaches is never read from the disk, once its bytes have been verified.
     Raises NotFoundError and IntegrityError before any model is built.
     """
-    from composer.modeling import NexusConfig, NexusForCausalLM
+    from composer.modeling import NexusForCausalLM
 
     blobs = registry.blobs
-    config = seed_config(blobs, manifest.seed)
-    family = family_of(config)
+    family = family_of(seed_config(blobs, manifest.seed))
     tensors = {PREFIX + name: tensor for name, tensor in _map(blobs, manifest.trunk).items()}
-    tensors |= _in_mixture(family, "shared", _map(blobs, manifest.shared))
-    for j, member in enumerate(manifest.members):
-        tensors |= _in_mixture(family, f"experts.{j}", _map(blobs, member.ffn))
+    for place, digest in ffn_places(manifest).items():
+        ffn = _map(blobs, digest)
+        tensors |= {name_in_mixture(family, place, name): tensor for name, tensor in ffn.items()}
     router = _map(blobs, manifest.router)
     tensors |= {router_name(family, name): t for name, t in router.items() if name.startswith("layers.")}
     wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
-    nexus_config = NexusConfig(
-        text_config=config,
-        experts=[member.expert.ref for member in manifest.members],
-        ffn_widths=[member.expert.ffn_width for member in manifest.members],
-        router=manifest.router_kind,
-        domain_dim=manifest.domain_dim,
-        combine=manifest.combine,
-        num_experts_per_tok=manifest.top_k,
-        load_balance=manifest.load_balance,
-        dtype=wanted,
-    )
-    model = _build(lambda: NexusForCausalLM(nexus_config), tensors, wanted, keep_float32=("router",))
+    config = nexus_config(blobs, manifest, wanted)
+    model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
     return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
 
 
@@ -184,6 +176,34 @@ def unpacked(blobs: BlobStore, files: Mapping[str, Digest]) -> Iterator[Path]:
         yield Path(folder)
 
 
+def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> NexusConfig:
+    """The configuration of the mix's NexusForCausalLM."""
+    from composer.modeling import NexusConfig  # imports much of transformers
+
+    return NexusConfig(
+        text_config=seed_config(blobs, manifest.seed),
+        experts=[member.expert.ref for member in manifest.members],
+        ffn_widths=[member.expert.ffn_width for member in manifest.members],
+        router=manifest.router_kind,
+        domain_dim=manifest.domain_dim,
+        combine=manifest.combine,
+        num_experts_per_tok=manifest.top_k,
+        load_balance=manifest.load_balance,
+        dtype=dtype,
+    )
+
+
+def ffn_places(manifest: Manifest) -> dict[str, Digest]:
+    """Where each FFN blob stands inside a mixture: `shared`, `experts.0`, …"""
+    return {"shared": manifest.shared, **{f"experts.{j}": m.ffn for j, m in enumerate(manifest.members)}}
+
+
+def name_in_mixture(family: Family, place: str, name: str) -> str:
+    """`…mlp.X` of a dense model to its name in the mix: `language_model.…mlp.<place>.X`."""
+    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
+    return PREFIX + name.replace(marker, f"{marker}{place}.", 1)
+
+
 def router_name(family: Family, name: str) -> str:
     """`layers.3.w1` of the router blob to its name in the model."""
     _, layer, rest = name.split(".", 2)
@@ -192,12 +212,6 @@ def router_name(family: Family, name: str) -> str:
 
 def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:
     return map_tensors(blobs.path(digest))
-
-
-def _in_mixture(family: Family, place: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """FFN tensors under their names in the mix: `…mlp.X` → `language_model.…mlp.<place>.X`."""
-    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
-    return {PREFIX + name.replace(marker, f"{marker}{place}.", 1): tensor for name, tensor in tensors.items()}
 
 
 def _build(

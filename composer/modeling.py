@@ -137,6 +137,8 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "language_model"
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
+    # The router's choice is discrete: rounded to bfloat16 it would send some tokens elsewhere.
+    _keep_in_fp32_modules_strict = {"router"}  # noqa: RUF012 (the name and form that transformers reads)
 
     def __init__(self, config: NexusConfig) -> None:
         super().__init__(config)

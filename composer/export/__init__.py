@@ -12,10 +12,10 @@ from composer.errors import RecipeError
 from composer.export import nexus, qwen2_moe
 from composer.export.card import card_files
 from composer.export.folder import MAX_SHARD_BYTES, new_folder, refuse_existing, write_json, write_tensors
-from composer.export.plan import Format, verifying, weight_blobs
+from composer.export.plan import Format, weight_blobs
 from composer.mix import find_mix
 from composer.progress import Progress, silent
-from composer.weights import TORCH_DTYPES
+from composer.weights import TORCH_DTYPES, one_thread, verifying
 from registry.home import Registry
 
 FORMATS: Mapping[str, Format] = {"nexus": nexus.plan, "qwen2_moe": qwen2_moe.plan}
@@ -61,7 +61,7 @@ def export(
     plan = FORMATS[format](registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}
     # Hashing takes about as long as writing, and needs another core only.
-    with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
+    with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)), one_thread():
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         write_json(temporary / "config.json", plan.config)

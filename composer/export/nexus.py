@@ -16,12 +16,21 @@ from typing import Any
 import torch
 
 from composer import routers
-from composer.export.plan import Plan, small_files, stored_tensors
+from composer.export.plan import Plan, small_files
 from composer.export.rows import Rows, Stored
-from composer.mix import PREFIX, Manifest, router_name, seed_config
+from composer.mix import (
+    PREFIX,
+    Manifest,
+    ffn_places,
+    name_in_mixture,
+    nexus_config,
+    router_name,
+    seed_config,
+)
 from composer.routers import ROUTERS
+from composer.weights import stored_tensors
 from registry.blobs import BlobStore
-from registry.families import Family, family_of
+from registry.families import family_of
 
 MODELING_FILE = "modeling_nexus.py"
 PROJECT = "composer"
@@ -30,11 +39,6 @@ ABOUT = """\
 
 It needs torch and transformers 5 only.
 \"\"\""""
-# The router's choice is discrete: rounded to bfloat16 it would send some tokens elsewhere than the mix does.
-EPILOGUE = """\
-# Routers stay in float32 whatever the dtype of the rest, as they do in the mix that was exported.
-NexusForCausalLM._keep_in_fp32_modules_strict = {"router"}
-"""
 
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
@@ -43,8 +47,7 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
     tensors: dict[str, Rows] = {
         PREFIX + name: Stored(info) for name, info in stored_tensors(blobs, manifest.trunk).items()
     }
-    places = {"shared": manifest.shared, **{f"experts.{j}": m.ffn for j, m in enumerate(manifest.members)}}
-    for place, digest in places.items():
+    for place, digest in ffn_places(manifest).items():
         for name, info in stored_tensors(blobs, digest).items():
             tensors[name_in_mixture(family, place, name)] = Stored(info)
     routing = {
@@ -61,27 +64,8 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
     )
 
 
-def name_in_mixture(family: Family, place: str, name: str) -> str:
-    """`…mlp.X` of a dense model to its name in the mix: `language_model.…mlp.<place>.X`."""
-    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
-    return PREFIX + name.replace(marker, f"{marker}{place}.", 1)
-
-
 def _config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> dict[str, Any]:
-    from composer import modeling  # imports much of transformers, which other formats do without
-
-    config = modeling.NexusConfig(
-        text_config=seed_config(blobs, manifest.seed),
-        experts=[member.expert.ref for member in manifest.members],
-        ffn_widths=[member.expert.ffn_width for member in manifest.members],
-        router=manifest.router_kind,
-        domain_dim=manifest.domain_dim,
-        combine=manifest.combine,
-        num_experts_per_tok=manifest.top_k,
-        load_balance=manifest.load_balance,
-        dtype=dtype,
-        architectures=["NexusForCausalLM"],
-    ).to_dict()
+    config = {**nexus_config(blobs, manifest, dtype).to_dict(), "architectures": ["NexusForCausalLM"]}
     module = MODELING_FILE.removesuffix(".py")
     config["auto_map"] = {
         "AutoConfig": f"{module}.NexusConfig",
@@ -115,7 +99,7 @@ def join_modules(modules: Iterable[ModuleType]) -> str:
     plain = sorted(line for line in imports if line.startswith("import "))
     named = sorted(imports - set(plain))
     head = [ABOUT, "from __future__ import annotations", "\n".join([*plain, *named])]
-    return "\n\n".join([*head, *bodies, EPILOGUE])
+    return "\n\n".join([*head, *bodies])
 
 
 def _defines(node: ast.stmt) -> list[str]:

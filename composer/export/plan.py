@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +13,10 @@ from composer.export import tokenizer
 from composer.export.rows import Rows
 from composer.mix import Manifest, seed_config
 from composer.routers import ROUTERS
-from composer.weights import read
+from composer.weights import read, stored_tensors
 from registry.blobs import BlobStore
-from registry.errors import UnsafeFileError
 from registry.families import layer_count
 from registry.records import Digest
-from registry.tensors import TensorInfo, read_header
 
 
 @dataclass(frozen=True)
@@ -40,37 +36,6 @@ class Plan:
 
 Format = Callable[[BlobStore, Manifest, torch.dtype], Plan]
 """Plans the export of a mix in one format. Raises ExportError when the format cannot express it."""
-
-
-def stored_tensors(blobs: BlobStore, digest: Digest) -> Mapping[str, TensorInfo]:
-    """Where a blob's tensors lie. Its bytes are not hashed here but by `verifying`, while they are exported."""
-    try:
-        return read_header(blobs.path(digest, verify=False))
-    except UnsafeFileError:
-        blobs.path(digest)  # what was stored was sound, so this says that the blob is damaged
-        raise
-
-
-@contextmanager
-def verifying(blobs: BlobStore, digests: Sequence[Digest]) -> Iterator[None]:
-    """Hash blobs beside the block, on another core; its end waits. Raises IntegrityError for a damaged one."""
-    pool = ThreadPoolExecutor(max_workers=1)
-    results = [pool.submit(blobs.path, digest) for digest in digests]
-    try:
-        yield
-    except Exception:
-        # A damaged blob is moved away, which fails its reader: report the cause, not the effect.
-        damage = next(
-            (result.exception() for result in results if result.done() and result.exception()), None
-        )
-        if damage is not None:
-            raise damage from None
-        raise
-    else:
-        for result in results:
-            result.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def weight_blobs(manifest: Manifest) -> list[Digest]:

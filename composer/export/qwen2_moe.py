@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 from composer.errors import ExportError
-from composer.export.plan import Plan, gates, small_files, stored_tensors
+from composer.export.plan import Plan, gates, small_files
 from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.mix import Manifest, seed_config
+from composer.weights import stored_tensors
 from registry.blobs import BlobStore
 from registry.configs import normalised
 from registry.families import family_of, layer_count
