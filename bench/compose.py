@@ -40,6 +40,7 @@ class Bench:
         self.mergekit = folder / "mergekit"
         self.environment = {"NEXUSMIX_HOME": str(self.home), "NEXUSMIX_EMBEDDER": embedder}
         self.written: dict[str, int] = {}
+        self.manifest = ""  # digest of the newest mix of three
 
     def prepare(self) -> None:
         """Make what is missing."""
@@ -107,8 +108,10 @@ class Bench:
             *("--tokens", "0", "--no-warm-start", "--random-seed", str(_unused(self.home))),
         )
         # Merging the same trunks again gives the same blob, which replaces its equal: count it as written anew.
-        said = json.loads(usage.output)["bytes_written"]
-        self.written[f"compose {experts}"] = max(said, folder_bytes(self.home) - before)
+        said = json.loads(usage.output)
+        self.written[f"compose {experts}"] = max(said["bytes_written"], folder_bytes(self.home) - before)
+        if experts == 3:
+            self.manifest = said["manifest"]
         return usage
 
     def export(self, combine: str = "convex") -> Usage:
@@ -121,7 +124,7 @@ class Bench:
 
     def trunk_and_router(self) -> int:
         """Bytes of the blobs that composing three experts has to write."""
-        manifest = json.loads(self._blob(json.loads(self.nexusmix("show", "mix3-convex").output)["manifest"]))
+        manifest = json.loads(self._blob(self.manifest))
         return sum(len(self._blob(manifest[name])) for name in ("trunk", "router"))
 
     def _blob(self, digest: str) -> bytes:
