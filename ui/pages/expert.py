@@ -69,6 +69,13 @@ def _commands(expert: ExpertRecord) -> None:
         wrap_lines=True,
     )
     st.code(f"nexusmix extend MIX {expert.ref}", language=None, wrap_lines=True)
+    with st.container(key="run-actions"):
+        st.page_link(
+            routes.compose(),
+            label="Compose a mix with it",
+            icon=":material/hub:",
+            query_params={"seed": expert.seed, "experts": expert.ref},
+        )
 
 
 def _neighbours(registry: Registry, expert: ExpertRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -24,7 +25,7 @@ REFRESH_SECONDS = 2
 LOG_HEIGHT = 260
 CHART_HEIGHT = 260
 ACCENT = "#7a73ea"
-POINTS_SHOWN = 30  # with more steps, a line alone is easier to read
+SMOOTHING = 12  # the running mean spans one twelfth of the steps
 
 
 def render() -> None:
@@ -130,20 +131,26 @@ def _loss(registry: Registry, run: RunRecord) -> None:
     st.altair_chart(_curve(values), height=CHART_HEIGHT)
 
 
-def _curve(values: list[tuple[int, float]]) -> alt.Chart:
-    """The loss by step; its axis begins near the smallest loss, where what happens can be seen."""
+def _curve(values: list[tuple[int, float]]) -> alt.LayerChart:
+    """The loss by step, faint, and its running mean; the axis begins where something happens."""
     import altair as alt
 
-    points = [{"step": step, "loss": loss} for step, loss in values]
-    return (
-        alt.Chart(alt.Data(values=points))
-        .mark_line(color=ACCENT, point=len(points) < POINTS_SHOWN)
-        .encode(
-            x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1, grid=False)),
-            y=alt.Y("loss:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
-            tooltip=[alt.Tooltip("step:Q"), alt.Tooltip("loss:Q", format=".3f")],
-        )
+    width = max(1, len(values) // SMOOTHING)
+    losses = [loss for _, loss in values]
+    points = [
+        {"step": step, "loss": loss, "mean": fmean(losses[max(0, place - width + 1) : place + 1])}
+        for place, (step, loss) in enumerate(values)
+    ]
+    chart = alt.Chart(alt.Data(values=points)).encode(
+        x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1, grid=False)),
+        tooltip=[alt.Tooltip("step:Q"), alt.Tooltip("loss:Q", format=".3f")],
     )
+    scale, title = alt.Scale(zero=False), "loss (nats per token)"
+    raw = chart.mark_line(color=ACCENT, opacity=0.3).encode(y=alt.Y("loss:Q", title=title, scale=scale))
+    smooth = chart.mark_line(color=ACCENT, strokeWidth=2.5).encode(
+        y=alt.Y("mean:Q", title=title, scale=scale)
+    )
+    return alt.layer(raw, smooth)
 
 
 def _log(run: RunRecord) -> None:
