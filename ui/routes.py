@@ -14,6 +14,13 @@ def catalog() -> st.Page:
     )
 
 
+def domain_map() -> st.Page:
+    """/map"""
+    from ui.pages import map
+
+    return st.Page(map.render, title="Map", icon=":material/scatter_plot:", url_path="map")
+
+
 def expert() -> st.Page:
     """/expert?ref=NAME@V"""
     from ui.pages import expert
@@ -72,4 +79,15 @@ def contribute() -> st.Page:
 
 def every_page() -> list[st.Page]:
     """The pages in the order of the header."""
-    return [catalog(), compose(), mixes(), playground(), runs(), contribute(), expert(), mix(), run()]
+    return [
+        catalog(),
+        domain_map(),
+        compose(),
+        mixes(),
+        playground(),
+        runs(),
+        contribute(),
+        expert(),
+        mix(),
+        run(),
+    ]
