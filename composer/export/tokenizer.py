@@ -8,8 +8,8 @@ from composer.mix import Manifest, open_tokenizer
 from registry.blobs import BlobStore
 
 CONFIG_FILE = "tokenizer_config.json"
-# transformers 5's name for a tokenizer that is its tokenizer.json; both spellings mean that to it.
-ANY_FAST = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+# A tokenizer that is its tokenizer.json, by its name in transformers 4 and in 5; both read the first.
+ANY_FAST = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def portable_config(blobs: BlobStore, manifest: Manifest) -> bytes:
@@ -19,8 +19,10 @@ def portable_config(blobs: BlobStore, manifest: Manifest) -> bytes:
     """
     digest = manifest.seed.files.get(CONFIG_FILE)
     config = json.loads(blobs.read_bytes(digest)) if digest is not None else {}
-    name = type(open_tokenizer(blobs, manifest.seed.files)).__name__
-    config["tokenizer_class"] = ANY_FAST.get(name, name)
+    name = config.get("tokenizer_class")
+    if name not in ANY_FAST:  # opening it imports transformers, which takes longer than an export of some GB
+        name = type(open_tokenizer(blobs, manifest.seed.files)).__name__
+    config["tokenizer_class"] = ANY_FAST[0] if name in ANY_FAST else name
     # transformers 5 writes a list under a name that in transformers 4 held a mapping.
     if isinstance(config.get("extra_special_tokens"), list):
         config.setdefault("additional_special_tokens", config.pop("extra_special_tokens"))
