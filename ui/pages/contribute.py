@@ -52,7 +52,9 @@ def render() -> None:
             seed, folder = _source(seeds)
         with checked, st.container(key="numbers"):
             passed = _check(registry, seed, folder)
-        with form:
+        # A second row, so that on a narrow window the findings come right after the folder.
+        rest, _ = st.columns([5, 3], gap="large")
+        with rest:
             request = {**_card(), **_domain(), "seed": seed.name, "source": folder}
             _submit_button(registry, request, passed)
 

@@ -131,7 +131,7 @@ def _loss(registry: Registry, run: RunRecord) -> None:
     st.altair_chart(_curve(values), height=CHART_HEIGHT)
 
 
-def _curve(values: list[tuple[int, float]]) -> alt.LayerChart:
+def _curve(values: list[tuple[int, float]]) -> alt.LayerChart | alt.FacetChart:
     """The loss by step, faint, and its running mean; the axis begins where something happens."""
     import altair as alt
 

@@ -1,0 +1,141 @@
+"""Takes the README's pictures of the web app: `python -m bench.screenshots --home .demo` writes docs/screens/.
+
+The registry must hold an evaluated mix, as the demo's does. Needs Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+OUT = Path(__file__).parents[1] / "docs" / "screens"
+WIDTH, HEIGHT, NARROW = 1280, 900, 390
+MOST_BYTES = 200_000
+TIMEOUT_MS = 60_000
+PROMPT = 'def fibonacci(n):\n    """Return the n-th '
+
+
+def main() -> int:
+    """Start the app on the registry, visit each page, and write its picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, default=Path(".demo"))
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--browser", default="/usr/bin/chromium", help="path of a Chromium")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    addresses = _addresses(options.home)
+    from playwright.sync_api import sync_playwright
+
+    with _app(options.home) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=options.browser, args=CHROMIUM)
+        for name, address in addresses.items():
+            _shoot(browser, url + address, options.out / f"{name}.png", scheme="light", width=WIDTH)
+        play = url + addresses["playground"]
+        _shoot(browser, play, options.out / "playground.png", scheme="dark", width=WIDTH, prompt=PROMPT)
+        narrow = url + addresses["mix"]
+        _shoot(browser, narrow, options.out / "mix-narrow.png", scheme="dark", width=NARROW)
+        browser.close()
+    return _report(options.out)
+
+
+def _addresses(home: Path) -> dict[str, str]:
+    """The pages that are shown, by the picture's name."""
+    from registry import catalog, runs
+    from registry.home import open_registry
+
+    registry = open_registry(home)
+    mixes = [mix for mix in catalog.list_mixes(registry) if mix.evaluation]
+    if not mixes:
+        sys.exit(f"{home} holds no evaluated mix: run `nexusmix demo` first")
+    mix = max(mixes, key=lambda each: (len(each.experts), each.created_at))
+    experts = ",".join(mix.experts)
+    pages = {
+        "catalog": "/",
+        "map": "/map",
+        "expert": f"/expert?ref={quote(mix.experts[0])}",
+        "compose": f"/compose?seed={quote(mix.seed)}&experts={quote(experts)}",
+        "mix": f"/mix?ref={quote(mix.ref)}",
+        "playground": f"/playground?mix={quote(mix.ref)}",
+    }
+    done = runs.list_runs(registry, states=["succeeded"], kind="compose", limit=1)
+    registry.engine.dispose()
+    if done:
+        pages["run"] = f"/run?id={done[0].id}"
+    return pages
+
+
+@contextmanager
+def _app(home: Path) -> Iterator[str]:
+    """The web app on a registry; its address."""
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from ui.cli import main; sys.exit(main())",
+        "--home",
+        str(home),
+    ]
+    server = subprocess.Popen(
+        [*command, "ui", "--no-browser", "--no-worker", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert server.stdout is not None and server.stderr is not None
+    try:
+        url = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")["url"]
+        for line in server.stderr:
+            if url in line:  # it listens
+                break
+        yield url
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, prompt: str | None = None) -> None:
+    """Draw a page in a window of its own; with a prompt, let the playground write first."""
+    context = browser.new_context(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
+    context.set_default_timeout(TIMEOUT_MS)
+    page = context.new_page()
+    page.goto(url)
+    page.locator(".stMainBlockContainer h1").first.wait_for()
+    _settle(page)
+    if prompt is not None:
+        page.get_by_label("Prompt").fill(prompt)
+        page.get_by_role("heading", name="Playground").click()
+        page.get_by_role("button", name="Write on").click()
+        page.locator(".nm-shares").wait_for()
+        _settle(page)
+    page.screenshot(path=path)
+    context.close()
+
+
+def _settle(page: Any) -> None:
+    """Until the script has run and charts and fonts are there."""
+    page.locator(".stApp[data-test-script-state='notRunning']").wait_for()
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1_000)
+
+
+def _report(out: Path) -> int:
+    """List the pictures; 1 when one is larger than a README should load."""
+    too_large = 0
+    for path in sorted(out.glob("*.png")):
+        size = path.stat().st_size
+        too_large += size > MOST_BYTES
+        print(f"{path}  {size / 1000:.0f} kB" + ("  too large" if size > MOST_BYTES else ""))
+    return 1 if too_large else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
