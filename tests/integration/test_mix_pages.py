@@ -206,3 +206,14 @@ def test_a_masked_expert_gets_no_token_and_masking_is_called_what_it_is(filled: 
     assert button(app, "Write on").disabled
     button(app, "Release the model").click().run()
     assert not app.exception
+
+
+def test_an_expert_links_to_the_mixes_that_hold_it_and_to_composing_one(filled: Registry) -> None:
+    def expert_page() -> None:
+        from ui.pages import expert
+
+        expert.render()
+
+    app = open_page(expert_page, ref="law@1")
+    assert not app.exception
+    assert {"team@1", "team@2", "Compose a mix with it"} <= set(links(app))

@@ -152,7 +152,9 @@ def _relatives(registry: Registry, expert: ExpertRecord) -> None:
     mixes = [mix.ref for mix in list_mixes(registry) if expert.ref in mix.experts]
     if mixes:
         st.subheader("Used by", anchor=False)
-        st.markdown(label(", ".join(mixes)))
+        with st.container(key="lineage"):
+            for ref in mixes:
+                st.page_link(routes.mix(), label=label(ref), query_params={"ref": ref})
 
 
 def _title(name: str) -> str:
