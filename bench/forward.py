@@ -22,8 +22,8 @@ from composer.mix import find_mix, open_dense, open_mix
 from registry.home import open_registry
 
 STOCK = ("eager", "grouped_mm", "batched_mm")
-DECODED = 16  # tokens of one timing of the decode path
-PROMPT = 8
+DECODED = 4  # tokens of one timing of the decode path
+PROMPT = 4
 GATHERS = (
     "batched_mm"  # copies an expert's weights for every token: for decoding only, a prefill fills any memory
 )
@@ -133,6 +133,7 @@ def main() -> None:
                 measure = {"prefill": prefill, "decode": decode}[path]
                 racing = {n: m for n, m in models.items() if path == "decode" or not n.endswith(GATHERS)}
                 results[dtype][path] = race(racing, measure, ids, options.rounds)
+                note(json.dumps(results))  # a run that is cut short keeps what it measured
     results["load"].append(load_average())
     print(json.dumps(results, indent=2))
 
