@@ -102,7 +102,9 @@ def test_a_float32_trunk_enters_the_merge_in_float32_and_the_mean_is_rounded_onc
     mixed_dtypes: tuple[Registry, dict[str, Path]],
 ) -> None:
     registry, folders = mixed_dtypes
-    merged = map_tensors(registry.blobs.path(composed(registry, "code", "math").manifest.trunk))
+    merged = map_tensors(
+        registry.blobs.path(composed(registry, "code", "math", trunk_merge="mean").manifest.trunk)
+    )
     code, math = (load_file(folders[name] / "model.safetensors") for name in ("code", "math"))
     rounded_twice = 0
     for name, tensor in merged.items():
