@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -126,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # Progress is ours to show; the bars that libraries draw for single steps would tear it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    interrupted = _watch_for_interrupts()
     try:
         code = app(args=list(arguments), prog_name="nexusmix", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -134,7 +138,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return report(error, debug="--debug" in arguments)
+        if not interrupted.is_set():
+            return report(error, debug="--debug" in arguments)
+        # An interrupted import of a compiled library fails in ways of its own; the user pressed Ctrl-C.
+        code = INTERRUPTED
     if code == INTERRUPTED:
         sys.stderr.write(f"\n{describe(KeyboardInterrupt())[0]}\n")
     return code
+
+
+def _watch_for_interrupts() -> threading.Event:
+    """Ctrl-C raises KeyboardInterrupt as ever; the event says afterwards that it came."""
+    came = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.default_int_handler(number, frame)
+
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ):
+        signal.signal(signal.SIGINT, handle)
+    return came
