@@ -45,9 +45,8 @@ class NexusRouter(Router):
         weighted = hidden * weights.to(hidden)[:, None]
         normal = weighted.T @ hidden
         eye = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
-        solved = torch.linalg.solve(
-            normal + RIDGE * normal.diagonal().mean() * eye, weighted.T @ gates.to(hidden)
-        )
+        factor = torch.linalg.cholesky(normal + RIDGE * normal.diagonal().mean() * eye)
+        solved = torch.cholesky_solve(weighted.T @ gates.to(hidden), factor)
         self._replace_w2(solved.T)
 
     def correct(

@@ -127,7 +127,8 @@ def inverse(second_LHH: torch.Tensor) -> torch.Tensor:
     c = second_LHH.double()
     ridge_L = RIDGE * c.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
     eye = torch.eye(c.shape[-1], dtype=c.dtype)
-    return torch.linalg.inv(c + ridge_L[:, None, None] * eye).float()
+    # Cholesky: the matrices are positive definite, and MKL's LU failed here on two threads (oneMKL DLASWP).
+    return torch.cholesky_inverse(torch.linalg.cholesky(c + ridge_L[:, None, None] * eye)).float()
 
 
 def _balance(labels_S: torch.Tensor, n: int) -> torch.Tensor:
