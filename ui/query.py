@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from registry.home import Registry
     from registry.records import DomainEmbedding
 
+# Below this cosine, sentence embedders see little more in common than that both are text.
+CLOSE = 0.15
+
 
 def vector_of_files(registry: Registry, paths: Sequence[Path]) -> np.ndarray:
     """The mean vector [m] of the text in files and folders, or of a file made by `nexusmix embed`."""

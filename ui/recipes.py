@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ui.query import CLOSE
+
 if TYPE_CHECKING:
     from composer.recipe import Recipe
     from registry.home import Registry
     from registry.records import ExpertRecord
 
-# Below this cosine, sentence embedders see little more in common than that both are text.
-CLOSE = 0.15
 MOST_PROPOSED = 4
 NAME_CHARS = 40
 BETWEEN_SAMPLES = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)

@@ -9,15 +9,13 @@ from registry.home import Registry
 from registry.records import ExpertRecord
 from ui.components import cards, empty_state, label
 from ui.display import plural
-from ui.query import vector_of_sample
+from ui.query import CLOSE, vector_of_sample
 from ui.session import current_registry, shown_errors
 
 CARDS_PER_PAGE = 24
 SEARCH_LIMIT = 48
 SAMPLE_CHARS = 100_000
 EVERY_SEED = ""
-# Below this cosine, sentence embedders see little more in common than that both are text.
-CLOSE = 0.15
 
 Found = list[tuple[ExpertRecord, float | None]]
 
