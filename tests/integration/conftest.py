@@ -1,16 +1,35 @@
-"""Registries on both databases: SQLite always, PostgreSQL where a server can be started."""
+"""Registries on both databases (SQLite always, PostgreSQL where a server can be started) and behind the web app."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pico
 import pytest
 import sqlalchemy
 
 from registry.home import Registry, open_registry
+
+HOSTILE = "<script>alert(1)</script> [click](javascript:alert(1)) \u202eevil"
+LICENSES = {"code": "MIT", "law": "Apache-2.0", "cooking": "CC-BY-ND-4.0"}
+EVALUATION: dict[str, Any] = {
+    "mix": "team@1",
+    "bits_per_byte": {
+        "code": {"seed": 3.0, "expert": 2.0, "dense_merging": 2.5, "mix": 2.25},
+        "<b>law": {"seed": 3.2, "expert": 2.9, "dense_merging": 2.8, "mix": 2.75},
+    },
+    "mean": {"seed": 3.1, "expert": 2.45, "dense_merging": 2.65, "mix": 2.5},
+    "routing": {"code": {"code@1": 0.75, "law@1": 0.25}, "<b>law": {"code@1": 0.1, "law@1": 0.9}},
+    "routing_by_layer": {
+        "code": {"code@1": [0.5, 1.0], "law@1": [0.5, 0.0]},
+        "<b>law": {"code@1": [0.2, 0.0], "law@1": [0.8, 1.0]},
+    },
+}
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +73,92 @@ def any_registry(database_url: str, tmp_path: Path) -> Iterator[Registry]:
     registry = open_registry(tmp_path / "home", database_url=database_url, embedder="hashing:16")
     yield registry
     registry.engine.dispose()
+
+
+@pytest.fixture
+def app_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """The empty registry that the test's app will open, with the offline embedder."""
+    yield from _behind_the_app(monkeypatch)
+
+
+@pytest.fixture
+def filled(stocked_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """Behind the app: the seeds `smol` and `lonely`; of smol, experts on code, on law (anchored) and on cooking.
+
+    Cooking's card is hostile and its licence forbids mixes.
+    """
+    shutil.copytree(stocked_home, os.environ["NEXUSMIX_HOME"])
+    yield from _behind_the_app(monkeypatch)
+
+
+@pytest.fixture
+def mixed(mixed_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """Behind the app: what `filled` has, the mix team@1 of code and law, evaluated, and team@2 of all three."""
+    shutil.copytree(mixed_home, os.environ["NEXUSMIX_HOME"])
+    yield from _behind_the_app(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def stocked_home(
+    pico_seed: Path, pico_expert: Path, pico_anchored: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The home that `filled` gets a copy of."""
+    from registry.intake import add_seed, contribute
+
+    folder = tmp_path_factory.mktemp("stocked")
+    registry = open_registry(folder / "home", embedder="hashing:64")
+    add_seed(registry, "smol", pico_seed, license="Apache-2.0")
+    add_seed(registry, "lonely", pico_seed, license="Apache-2.0")
+    for name, source in {"code": pico_expert, "law": pico_anchored, "cooking": pico_expert}.items():
+        contribute(
+            registry,
+            name,
+            source,
+            seed="smol",
+            license=LICENSES[name],
+            data=[pico.write_documents(folder / f"{name}.jsonl", name)],
+            description=HOSTILE if name == "cooking" else f"Speaks {name}.",
+            provenance={"trained_tokens": 1_500_000},
+        )
+    registry.engine.dispose()
+    return registry.home
+
+
+@pytest.fixture(scope="session")
+def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that `mixed` gets a copy of."""
+    from composer.compose import compose
+    from composer.recipe import Recipe
+    from registry import catalog
+
+    registry = open_registry(
+        shutil.copytree(stocked_home, tmp_path_factory.mktemp("mixed") / "home"), embedder="hashing:64"
+    )
+    training = {"warm_start": False, "tokens": 0}
+    recipe = {"name": "team", "seed": "smol", "experts": ["code", "law"], "training": training}
+    first = compose(registry, Recipe.parse(recipe))
+    catalog.record_evaluation(registry, "team@1", EVALUATION)
+    catalog.publish_mix(
+        registry,
+        "team",
+        seed="smol",
+        experts=["code@1", "law@1", "cooking@1"],
+        manifest=first.mix.manifest,
+        lock=first.mix.lock,
+        blobs=first.manifest.blobs(),
+        parent="team@1",
+    )
+    registry.engine.dispose()
+    return registry.home
+
+
+def _behind_the_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """The registry that the environment names; the app forgets any that it had open."""
+    import streamlit
+
+    monkeypatch.setenv("NEXUSMIX_EMBEDDER", "hashing:64")
+    streamlit.cache_resource.clear()
+    registry = open_registry()
+    yield registry
+    registry.engine.dispose()
+    streamlit.cache_resource.clear()

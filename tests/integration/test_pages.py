@@ -2,100 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pico
 import pytest
-import streamlit as st
+from pages import code, html, links, open_page
 from streamlit.testing.v1 import AppTest
 
 from registry import catalog
 from registry.errors import StorageError
 from registry.home import Registry
-from registry.intake import add_seed, contribute
 
 APP = str(Path(__file__).parents[2] / "ui" / "frame" / "app.py")
-HOSTILE = "<script>alert(1)</script> [click](javascript:alert(1)) \u202eevil"
-
-
-@pytest.fixture(autouse=True)
-def _fresh_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test's app opens its own registry, with the offline embedder."""
-    monkeypatch.setenv("NEXUSMIX_EMBEDDER", "hashing:64")
-    st.cache_resource.clear()
-    yield
-    st.cache_resource.clear()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    """The registry that the app will open: the environment names its home."""
-    from registry.home import open_registry
-
-    opened = open_registry()
-    yield opened
-    opened.engine.dispose()
-
-
-@pytest.fixture
-def filled(
-    registry: Registry, pico_seed: Path, pico_expert: Path, pico_anchored: Path, tmp_path: Path
-) -> Registry:
-    """Two seeds; of the first, an expert on code, an anchored one on law and a hostile one on cooking."""
-    add_seed(registry, "smol", pico_seed, license="Apache-2.0")
-    add_seed(registry, "lonely", pico_seed, license="Apache-2.0")
-    folders = {"code": pico_expert, "law": pico_anchored, "cooking": pico_expert}
-    for name, folder in folders.items():
-        contribute(
-            registry,
-            name,
-            folder,
-            seed="smol",
-            license="MIT",
-            data=[pico.write_documents(tmp_path / f"{name}.jsonl", name)],
-            description=HOSTILE if name == "cooking" else f"Speaks {name}.",
-            provenance={"trained_tokens": 1_500_000},
-        )
-    return registry
-
-
-def open_catalog(**query: str) -> AppTest:
-    def page() -> None:
-        from ui.pages import catalog
-
-        catalog.render()
-
-    app = AppTest.from_function(page, default_timeout=30)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return app.run()
-
-
-def open_expert(ref: str | None = None) -> AppTest:
-    def page() -> None:
-        from ui.pages import expert
-
-        expert.render()
-
-    app = AppTest.from_function(page, default_timeout=30)
-    if ref is not None:
-        app.query_params["ref"] = ref
-    return app.run()
-
-
-def html(app: AppTest) -> str:
-    """All HTML that the page was given."""
-    return "\n".join(str(element.proto.body) for element in app.get("html"))
 
 
 def cards(app: AppTest) -> list[str]:
     """The names on the cards, in order."""
-    return [element.proto.label.replace("\\", "").split(" ")[0] for element in app.get("page_link")]
-
-
-def code(app: AppTest) -> list[str]:
-    return [block.value for block in app.code]
+    return [link.split(" ")[0] for link in links(app)]
 
 
 def test_the_app_opens_on_the_catalog(filled: Registry) -> None:
@@ -105,15 +28,15 @@ def test_the_app_opens_on_the_catalog(filled: Registry) -> None:
     assert cards(app) == ["code", "cooking", "law"]
 
 
-def test_an_empty_registry_says_how_to_begin() -> None:
-    app = open_catalog()
+def test_an_empty_registry_says_how_to_begin(app_registry: Registry) -> None:
+    app = open_page("catalog")
     assert not app.exception
     assert "This registry is empty" in html(app)
     assert "nexusmix demo" in code(app)
 
 
 def test_the_catalog_shows_every_expert_with_its_facts(filled: Registry) -> None:
-    app = open_catalog()
+    app = open_page("catalog")
     assert not app.exception
     assert cards(app) == ["code", "cooking", "law"]
     assert app.caption[0].value == "3 experts by name"
@@ -123,7 +46,7 @@ def test_the_catalog_shows_every_expert_with_its_facts(filled: Registry) -> None
 
 
 def test_a_search_puts_the_nearest_expert_first_and_shows_scores(filled: Registry) -> None:
-    app = open_catalog()
+    app = open_page("catalog")
     app.text_input(key="q").set_value("plaintiff court statute verdict").run()
     assert not app.exception
     assert app.query_params["q"] == "plaintiff court statute verdict"
@@ -132,13 +55,13 @@ def test_a_search_puts_the_nearest_expert_first_and_shows_scores(filled: Registr
 
 
 def test_the_address_holds_the_search(filled: Registry) -> None:
-    app = open_catalog(q="simmer garlic broth", seed="smol")
+    app = open_page("catalog", q="simmer garlic broth", seed="smol")
     assert cards(app)[0] == "cooking"
     assert app.text_input(key="q").value == "simmer garlic broth"
 
 
 def test_a_pasted_sample_is_searched_with_and_replaces_the_query(filled: Registry) -> None:
-    app = open_catalog(q="simmer garlic broth")
+    app = open_page("catalog", q="simmer garlic broth")
     app.text_area(key="sample").set_value(pico.domain_documents("code", 3)[0]).run()
     assert cards(app)[0] == "code"
     assert app.text_input(key="q").value == ""
@@ -148,7 +71,7 @@ def test_a_pasted_sample_is_searched_with_and_replaces_the_query(filled: Registr
 
 
 def test_a_seed_without_experts_says_how_to_contribute_one(filled: Registry) -> None:
-    app = open_catalog(seed="lonely")
+    app = open_page("catalog", seed="lonely")
     assert not app.exception
     assert "No expert here yet" in html(app)
     assert any("--seed lonely" in command for command in code(app))
@@ -156,12 +79,12 @@ def test_a_seed_without_experts_says_how_to_contribute_one(filled: Registry) -> 
 
 def test_many_experts_are_paged(filled: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.pages.catalog.CARDS_PER_PAGE", 2)
-    assert cards(open_catalog()) == ["code", "cooking"]
-    assert cards(open_catalog(page="2")) == ["law"]
+    assert cards(open_page("catalog")) == ["code", "cooking"]
+    assert cards(open_page("catalog", page="2")) == ["law"]
 
 
 def test_a_hostile_card_is_inert(filled: Registry) -> None:
-    for app in (open_catalog(), open_expert("cooking@1")):
+    for app in (open_page("catalog"), open_page("expert", ref="cooking@1")):
         assert not app.exception
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html(app)
         assert "<script" not in html(app)
@@ -171,7 +94,7 @@ def test_a_hostile_card_is_inert(filled: Registry) -> None:
 
 def test_an_expert_shows_its_card_digests_provenance_and_neighbours(filled: Registry) -> None:
     expert = catalog.get_expert(filled, "law")
-    app = open_expert("law@1")
+    app = open_page("expert", ref="law@1")
     assert not app.exception
     assert app.title[0].value.replace("\\", "") == "law :gray[@1]"
     assert {expert.ffn, expert.trunk} <= set(code(app))
@@ -183,7 +106,7 @@ def test_an_expert_shows_its_card_digests_provenance_and_neighbours(filled: Regi
 
 
 def test_verifying_an_expert_reports_what_is_on_the_disk(filled: Registry) -> None:
-    app = open_expert("code@1")
+    app = open_page("expert", ref="code@1")
     app.button[0].click().run()
     assert [message.value for message in app.success] == ["Every byte is what its digest says."]
     path = filled.blobs.path(catalog.get_expert(filled, "code").ffn)
@@ -197,25 +120,27 @@ def test_verifying_an_expert_reports_what_is_on_the_disk(filled: Registry) -> No
 
 def test_a_withdrawn_expert_says_why_and_offers_no_command(filled: Registry) -> None:
     catalog.withdraw(filled, "law@1", "the text had to be *deleted*")
-    app = open_expert("law@1")
+    app = open_page("expert", ref="law@1")
     assert not app.exception
     assert "the text had to be \\*deleted\\*" in app.warning[0].value
     assert not any(command.startswith("nexusmix") for command in code(app))
 
 
 def test_an_unknown_expert_and_none_at_all_have_their_own_states(filled: Registry) -> None:
-    unknown = open_expert("nobody@7")
+    unknown = open_page("expert", ref="nobody@7")
     assert not unknown.exception
     assert "Not found" in html(unknown) and "nobody@7" in html(unknown)
-    assert "No expert chosen" in html(open_expert())
+    assert "No expert chosen" in html(open_page("expert"))
 
 
-def test_a_registry_that_fails_is_an_error_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_fails_is_an_error_on_the_page(
+    app_registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse() -> Registry:
         raise StorageError("the database is newer than this program: \x1b[2J")
 
     monkeypatch.setattr("ui.session.open_registry", refuse)
-    app = open_catalog()
+    app = open_page("catalog")
     assert not app.exception
     assert len(app.error) == 1
     assert code(app) == ["the database is newer than this program: \\x1b[2J"]

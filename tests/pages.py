@@ -1,0 +1,53 @@
+"""Opens the web app's pages in Streamlit's own test harness, and reads what they show.
+
+app = open_page("expert", ref="law@1")
+assert "anchored" in html(app)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+TIMEOUT_SECONDS = 60
+
+
+def open_page(name: str, **query: str) -> AppTest:
+    """The page of that module of ui/pages, opened by an address with this query."""
+    script = f"from ui.pages import {name} as page\npage.render()\n"
+    app = AppTest.from_string(script, default_timeout=TIMEOUT_SECONDS)
+    for key, value in query.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+def html(app: AppTest) -> str:
+    """All HTML that the page was given."""
+    return "\n".join(str(element.proto.body) for element in app.get("html"))
+
+
+def links(app: AppTest) -> list[str]:
+    """The words of the links to other pages, in order."""
+    return [element.proto.label.replace("\\", "") for element in app.get("page_link")]
+
+
+def code(app: AppTest) -> list[str]:
+    """What stands in code blocks, in order."""
+    return [block.value for block in app.code]
+
+
+def captions(app: AppTest) -> str:
+    """The small print, a line each."""
+    return "\n".join(caption.value.replace("\\", "") for caption in app.caption)
+
+
+def button(app: AppTest, label: str) -> Any:
+    """The button that says so."""
+    return next(button for button in app.button if button.label == label)
+
+
+def field(app: AppTest, label: str) -> Any:
+    """The input whose label begins so."""
+    fields = [*app.text_input, *app.text_area, *app.selectbox, *app.segmented_control]
+    return next(field for field in fields if field.label.startswith(label))
