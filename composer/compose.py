@@ -52,6 +52,12 @@ def compose_lock(
 ) -> ComposeResult:
     """Compose what a lock pins; the same lock gives the same blobs. `parent` is a `name@version` for lineage."""
     started = time.monotonic()
+    manifest, warnings = assemble(registry, lock, progress=progress)
+    return publish(registry, name, manifest, started, parent=parent, warnings=warnings)
+
+
+def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> tuple[Manifest, list[str]]:
+    """Compose what a lock pins without publishing it: its manifest, and warnings."""
     if lock.parent is not None:
         raise MixFormatError("this lock extends a mix: recompose it with extend_lock")
     license_of_mix = combined_license(lock.seed, lock.experts, lock.settings["license_override"])
@@ -79,7 +85,7 @@ def compose_lock(
         training={},
     )
     manifest = learn(registry, draft, domains, standard, training, progress=progress)
-    return publish(registry, name, manifest, started, parent=parent, warnings=nearly_equal(domains))
+    return manifest, nearly_equal(domains)
 
 
 def check_fit(registry: Registry, seed: LockedSeed, experts: list[LockedExpert]) -> None:

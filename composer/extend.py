@@ -56,23 +56,41 @@ def extend(
     Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work.
     """
     record, manifest = find_mix(registry, mix_ref)
-    expert = lock_expert(catalog.get_expert(registry, expert_ref))
-    members = [member.expert for member in manifest.members]
-    if expert.ref in [member.ref for member in members]:
-        raise RecipeError(f"{record.ref} already holds {expert.ref}")
-    check_fit(registry, manifest.seed, [*members, expert])
-    training = training or Training(load_balance=manifest.load_balance)
-    lock = Lock(
-        seed=manifest.seed,
-        experts=[expert],
-        embedder=manifest.embedder,
-        settings={
-            "training": training.model_dump(),
-            "license_override": license_override or manifest.license_override,
-        },
-        parent=record.manifest,
+    lock = extension_lock(
+        registry, manifest, record.manifest, expert_ref, training=training, license_override=license_override
     )
     return extend_lock(registry, lock, record.name, parent=record.ref, progress=progress)
+
+
+def extension_lock(
+    registry: Registry,
+    old: Manifest,
+    digest: Digest,
+    expert_ref: str,
+    *,
+    training: Training | None = None,
+    license_override: str | None = None,
+) -> Lock:
+    """Pin the extension of the mix `old`, whose manifest has the given digest, by one expert.
+
+    Raises NotFoundError, RecipeError, IncompatibleExpertsError.
+    """
+    expert = lock_expert(catalog.get_expert(registry, expert_ref))
+    members = [member.expert for member in old.members]
+    if expert.ref in [member.ref for member in members]:
+        raise RecipeError(f"this mix already holds {expert.ref}")
+    check_fit(registry, old.seed, [*members, expert])
+    training = training or Training(load_balance=old.load_balance)
+    return Lock(
+        seed=old.seed,
+        experts=[expert],
+        embedder=old.embedder,
+        settings={
+            "training": training.model_dump(),
+            "license_override": license_override or old.license_override,
+        },
+        parent=digest,
+    )
 
 
 def extend_lock(
@@ -80,6 +98,14 @@ def extend_lock(
 ) -> ComposeResult:
     """Extend what a lock pins; the same lock gives the same blobs."""
     started = time.monotonic()
+    manifest, warnings = assemble_extension(registry, lock, progress=progress)
+    return publish(registry, name, manifest, started, parent=parent, warnings=warnings)
+
+
+def assemble_extension(
+    registry: Registry, lock: Lock, *, progress: Progress = silent
+) -> tuple[Manifest, list[str]]:
+    """Extend what a lock pins without publishing it: the manifest, and warnings."""
     if lock.parent is None:
         raise MixFormatError("this lock composes a mix from scratch: use compose_lock")
     (expert,) = lock.experts
@@ -105,7 +131,7 @@ def extend_lock(
         }
     )
     trained = learn(registry, draft, domains, standard, training, new=domains[-1].name, progress=progress)
-    return publish(registry, name, trained, started, parent=parent, warnings=nearly_equal(domains))
+    return trained, nearly_equal(domains)
 
 
 def remove(
