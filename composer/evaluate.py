@@ -13,6 +13,7 @@ from composer.errors import MissingTextError
 from composer.masking import mask, places
 from composer.mix import Manifest, build_dense, find_mix, open_dense, open_mix, open_tokenizer, seed_config
 from composer.progress import Progress, silent
+from composer.recipe import LockedExpert, LockedSeed
 from composer.weights import TORCH_DTYPES, map_tensors
 from registry import catalog, documents
 from registry.home import Registry
@@ -79,9 +80,13 @@ def evaluate(
     progress("evaluating", 2, steps)
     if len({m.expert.ffn_width for m in manifest.members} | {_seed_width(registry, manifest)}) == 1:
         key = ["dense merging", seed.ffn, seed.trunk, *sorted(m.expert.ffn for m in manifest.members)]
-        score("dense_merging", key, lambda: open_dense_merging(registry, manifest))
+        experts = [member.expert for member in manifest.members]
+        score("dense_merging", key, lambda: open_dense_merging(registry, seed, experts))
     progress("evaluating", 3, steps)
-    shares = _score_mix(registry, manifest, texts, scores, active)
+    refs = [member.expert.ref for member in manifest.members]
+    shares = score_mix(open_mix(registry, manifest).model, refs, texts, active)
+    for domain, bits in shares.pop("bits_per_byte").items():
+        scores[domain]["mix"] = bits
     progress("evaluating", 4, steps)
     for done, (other, other_manifest) in enumerate(others, 5):
         opened = lambda m=other_manifest: open_mix(registry, m).model  # noqa: E731
@@ -94,9 +99,8 @@ def evaluate(
     return result
 
 
-def open_dense_merging(registry: Registry, manifest: Manifest) -> Any:
+def open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Any:
     """The paper's dense merging: one dense model, the mean of all experts and the seed, in every parameter."""
-    seed, experts = manifest.seed, [member.expert for member in manifest.members]
     path = registry.blobs.path
     models = [(seed.ffn, seed.trunk), *((expert.ffn, expert.trunk) for expert in experts)]
     mapped = [map_tensors(path(ffn)) | map_tensors(path(trunk)) for ffn, trunk in models]
@@ -136,16 +140,14 @@ def _seed_width(registry: Registry, manifest: Manifest) -> int:
     return int(seed_config(registry.blobs, manifest.seed)["intermediate_size"])
 
 
-def _score_mix(
-    registry: Registry,
-    manifest: Manifest,
+def score_mix(
+    model: Any,
+    refs: Sequence[str],
     texts: Mapping[str, HeldOut],
-    scores: dict[str, dict[str, float]],
-    active: Sequence[int] | None,
+    active: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Fill the column of the mix itself and count where its tokens went."""
-    model = open_mix(registry, manifest).model
-    refs = [member.expert.ref for member in manifest.members]
+    """A mix's bits per byte on each text, and where its tokens went; `refs` name its experts in their order."""
+    scores: dict[str, float] = {}
     routing: dict[str, dict[str, float]] = {}
     by_layer: dict[str, dict[str, list[float]]] = {}
     for domain, text in texts.items():
@@ -158,11 +160,11 @@ def _score_mix(
                 )
 
         with mask(model, active):
-            scores[domain]["mix"] = bits_per_byte(model, text, after_batch=count)
+            scores[domain] = bits_per_byte(model, text, after_batch=count)
         share_LN = counts_LN / counts_LN.sum(dim=1, keepdim=True)
         routing[domain] = dict(zip(refs, share_LN.mean(dim=0).tolist(), strict=True))
         by_layer[domain] = dict(zip(refs, share_LN.T.tolist(), strict=True))
-    return {"routing": routing, "routing_by_layer": by_layer}
+    return {"bits_per_byte": scores, "routing": routing, "routing_by_layer": by_layer}
 
 
 def _mean(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ Shape suffixes: L blocks, N experts, M domain-embedding width, H model width.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 
 from composer.domains import Domain, Standard
 from composer.modeling import NexusForCausalLM
-from composer.progress import Progress, silent
+from composer.progress import Progress, measured, silent
 from composer.warmstart.closed_form import appended_gate, hits, member_gates, project
 from composer.warmstart.states import Observed, observe
 
@@ -68,7 +69,9 @@ def warm_start(
         picked = [each[round_ * chunks : (round_ + 1) * chunks] for each in order]
         seen = observe(model, tokenizer, domains, picked, share, generator, progress)
         observed = seen if observed is None else observed.joined(seen)
+        began = time.process_time()
         solve(routers, observed, domains, standard, keep, generator)
+        measured("solving seconds", round_, time.process_time() - began)
     assert observed is not None
     gates_LNH = torch.stack([router.gate_for(router.domains) for router in routers]).detach()
     return WarmStart(observed.tokens, hits(observed, gates_LNH.cpu()))
