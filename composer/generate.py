@@ -1,26 +1,27 @@
-"""Generate text from a mix, and say which expert each token was routed to.
-
-Shape suffixes: N routed experts.
-"""
+"""Generate text from a mix or its seed, and say which expert each token was routed to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from composer.masking import mask, places
-from composer.mix import OpenMix, find_mix, open_mix
+from composer.mix import OpenMix, OpenSeed, find_mix, open_mix
 from registry.home import Registry
 
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token's text and the share of blocks that routed its prediction to each expert."""
+    """A generated token's text, the share of blocks that routed its prediction to each expert, and each block's choice.
+
+    `blocks` holds, for every block, the weights of the experts that it chose; both are empty for a dense model.
+    """
 
     text: str
     experts: dict[str, float]
+    blocks: list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,8 @@ def generate(
     )
 
 
-@torch.inference_mode()
 def continue_text(
-    mix: OpenMix,
+    opened: OpenMix | OpenSeed,
     prompt: str,
     *,
     max_new_tokens: int = 64,
@@ -74,15 +74,43 @@ def continue_text(
 
     `active_experts`: see `generate`. Raises RecipeError.
     """
-    tokenizer, model = mix.tokenizer, mix.model
-    refs = [member.expert.ref for member in mix.manifest.members]
-    active = places(mix.manifest, active_experts)
+    tokens = []
+    for token in stream_text(
+        opened,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        random_seed=random_seed,
+        active_experts=active_experts,
+    ):
+        tokens.append(token)
+        if on_token is not None:
+            on_token(token)
+    return Generation("".join(token.text for token in tokens), tokens)
+
+
+@torch.inference_mode()
+def stream_text(
+    opened: OpenMix | OpenSeed,
+    prompt: str,
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.8,
+    random_seed: int = 0,
+    active_experts: Sequence[str] | None = None,
+) -> Iterator[Token]:
+    """The tokens that continue `prompt`, each computed when it is asked for, so that two models can take turns.
+
+    The tokenizer's chat template is not rendered: the prompt stands as it is. `active_experts` is for mixes, see
+    `generate`. Raises RecipeError.
+    """
+    tokenizer, model = opened.tokenizer, opened.model
+    active = places(opened.manifest, active_experts) if isinstance(opened, OpenMix) else None
     generator = torch.Generator(model.device).manual_seed(random_seed)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     if ids.shape[1] == 0:
         ids = torch.tensor([[tokenizer.eos_token_id or 0]], device=model.device)
     written: list[int] = []
-    tokens: list[Token] = []
     shown = ""
     cache = None
     for _ in range(max_new_tokens):
@@ -97,11 +125,8 @@ def continue_text(
         # A character may span tokens; what is not complete yet is shown with the token that completes it.
         piece = "" if text.endswith("\ufffd") else text[len(shown) :]
         shown += piece
-        tokens.append(Token(piece, _routing(mix, refs)))
-        if on_token is not None:
-            on_token(tokens[-1])
+        yield Token(piece, *_routing(opened))
         ids = torch.tensor([[next_id]], device=model.device)
-    return Generation(shown, tokens)
 
 
 def _sample(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
@@ -110,9 +135,21 @@ def _sample(logits: torch.Tensor, temperature: float, generator: torch.Generator
     return int(torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator))
 
 
-def _routing(mix: OpenMix, refs: list[str]) -> dict[str, float]:
-    """The share of blocks in which the last position chose each expert."""
-    counts_N = torch.zeros(len(refs))
-    for mixture in mix.model.mixtures():
-        counts_N += torch.bincount(mixture.routing.chosen[-1].cpu(), minlength=len(refs))
-    return dict(zip(refs, (counts_N / counts_N.sum()).tolist(), strict=True))
+def _routing(opened: OpenMix | OpenSeed) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Where the last position went: the share of blocks that chose each expert, and the choice of each block."""
+    if isinstance(opened, OpenSeed):
+        return {}, []
+    refs = [member.expert.ref for member in opened.manifest.members]
+    counts = dict.fromkeys(refs, 0)
+    blocks = []
+    for mixture in opened.model.mixtures():
+        chosen, weights = (part[-1].tolist() for part in (mixture.routing.chosen, mixture.routing.weights))
+        # a place past the last expert's or a weight of 0 is a choice of none
+        taken = {
+            refs[place]: w for place, w in zip(chosen, weights, strict=True) if place < len(refs) and w > 0
+        }
+        blocks.append(taken)
+        for ref in taken:
+            counts[ref] += 1
+    total = max(1, sum(counts.values()))
+    return {ref: count / total for ref, count in counts.items()}, blocks

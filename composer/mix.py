@@ -87,6 +87,14 @@ class OpenMix:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class OpenSeed:
+    """A seed in memory: the family's own causal LM whose weights are mapped from the blobs."""
+
+    model: Any
+    tokenizer: Any
+
+
 def read_manifest(registry: Registry, digest: Digest) -> Manifest:
     """Raises NotFoundError, IntegrityError, MixFormatError."""
     try:
@@ -121,6 +129,12 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
     config = nexus_config(blobs, manifest, wanted)
     model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
     return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
+
+
+def open_seed(registry: Registry, seed: LockedSeed) -> OpenSeed:
+    """Map a seed's weights. Raises NotFoundError and IntegrityError before any model is built."""
+    model = open_dense(registry, seed, seed.ffn, seed.trunk)
+    return OpenSeed(model, open_tokenizer(registry.blobs, seed.files))
 
 
 def open_dense(

@@ -51,3 +51,8 @@ def field(app: AppTest, label: str) -> Any:
     """The input whose label begins so."""
     fields = [*app.text_input, *app.text_area, *app.selectbox, *app.segmented_control]
     return next(field for field in fields if field.label.startswith(label))
+
+
+def toggle(app: AppTest, label: str) -> Any:
+    """The switch that says so."""
+    return next(each for each in app.toggle if each.label.replace("\\", "") == label)

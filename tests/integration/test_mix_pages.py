@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import button, captions, html, links, open_page
+from pages import button, captions, html, links, open_page, toggle
+from streamlit.testing.v1 import AppTest
 
 from registry import runs
 from registry.home import Registry
@@ -105,15 +106,54 @@ def test_a_masked_expert_gets_no_token_and_masking_is_called_what_it_is(mixed: R
     app = open_page("playground", mix="team@1")
     app.text_area(key="prompt").set_value("court").run()
     app.slider[1].set_value(8).run()
-    app.toggle[0].set_value(False).run()
+    toggle(app, "code@1").set_value(False).run()
     assert "Masking is not removal" in captions(app)
     button(app, "Write on").click().run()
     assert not app.exception
     assert "law@1 100 %" in html(app) and "code@1 " not in html(app)
-    app.toggle[1].set_value(False).run()
+    toggle(app, "law@1").set_value(False).run()
     assert button(app, "Write on").disabled
-    button(app, "Release the model").click().run()
+    button(app, "Release models").click().run()
     assert not app.exception
+
+
+def played(app: AppTest) -> AppTest:
+    """The page after eight tokens were written at most."""
+    app.text_area(key="prompt").set_value("court").run()
+    app.slider[1].set_value(8).run()
+    button(app, "Write on").click().run()
+    assert not app.exception
+    return app
+
+
+def test_the_seed_or_another_mix_writes_beside_a_mix(mixed: Registry) -> None:
+    app = played(open_page("playground", mix="team@1", beside="seed"))
+    assert app.query_params["beside"] == "seed"
+    assert html(app).count("nm-written") == 2
+    assert html(app).count("nm-shares") == 1  # a seed has no experts
+    app.selectbox(key="beside").set_value("team@2").run()
+    assert "What it writes appears here" in html(app)
+    button(app, "Write on").click().run()
+    assert not app.exception
+    assert html(app).count("nm-shares") == 2
+    app.selectbox(key="beside").set_value("").run()
+    assert "beside" not in app.query_params
+
+
+def test_a_token_is_shown_by_one_block_or_by_every_block(mixed: Registry) -> None:
+    app = played(open_page("playground", mix="team@1"))
+    app.select_slider(key="played_block").set_value(2).run()
+    assert not app.exception
+    assert 'class="tok"' in html(app)
+    assert "nm-grid" not in html(app)
+    toggle(app, "Every block").set_value(True).run()
+    assert '<th scope="row">block 2</th>' in html(app)
+
+
+def test_nobody_beside_a_mix_is_chosen_by_an_address_that_names_none(mixed: Registry) -> None:
+    app = open_page("playground", mix="team@1", beside="nobody@9")
+    assert not app.exception
+    assert app.selectbox(key="beside").value == ""
 
 
 def test_an_expert_links_to_the_mixes_that_hold_it_and_to_composing_one(mixed: Registry) -> None:

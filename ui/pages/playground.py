@@ -1,39 +1,51 @@
-"""The playground: a prompt goes on as a mix writes it, each token in the colour of its expert."""
+"""The playground: a prompt goes on as a mix writes it, beside its seed or another mix, in the colours of experts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from registry.catalog import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
 from ui import models, routes
 from ui.components import empty_state, escaped, label
+from ui.models import Speaker
 from ui.session import current_registry, shown_errors
-from ui.token_view import colour, share_bars, shares, text_html
+from ui.token_view import block_grid, colour, share_bars, shares, text_html
 
 if TYPE_CHECKING:
     from composer.generate import Token
 
 PROMPT_CHARS = 8_000
 MOST_TOKENS = 512
+NOTHING, SEED = "", "seed"
 
 
 @dataclass
 class Writing:
-    """What was asked for and what has come of it so far."""
+    """What was asked for and what has come of it so far, by who wrote it."""
 
-    mix: str
     prompt: str
-    tokens: list[Token] = field(default_factory=list)
+    texts: dict[Speaker, list[Token]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """How the next token is drawn, and which experts may be routed to."""
+
+    active: Sequence[str]
+    temperature: float
+    length: int
+    random_seed: int
 
 
 def render() -> None:
-    """Draw the page: prompt and text on the left, the mix and its experts on the right."""
+    """Draw the page: prompt and texts on the left; who writes, their experts and the sampling on the right."""
     st.title("Playground", anchor=False)
     with shown_errors():
         registry = current_registry()
@@ -46,47 +58,60 @@ def render() -> None:
             )
             st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
             return
-        desk, panel = st.columns([5, 3], gap="large")
+        desk, panel = st.columns([7, 3], gap="large")
         with panel, st.container(key="numbers"):
-            mix = _choose(mixes)
-            active = _experts(mix)
-            bars = st.empty()
-            temperature, length, random_seed = _knobs()
+            mix, speakers = _choose(mixes)
+            knobs = _knobs(mix)
+        hues = list(
+            dict.fromkeys(ref for who in speakers if not who.is_seed for ref in mixes[who.name].experts)
+        )
         with desk:
-            prompt = st.text_area(
-                "Prompt",
-                key="prompt",
-                persist_state="session",
-                height=120,
-                max_chars=PROMPT_CHARS,
-                placeholder="Begin a text, and the mix goes on: def fibonacci(n):",
-            )
-            wanted = st.button(
-                "Write on",
-                type="primary",
-                icon=":material/stylus_note:",
-                disabled=not active or not (prompt or "").strip(),
-            )
-            place = st.empty()
-        if wanted:
-            writing = st.session_state["writing"] = Writing(mix.ref, prompt)
-            with place.container():
-                _write(registry, mix, writing, active, temperature, length, random_seed)
-        _show(mix, place, bars)
+            _desk(registry, speakers, knobs, hues)
 
 
-def _choose(mixes: dict[str, MixRecord]) -> MixRecord:
-    """The mix of the address, or the one that was published last."""
+def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
+    """The mix of the address, or the one that was published last, and who writes beside it."""
     refs = sorted(mixes, key=lambda ref: mixes[ref].created_at, reverse=True)
-    given = st.query_params.get("mix")
-    if given in mixes and st.session_state.get("played_address") != given:
-        st.session_state["played_address"] = st.session_state["played"] = given
+    given = (st.query_params.get("mix"), st.query_params.get("beside", NOTHING))
+    if st.session_state.get("played_address") != given:  # the address was opened or edited, not written by us
+        if given[0] in mixes:
+            st.session_state["played"] = given[0]
+        st.session_state["beside"] = given[1]
     if st.session_state.get("played") not in mixes:
         st.session_state["played"] = refs[0]
-    chosen = mixes[st.selectbox("Mix", refs, key="played", persist_state="session")]
-    st.query_params["mix"] = st.session_state["played_address"] = chosen.ref
-    st.page_link(routes.mix(), label=f"About {label(chosen.ref)}", query_params={"ref": chosen.ref})
-    return chosen
+    mix = mixes[st.selectbox("Mix", refs, key="played", persist_state="session")]
+    beside = [NOTHING, SEED, *(ref for ref in refs if ref != mix.ref)]
+    if st.session_state.get("beside") not in beside:
+        st.session_state["beside"] = NOTHING
+    names = {NOTHING: "Nothing", SEED: f"Its seed, {mix.seed}"}
+    other = st.selectbox(
+        "Beside it",
+        beside,
+        key="beside",
+        persist_state="session",
+        format_func=lambda choice: names.get(choice, choice),
+        help="Writes on from the same prompt, with the same sampling.",
+    )
+    st.session_state["played_address"] = (mix.ref, other)
+    st.query_params.from_dict({"mix": mix.ref, **({"beside": other} if other else {})})
+    speakers = [Speaker(mix.ref)]
+    if other:
+        speakers.append(Speaker(mix.seed, is_seed=True) if other == SEED else Speaker(other))
+    return mix, speakers
+
+
+def _knobs(mix: MixRecord) -> Knobs:
+    active = _experts(mix)
+    st.subheader("Sampling", anchor=False)
+    temperature = st.slider("Temperature", 0.0, 1.5, 0.8, 0.1, help="0 always takes the likeliest token.")
+    length = st.slider("Tokens at most", 8, MOST_TOKENS, 96, 8)
+    random_seed = st.number_input("Random seed", 0, 2**32 - 1, 0, help="The same number, the same text.")
+    if st.button(
+        "Release models", icon=":material/memory:", help="Frees the memory of what is held open here."
+    ):
+        models.release()
+        st.toast("Open models were released.")
+    return Knobs(active, temperature, length, random_seed)
 
 
 def _experts(mix: MixRecord) -> list[str]:
@@ -108,59 +133,112 @@ def _experts(mix: MixRecord) -> list[str]:
     return active
 
 
-def _knobs() -> tuple[float, int, int]:
-    st.subheader("Sampling", anchor=False)
-    temperature = st.slider("Temperature", 0.0, 1.5, 0.8, 0.1, help="0 always takes the likeliest token.")
-    length = st.slider("Tokens at most", 8, MOST_TOKENS, 96, 8)
-    random_seed = st.number_input("Random seed", 0, 2**32 - 1, 0, help="The same number, the same text.")
-    if st.button("Release the model", icon=":material/memory:", help="Frees the memory of open mixes."):
-        models.release()
-        st.toast("Open mixes were released.")
-    return temperature, length, random_seed
+def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[str]) -> None:
+    """The prompt, and below it what each speaker made of it."""
+    prompt = st.text_area(
+        "Prompt",
+        key="prompt",
+        persist_state="session",
+        height=120,
+        max_chars=PROMPT_CHARS,
+        placeholder="Begin a text, and the mix goes on: def fibonacci(n):",
+    )
+    with st.container(horizontal=True):
+        wanted = st.button(
+            "Write on",
+            type="primary",
+            icon=":material/stylus_note:",
+            disabled=not knobs.active or not (prompt or "").strip(),
+        )
+        stop = st.empty()
+    columns = st.columns(len(speakers), gap="medium")
+    places = {}
+    for who, column in zip(speakers, columns, strict=True):
+        with column:
+            _by(who)
+            places[who] = st.empty()
+    if wanted:
+        # Whatever is clicked meanwhile ends the writing; this button does nothing else.
+        stop.button("Stop", icon=":material/stop:")
+        writing = st.session_state["writing"] = Writing(prompt, {who: [] for who in speakers})
+        _write(registry, writing, knobs, hues, places)
+        stop.empty()
+    _show(speakers, places, hues)
+
+
+def _by(who: Speaker) -> None:
+    """Who writes in this column; a mix with a link to its page."""
+    with st.container(key=f"by-{who.name}-{who.is_seed}"):
+        if who.is_seed:
+            st.markdown(f"**{label(who.name)}** :gray[the seed]")
+        else:
+            st.page_link(routes.mix(), label=f"**{label(who.name)}**", query_params={"ref": who.name})
 
 
 def _write(
     registry: Registry,
-    mix: MixRecord,
     writing: Writing,
-    active: Sequence[str],
-    temperature: float,
-    length: int,
-    random_seed: int,
+    knobs: Knobs,
+    hues: Sequence[str],
+    places: Mapping[Speaker, DeltaGenerator],
 ) -> None:
-    """Let the mix write; each token is shown as it comes."""
-    with st.spinner("Opening the mix and reading the prompt …"):
-        sheet = st.empty()
-
-        def on_token(token: Token) -> None:
-            writing.tokens.append(token)
-            sheet.html(text_html(writing.prompt, writing.tokens, mix.experts, writing=True))
-
-        models.write(
-            registry,
-            mix.ref,
-            writing.prompt,
-            max_new_tokens=length,
-            temperature=temperature,
-            random_seed=random_seed,
-            active_experts=active,
-            on_token=on_token,
-        )
+    """Let them write in turns; each token is shown as it comes."""
+    for place in places.values():
+        place.html(text_html(writing.prompt, [], hues, writing=True))
+    stream = models.write(
+        registry,
+        list(places),
+        writing.prompt,
+        max_new_tokens=knobs.length,
+        temperature=knobs.temperature,
+        random_seed=knobs.random_seed,
+        active_experts=knobs.active,
+    )
+    for who, token in stream:
+        writing.texts[who].append(token)
+        places[who].html(text_html(writing.prompt, writing.texts[who], hues, writing=True))
 
 
-def _show(
-    mix: MixRecord, place: st.delta_generator.DeltaGenerator, bars: st.delta_generator.DeltaGenerator
-) -> None:
-    """The newest text, as long as its mix is the chosen one."""
+def _show(speakers: Sequence[Speaker], places: Mapping[Speaker, DeltaGenerator], hues: Sequence[str]) -> None:
+    """The newest texts of who is chosen now, in all blocks or in one."""
     writing: Writing | None = st.session_state.get("writing")
-    if writing is None or writing.mix != mix.ref:
-        place.html(
-            '<div class="nm-written empty">The text appears here, each token in the colour of the expert '
-            "that it was routed to.</div>"
-        )
+    texts = {who: writing.texts[who] for who in speakers if writing and who in writing.texts}
+    block = _block(texts)
+    for who, place in places.items():
+        if who not in texts:
+            said = "What it writes appears here" + (
+                "." if who.is_seed else ", each token in its expert's colour."
+            )
+            place.html(f'<div class="nm-written empty">{said}</div>')
+        elif not texts[who]:
+            place.html(f'<div class="nm-written empty">{escaped(who)} ended at once: it wrote nothing.</div>')
+        else:
+            assert writing is not None
+            with place.container():
+                _text(who, writing.prompt, texts[who], hues, block)
+
+
+def _text(who: Speaker, prompt: str, tokens: Sequence[Token], hues: Sequence[str], block: int | None) -> None:
+    if block is not None and block >= len(tokens[0].blocks):  # another mix may have fewer
+        block = None
+    st.html(text_html(prompt, tokens, hues, block=block))
+    if who.is_seed:
         return
-    if not writing.tokens:
-        place.html(f'<div class="nm-written empty">{escaped(mix.ref)} ended at once: it wrote nothing.</div>')
-        return
-    place.html(text_html(writing.prompt, writing.tokens, mix.experts))
-    bars.html(share_bars(shares(writing.tokens, mix.experts)))
+    known = [ref for ref in hues if ref in tokens[0].experts]
+    st.html(share_bars(shares(tokens, known, block), hues))
+    if st.toggle("Every block", key=f"grid-{who}", help="Which expert each block chose for each token."):
+        st.html(block_grid(tokens, hues))
+
+
+def _block(texts: Mapping[Speaker, Sequence[Token]]) -> int | None:
+    """The block whose choices are shown, from 0; None for the share of all of them."""
+    blocks = max((len(tokens[0].blocks) for tokens in texts.values() if tokens), default=0)
+    if blocks < 2:
+        return None
+    chosen = st.select_slider(
+        "Coloured by",
+        range(blocks + 1),
+        key="played_block",
+        format_func=lambda block: f"block {block}" if block else "all blocks",
+    )
+    return chosen - 1 if chosen else None
