@@ -82,7 +82,7 @@ def test_find_open_compose_watch_and_play(page: Any, url: str) -> None:
     page.locator(".nm-shares").wait_for()
     assert page.locator(".nm-written .tok").count() > 0
 
-    page.get_by_role("link", name="About law-code@1").click()
+    page.get_by_role("link", name="law-code@1").click()
     page.get_by_role("heading", name="law-code").wait_for()
     page.get_by_text("Not evaluated yet").wait_for()
 
