@@ -77,9 +77,10 @@ def get_mix(registry: Registry, ref: str) -> MixRecord:
 
 
 def list_mixes(registry: Registry) -> list[MixRecord]:
-    """Every version of every mix, by name and version."""
+    """Every version of every mix, by name and version; deleted ones are left out."""
+    query = select(Mix).where(Mix.deleted_at.is_(None)).order_by(Mix.name_key, Mix.version)
     with registry.session(read_only=True) as session:
-        rows = session.scalars(select(Mix).order_by(Mix.name_key, Mix.version)).all()
+        rows = session.scalars(query).all()
         return [mix_record(session, row) for row in rows]
 
 

@@ -43,7 +43,7 @@ def collect(registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = Fal
         lock_writers(session)
         if (started := oldest_start(session)) is not None:
             limit = min(limit, started.timestamp())
-        kept = _referred(session)
+        kept = referred(session)
         for digest in registry.blobs.iter_digests():
             try:
                 if digest in kept or registry.blobs.modified(digest) > limit:
@@ -59,7 +59,7 @@ def collect(registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = Fal
     return Garbage(tuple(removed), size, tuple(unfinished))
 
 
-def _referred(session: Session) -> set[Digest]:
+def referred(session: Session) -> set[Digest]:
     """Every digest in a column that is a foreign key to `blobs`, whichever table it is in."""
     columns = (
         column

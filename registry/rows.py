@@ -42,11 +42,15 @@ def find_expert(session: Session, text: str) -> Expert:
 
 
 def find_mix(session: Session, text: str) -> Mix:
-    """The mix that `name` (its newest version) or `name@version` means. Raises NotFoundError."""
+    """The mix that `name` (its newest version) or `name@version` means, unless deleted. Raises NotFoundError."""
     ref = parse_ref(text)
-    mix = session.scalars(select(Mix).where(_named(Mix, ref)).order_by(Mix.version.desc()).limit(1)).first()
+    # what is left comes first: false sorts before true
+    order = (Mix.deleted_at.is_not(None), Mix.version.desc())
+    mix = session.scalars(select(Mix).where(_named(Mix, ref)).order_by(*order).limit(1)).first()
     if mix is None:
         raise NotFoundError(f"no mix '{ref}': see `nexusmix mixes`")
+    if mix.deleted_at is not None:
+        raise NotFoundError(f"mix '{ref}' was deleted on {mix.deleted_at:%Y-%m-%d}: see `nexusmix mixes`")
     return mix
 
 

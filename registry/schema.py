@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0002"  # the newest migration, which these classes describe
+REVISION = "0003"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -163,7 +163,10 @@ class Embedding(Base):
 
 
 class Mix(Base):
-    """One version of a mix; its parent is the mix that it was extended from."""
+    """One version of a mix; its parent is the mix that it was extended from.
+
+    A deleted one keeps its row, manifest and lock, so that its version is never given again; nothing lists it.
+    """
 
     __tablename__ = "mixes"
     __table_args__ = (UniqueConstraint("name_key", "version"),)
@@ -177,6 +180,7 @@ class Mix(Base):
     manifest: Mapped[str] = _blob()
     lock: Mapped[str] = _blob()
     created_at: Mapped[datetime] = mapped_column(default=_now)
+    deleted_at: Mapped[datetime | None]
 
     seed: Mapped[Seed] = relationship(lazy="joined", innerjoin=True)
     parent: Mapped[Mix | None] = relationship(remote_side=[id], lazy="selectin", join_depth=1)

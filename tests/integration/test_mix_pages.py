@@ -10,6 +10,7 @@ from pages import button, captions, html, links, open_page, toggle
 from streamlit.testing.v1 import AppTest
 
 from registry import runs
+from registry.catalog import list_mixes
 from registry.home import Registry
 
 
@@ -87,6 +88,13 @@ def test_an_export_is_queued_for_a_new_folder_only(mixed: Registry, tmp_path: Pa
     button(app, "Export it").click().run()
     (run,) = runs.list_runs(mixed)
     assert run.request == {"mix": "team@1", "out": str(tmp_path / "new"), "format": "nexus"}
+
+
+def test_a_mix_is_deleted_when_nothing_was_made_from_it(mixed: Registry) -> None:
+    assert any("team\\@2 was made from it" in info.value for info in open_page("mix", ref="team@1").info)
+    button(open_page("mix", ref="team@2"), "Delete team\\@2").click().run()
+    assert [mix.ref for mix in list_mixes(mixed)] == ["team@1"]
+    assert "was deleted on" in html(open_page("mix", ref="team@2"))
 
 
 def test_the_playground_colours_each_token_by_its_expert(mixed: Registry) -> None:

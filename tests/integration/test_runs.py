@@ -17,6 +17,7 @@ from registry.gc import collect
 from registry.home import Registry
 from registry.records import Metric, RunRecord
 from registry.runs import count_runs, get_metrics, get_run, list_runs, request_cancel, retry, submit
+from registry.schema import REVISION
 
 LEASE = 60.0
 EXPIRED = -1.0
@@ -341,7 +342,7 @@ def test_a_database_of_the_first_release_gains_the_queue_and_keeps_its_rows(data
         connection.exec_driver_sql("INSERT INTO blobs VALUES ('sha256:1', 1, '2026-01-01 00:00:00')")
     migrate(engine)
     with engine.connect() as connection:
-        assert current_revision(connection) == "0002"
+        assert current_revision(connection) == REVISION
         assert connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar() == 1
         assert connection.exec_driver_sql("SELECT count(*) FROM runs").scalar() == 0
     engine.dispose()

@@ -16,6 +16,7 @@ import typer
 from ui.cli import (
     compose,
     contribute,
+    delete,
     demo,
     doctor,
     embed,
@@ -89,6 +90,7 @@ _add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
 _add("generate", generate.generate, MIX, generate.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
+_add("delete", delete.delete, MIX, delete.EXAMPLES)
 app.add_typer(runs.app, name="runs", rich_help_panel=MIX)
 _add("worker", worker.worker, MIX, worker.EXAMPLES)
 _add("verify", verify.verify, CARE, verify.EXAMPLES)

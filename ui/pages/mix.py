@@ -1,4 +1,4 @@
-"""One mix: where it comes from, what it holds, how good it is, where tokens go; evaluate, extend, remove, export."""
+"""One mix: where it comes from, what it holds, how good it is, where tokens go, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import streamlit as st
 
 from registry.catalog import get_expert, get_mix, list_experts, list_mixes
+from registry.deletion import delete_mix
 from registry.home import Registry
 from registry.records import MixRecord
-from ui import routes
+from ui import models, routes
 from ui.components import empty_state, expert_link, fact_table, label
 from ui.display import parameters
 from ui.jobs import submit
@@ -68,6 +69,8 @@ def _actions(registry: Registry, mix: MixRecord, manifest: dict[str, Any], mixes
             _remove(registry, mix)
         with st.popover("Export", icon=":material/download:", width="content"):
             _export(registry, mix)
+        with st.popover("Delete", icon=":material/delete:", width="content"):
+            _delete(registry, mix, mixes)
 
 
 def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
@@ -112,6 +115,21 @@ def _export(registry: Registry, mix: MixRecord) -> None:
     format = st.selectbox("Format", list(FORMATS), format_func=FORMATS.__getitem__)
     if st.button("Export it", type="primary", width="stretch", disabled=not folder.strip()):
         _queue(registry, "export", {"mix": mix.ref, "out": folder.strip(), "format": format})
+
+
+def _delete(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
+    made = [child.ref for child in children(mix, mixes)]
+    if made:
+        st.info(label(f"{', '.join(made)} was made from it: delete that first."))
+        return
+    st.caption(
+        "Its experts stay, and so does its lock: composing that again gives the same bytes. "
+        "The version is never given again. `nexusmix gc` then frees the room."
+    )
+    if st.button(f"Delete {label(mix.ref)}", type="primary", width="stretch"):
+        delete_mix(registry, mix.ref)
+        models.release()
+        st.switch_page(routes.mixes())
 
 
 def _queue(registry: Registry, kind: str, request: dict[str, Any]) -> None:

@@ -1,0 +1,37 @@
+"""`nexusmix delete`: delete one version of a mix."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Json, examples, open_registry
+from ui.cli.output import note, print_json
+from ui.display import size
+
+EXAMPLES = examples("nexusmix delete team@2 --dry-run", "nexusmix delete team@2")
+
+
+def delete(
+    ctx: typer.Context,
+    mix: Annotated[str, typer.Argument(metavar="MIX@N", help="The version to delete.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would free.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete one version of a mix.
+
+    Its experts stay. The version is never given again, and its lock is
+    kept: composing that once more gives the same bytes. `nexusmix gc`
+    then frees the room.
+    """
+    from registry.deletion import delete_mix
+
+    with open_registry(ctx) as registry:
+        deleted = delete_mix(registry, mix, dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, **dataclasses.asdict(deleted)})
+    else:
+        done = "would be deleted" if dry_run else "is deleted"
+        note(f"{deleted.mix} {done}; `nexusmix gc` then frees {size(deleted.freed)}")
