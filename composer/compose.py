@@ -6,17 +6,14 @@ import json
 import time
 from dataclasses import dataclass, field
 
-import torch
-
-from composer.domains import Domain, Standard, load_domain, nearly_equal
+from composer.domains import Standard, domain_means, load_domain, nearly_equal
+from composer.drawing import put_fresh_routers
 from composer.errors import IncompatibleExpertsError, MixFormatError
-from composer.learn import learn, put_router
 from composer.mix import Manifest, Member, seed_config
 from composer.progress import Progress, silent
 from composer.recipe import Lock, LockedExpert, LockedSeed, Recipe, Training, resolve
-from composer.routers import ROUTERS
+from composer.streaming import merge_trunks
 from composer.trunks import chosen_merge
-from composer.weights import merge_trunks
 from registry import catalog, licenses
 from registry.errors import LicenseError
 from registry.families import layer_count
@@ -61,8 +58,9 @@ def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> 
     if lock.parent is not None:
         raise MixFormatError("this lock extends a mix: recompose it with extend_lock")
     license_of_mix = combined_license(lock.seed, lock.experts, lock.settings["license_override"])
-    domains = [load_domain(registry, expert) for expert in lock.experts]
-    standard = Standard.of(torch.stack([domain.mean for domain in domains]))
+    means = domain_means(registry, lock.experts)
+    standard = Standard.of(means)
+    config = seed_config(registry.blobs, lock.seed)
     merge = chosen_merge(lock.settings["trunk_merge"])
     trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, [e.trunk for e in lock.experts], progress)
     training = Training.model_validate(lock.settings["training"])
@@ -71,12 +69,20 @@ def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> 
         members=[Member(expert=expert, ffn=expert.ffn) for expert in lock.experts],
         shared=lock.seed.ffn,
         trunk=trunk,
-        router=_fresh_router(registry, lock, domains, standard, training),
+        router=put_fresh_routers(
+            registry.blobs,
+            lock.settings["router"],
+            means,
+            standard,
+            layers=layer_count(config),
+            hidden_size=config["hidden_size"],
+            random_seed=training.random_seed,
+        ),
         router_kind=lock.settings["router"],
         combine=lock.settings["combine"],
         top_k=lock.settings["top_k"],
         load_balance=training.load_balance,
-        domain_dim=len(standard.center),
+        domain_dim=means.shape[1],
         embedder=lock.embedder,
         license=license_of_mix,
         license_override=lock.settings["license_override"],
@@ -84,8 +90,8 @@ def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> 
         parent=None,
         training={},
     )
-    manifest = learn(registry, draft, domains, standard, training, progress=progress)
-    return manifest, nearly_equal(domains)
+    manifest = _learn(registry, draft, training, progress) if training.learns else draft
+    return manifest, nearly_equal(lock.experts, means)
 
 
 def check_fit(registry: Registry, seed: LockedSeed, experts: list[LockedExpert]) -> None:
@@ -160,15 +166,11 @@ def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
     return mine - others
 
 
-def _fresh_router(
-    registry: Registry, lock: Lock, domains: list[Domain], standard: Standard, training: Training
-) -> Digest:
-    config = seed_config(registry.blobs, lock.seed)
-    generator = torch.Generator().manual_seed(training.random_seed)
-    routers = []
-    for _ in range(layer_count(config)):
-        router = ROUTERS[lock.settings["router"]](config["hidden_size"], len(standard.center), len(domains))
-        router.reset_parameters(generator)
-        router.domains = standard(torch.stack([domain.mean for domain in domains]))
-        routers.append(router)
-    return put_router(registry, routers, standard)
+def _learn(registry: Registry, draft: Manifest, training: Training, progress: Progress) -> Manifest:
+    """What the draft becomes by training. Only here torch is needed, which takes longer to import than all before."""
+    from composer.learn import learn, stored_standard
+    from composer.weights import map_tensors
+
+    domains = [load_domain(registry, member.expert) for member in draft.members]
+    standard = stored_standard(map_tensors(registry.blobs.path(draft.router)))
+    return learn(registry, draft, domains, standard, training, progress=progress)

@@ -1,5 +1,6 @@
 """The domains of a mix as the router sees them: standardised vectors, and chunks to resample them from.
 
+Numpy serves composing and torch serves learning: `Standard` is written with the operations that both have.
 Shape suffixes: M domain-embedding width, N domains, C chunks of a domain.
 """
 
@@ -8,19 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import torch
+import numpy as np
 
 from composer.recipe import LockedExpert
-from composer.weights import map_tensors
 from registry import catalog, documents, embedding
 from registry.home import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 NEARLY_EQUAL = 0.98
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standard(Generic[Array]):
     """Puts domain vectors around the mix's own mean and on the sphere of radius √M (unit variance per coordinate).
 
     Embedders put all text in a narrow cone; without the shift, vectors of different domains are nearly parallel.
@@ -29,21 +35,21 @@ class Standard:
     It is fixed when a mix is composed and kept when it is extended, so no expert embedding jumps.
     """
 
-    center: torch.Tensor  # [M]
-    scale: torch.Tensor  # []
+    center: Array  # [M]
+    scale: Array  # []
 
     @classmethod
-    def of(cls, means: torch.Tensor) -> Standard:
+    def of(cls, means: Array) -> Standard[Array]:
         """From the members' mean vectors [N, M]."""
-        center = means.mean(dim=0)
-        spread = (means - center).norm(dim=1).pow(2).mean().sqrt()
-        return cls(center, torch.tensor(math.sqrt(means.shape[1])) / spread.clamp(min=1e-3))
+        center = means.mean(0)
+        spread = ((means - center) ** 2).sum(-1).mean() ** 0.5
+        return cls(center, math.sqrt(means.shape[1]) / spread.clip(min=1e-3))
 
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+    def __call__(self, vectors: Array) -> Array:
         """Standardise vectors [..., M]; the center itself goes to zero."""
         shifted = (vectors - self.center) * self.scale
-        length = shifted.norm(dim=-1, keepdim=True)
-        return shifted * (math.sqrt(vectors.shape[-1]) / length.clamp(min=1e-3))
+        length = (shifted**2).sum(-1)[..., None] ** 0.5
+        return shifted * (math.sqrt(vectors.shape[-1]) / length.clip(min=1e-3))
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,17 @@ class Domain:
         return embedding.chunk_documents(self.documents)
 
 
+def domain_means(registry: Registry, experts: Sequence[LockedExpert]) -> np.ndarray:
+    """The mean vectors [N, M] of experts' domains. Raises NotFoundError."""
+    return np.stack([catalog.get_expert(registry, expert.ref).embedding.mean for expert in experts])
+
+
 def load_domain(registry: Registry, expert: LockedExpert) -> Domain:
-    """An expert's domain. Raises NotFoundError, IntegrityError."""
+    """An expert's domain with all that its router learns from. Raises NotFoundError, IntegrityError."""
+    import torch
+
+    from composer.weights import map_tensors
+
     recorded = catalog.get_expert(registry, expert.ref).embedding
     vectors = torch.from_numpy(recorded.centroids.copy())
     if expert.chunk_vectors is not None:
@@ -75,15 +90,12 @@ def load_domain(registry: Registry, expert: LockedExpert) -> Domain:
     return Domain(expert.ref, torch.from_numpy(recorded.mean.copy()), vectors, text)
 
 
-def nearly_equal(domains: Sequence[Domain]) -> list[str]:
-    """A warning for each pair of domains between which no router can choose."""
-    warnings = []
-    for i, one in enumerate(domains):
-        for other in domains[i + 1 :]:
-            cosine = torch.cosine_similarity(one.mean, other.mean, dim=0).item()
-            if cosine > NEARLY_EQUAL:
-                warnings.append(
-                    f"the domains of {one.name} and {other.name} are nearly equal (cosine {cosine:.3f}): "
-                    "the router can hardly tell them apart"
-                )
-    return warnings
+def nearly_equal(experts: Sequence[LockedExpert], means: np.ndarray) -> list[str]:
+    """A warning for each pair of experts' domains, of mean vectors [N, M], between which no router can choose."""
+    directions = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return [
+        f"the domains of {experts[i].ref} and {experts[j].ref} are nearly equal (cosine {cosine:.3f}): "
+        "the router can hardly tell them apart"
+        for (i, j), cosine in np.ndenumerate(directions @ directions.T)
+        if i < j and cosine > NEARLY_EQUAL
+    ]

@@ -11,18 +11,20 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from composer.compose import ComposeResult, check_fit, combined_license, compose_lock, publish
-from composer.domains import Domain, Standard, load_domain, nearly_equal
+from composer.domains import Domain, Standard, domain_means, load_domain, nearly_equal
 from composer.errors import MixFormatError, RecipeError
 from composer.learn import learn, put_router, stored_standard
 from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
 from composer.progress import Progress, silent
 from composer.recipe import Lock, LockedExpert, Training, lock_expert
 from composer.routers import ROUTERS
+from composer.streaming import merge_trunks
 from composer.trunks.base import TrunkMerge
-from composer.weights import map_tensors, merge_trunks
+from composer.weights import map_tensors
 from registry import catalog
 from registry.families import layer_count
 from registry.home import Registry
@@ -37,9 +39,9 @@ class Interpolate(TrunkMerge):
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
         (new,) = experts
-        return torch.lerp(seed, new, self.share)
+        return seed + self.share * (new - seed)
 
 
 def extend(
@@ -111,10 +113,11 @@ def assemble_extension(
     (expert,) = lock.experts
     old = read_manifest(registry, lock.parent)
     members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
+    experts = [member.expert for member in members]
     override = lock.settings["license_override"]
-    license_of_mix = combined_license(old.seed, [member.expert for member in members], override)
+    license_of_mix = combined_license(old.seed, experts, override)
     training = Training.model_validate(lock.settings["training"])
-    domains = [load_domain(registry, member.expert) for member in members]
+    domains = [load_domain(registry, each) for each in experts]
     merge = Interpolate(1 / len(members))
     router, standard = _appended_router(registry, old, domains[-1], training)
     draft = old.model_copy(
@@ -131,7 +134,7 @@ def assemble_extension(
         }
     )
     trained = learn(registry, draft, domains, standard, training, new=domains[-1].name, progress=progress)
-    return trained, nearly_equal(domains)
+    return trained, nearly_equal(experts, domain_means(registry, experts))
 
 
 def remove(

@@ -39,7 +39,7 @@ def learn(
     `new` names the domain that gets half of the tokens. An interrupted run goes on from its last checkpoint when
     the same lock is composed again; two runs of one lock wait for each other.
     """
-    if not training.warm_start and training.tokens == 0:
+    if not training.learns:
         return draft
     from composer.finetune import finetune, trains_router
     from composer.warmstart import warm_start

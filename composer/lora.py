@@ -10,9 +10,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from composer.adapter import Adapter, LowRank, check_tokenizer, fitted, is_adapter, read_adapter
+from composer.floats import decode, encode
 from composer.progress import Progress, silent
 from registry import catalog
 from registry.home import Registry
@@ -21,9 +23,6 @@ from registry.licenses import check_license
 from registry.names import check_name
 from registry.records import ExpertRecord
 from registry.tensors import TensorInfo, read_header
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["contribute_adapter", "is_adapter", "merge_adapter"]
 
@@ -78,7 +77,6 @@ def merge_adapter(
     """
     from composer.export.folder import new_folder, write_tensors
     from composer.export.rows import Rows, Stored
-    from composer.weights import TORCH_DTYPES
 
     seed = catalog.get_seed(registry, seed_name)
     blobs = registry.blobs
@@ -93,7 +91,7 @@ def merge_adapter(
     with new_folder(Path(out_folder)) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        dtypes = {name: TORCH_DTYPES[info.dtype] for name, info in stored.items()}
+        dtypes = {name: info.dtype for name, info in stored.items()}
         write_tensors(folder, tensors, dtypes, progress=progress)
     return adapter
 
@@ -104,12 +102,11 @@ class MergedRows:
     def __init__(self, info: TensorInfo, low_rank: LowRank) -> None:
         self.info, self.shape, self.low_rank = info, info.shape, low_rank
 
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
         """W + s · B A of rows [start, stop), in float32 or finer and rounded once."""
-        import torch
-
         from composer.export.rows import Stored
 
         a, b = Stored(self.low_rank.a), Stored(self.low_rank.b)
-        product = b.rows(start, stop, torch.float32) @ a.rows(0, a.shape[0], torch.float32)
-        return (Stored(self.info).rows(start, stop, dtype) + product * self.low_rank.scale).to(dtype)
+        product = b.rows(start, stop, "F32") @ a.rows(0, a.shape[0], "F32")
+        stored = decode(Stored(self.info).rows(start, stop, dtype), dtype)
+        return encode(stored + product * np.float32(self.low_rank.scale), dtype)

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from composer.errors import MixFormatError
 from composer.recipe import LockedExpert, LockedSeed, canonical_json
-from composer.weights import TORCH_DTYPES, map_tensors
 from registry import catalog
 from registry.blobs import BlobStore
 from registry.families import Family, family_of
@@ -27,6 +25,8 @@ from registry.home import Registry
 from registry.records import Digest, MixRecord
 
 if TYPE_CHECKING:
+    import torch
+
     from composer.modeling import NexusConfig
 
 PREFIX = "language_model."
@@ -116,6 +116,7 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
     Raises NotFoundError and IntegrityError before any model is built.
     """
     from composer.modeling import NexusForCausalLM
+    from composer.weights import TORCH_DTYPES
 
     blobs = registry.blobs
     family = family_of(seed_config(blobs, manifest.seed))
@@ -147,6 +148,8 @@ def open_dense(
     dtype: torch.dtype | None = None,
 ) -> Any:
     """Map a dense model of the seed's family: the seed itself, or an expert with FFNs of the given width."""
+    from composer.weights import TORCH_DTYPES
+
     config = seed_config(registry.blobs, seed)
     if ffn_width is not None:
         config["intermediate_size"] = ffn_width
@@ -225,6 +228,8 @@ def router_name(family: Family, name: str) -> str:
 
 
 def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:
+    from composer.weights import map_tensors
+
     return map_tensors(blobs.path(digest))
 
 

@@ -40,6 +40,11 @@ class Training(BaseModel):
     batch_tokens: Annotated[int, Field(ge=8)] = 1024
     random_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained or solved at all."""
+        return self.warm_start or self.tokens > 0
+
 
 class Recipe(BaseModel):
     """What the user asks for. `experts` are names (the newest version is taken) or `name@version`.

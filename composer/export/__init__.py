@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from composer.errors import RecipeError
 from composer.export import nexus, qwen2_moe
 from composer.export.card import card_files
 from composer.export.folder import MAX_SHARD_BYTES, new_folder, refuse_existing, write_json, write_tensors
 from composer.export.plan import Format, weight_blobs
+from composer.floats import DTYPE_NAMES
 from composer.mix import find_mix
 from composer.progress import Progress, silent
-from composer.weights import TORCH_DTYPES, one_thread, verifying
+from composer.streaming import verifying
 from registry.home import Registry
 
 FORMATS: Mapping[str, Format] = {"nexus": nexus.plan, "qwen2_moe": qwen2_moe.plan}
-DTYPES: Mapping[str, torch.dtype] = {
-    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)
-}
+DTYPES: Mapping[str, str] = {name: dtype for dtype, name in DTYPE_NAMES.items() if dtype != "F64"}
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,15 @@ def export(
         raise RecipeError(f"no export dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     refuse_existing(folder)
     record, manifest = find_mix(registry, mix_ref)
-    wanted = DTYPES[dtype] if dtype else TORCH_DTYPES[manifest.seed.dtype]
+    wanted = DTYPES[dtype] if dtype else manifest.seed.dtype
     plan = FORMATS[format](registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}
     # Hashing takes about as long as writing, and needs another core only.
-    with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)), one_thread():
+    with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         write_json(temporary / "config.json", plan.config)
         written = write_tensors(
             temporary, plan.tensors, plan.dtypes(), max_shard_bytes=max_shard_bytes, progress=progress
         )
-    return Export(record.ref, folder, format, str(wanted).removeprefix("torch."), written)
+    return Export(record.ref, folder, format, DTYPE_NAMES[wanted], written)

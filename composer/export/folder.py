@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from composer.errors import ExportError
 from composer.export.rows import Rows, pieces
 from composer.progress import Progress, silent
-from composer.weights import DTYPE_NAMES
 from registry.canonical import canonical_header
 from registry.errors import ConflictError, StorageError
+from registry.tensors import DTYPE_BYTES
 
 MAX_SHARD_BYTES = 4 * 10**9
 
@@ -53,7 +53,7 @@ def refuse_existing(target: Path) -> None:
 def write_tensors(
     folder: Path,
     tensors: Mapping[str, Rows],
-    dtypes: Mapping[str, torch.dtype],
+    dtypes: Mapping[str, str],
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = silent,
@@ -63,7 +63,7 @@ def write_tensors(
     A tensor larger than `max_shard_bytes` gets a shard of its own.
     Raises ExportError for a value that `dtypes` cannot hold, StorageError when the disk is too small.
     """
-    sizes = {name: math.prod(t.shape) * dtypes[name].itemsize for name, t in tensors.items()}
+    sizes = {name: math.prod(t.shape) * DTYPE_BYTES[dtypes[name]] for name, t in tensors.items()}
     total = sum(sizes.values())
     free = shutil.disk_usage(folder).free
     if total > free:
@@ -73,13 +73,13 @@ def write_tensors(
     shards = _shards(sizes, max_shard_bytes)
     done = 0
     for file, names in shards.items():
-        specs = [(name, DTYPE_NAMES[dtypes[name]], tensors[name].shape) for name in names]
+        specs = [(name, dtypes[name], tensors[name].shape) for name in names]
         with (folder / file).open("wb") as stream:
             stream.write(canonical_header(specs))
             for name in sorted(names):
                 for piece in pieces(tensors[name], dtypes[name]):
                     _refuse_overflow(name, piece)
-                    stream.write(piece.contiguous().flatten().view(torch.uint8).numpy().data)
+                    stream.write(np.ascontiguousarray(piece).data)
                 done += sizes[name]
                 progress("writing tensors", done, total)
     if len(shards) > 1:
@@ -112,9 +112,9 @@ def _shards(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
     return {f"model-{i:05}-of-{count:05}.safetensors": group for i, group in enumerate(groups, 1)}
 
 
-def _refuse_overflow(name: str, piece: torch.Tensor) -> None:
+def _refuse_overflow(name: str, piece: np.ndarray) -> None:
     # Blobs hold finite numbers only; of the dtypes that an export writes, float16 alone is too narrow for some.
-    if piece.dtype == torch.float16 and not torch.isfinite(piece).all():
+    if piece.dtype == np.float16 and not np.isfinite(piece).all():
         raise ExportError(
             f"tensor {name} holds values beyond float16's ±65504: export as bfloat16 or float32"
         )

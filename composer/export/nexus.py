@@ -13,9 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
-from composer import routers
 from composer.export.plan import Plan, small_files
 from composer.export.rows import Rows, Stored
 from composer.mix import (
@@ -27,8 +24,7 @@ from composer.mix import (
     router_name,
     seed_config,
 )
-from composer.routers import ROUTERS
-from composer.weights import stored_tensors
+from composer.streaming import stored_tensors
 from registry.blobs import BlobStore
 from registry.families import family_of
 
@@ -41,7 +37,7 @@ It needs torch and transformers 5 only.
 \"\"\""""
 
 
-def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
+def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     """The mix's tensors under the names of NexusForCausalLM; routers stay in float32, as in an open mix."""
     family = family_of(seed_config(blobs, manifest.seed))
     tensors: dict[str, Rows] = {
@@ -64,8 +60,13 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
     )
 
 
-def _config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> dict[str, Any]:
-    config = {**nexus_config(blobs, manifest, dtype).to_dict(), "architectures": ["NexusForCausalLM"]}
+def _config(blobs: BlobStore, manifest: Manifest, dtype: str) -> dict[str, Any]:
+    from composer.weights import TORCH_DTYPES
+
+    config = {
+        **nexus_config(blobs, manifest, TORCH_DTYPES[dtype]).to_dict(),
+        "architectures": ["NexusForCausalLM"],
+    }
     module = MODELING_FILE.removesuffix(".py")
     config["auto_map"] = {
         "AutoConfig": f"{module}.NexusConfig",
@@ -76,10 +77,10 @@ def _config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> dict[st
 
 def bundle() -> str:
     """The source of one module that defines NexusConfig and NexusForCausalLM and imports nothing of ours."""
-    from composer import modeling
+    from composer import modeling, routers
 
-    kinds = sorted({router.__module__ for router in ROUTERS.values()})
-    names = ["composer.routers.base", *kinds]
+    kinds = sorted({router.__module__ for router in routers.ROUTERS.values()})
+    names = ["composer.fresh", "composer.routers.base", *kinds]
     modules = [*(sys.modules[name] for name in names), routers, modeling]
     return join_modules(modules)
 

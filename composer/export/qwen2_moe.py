@@ -17,13 +17,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from composer.errors import ExportError
-from composer.export.plan import Plan, gates, small_files
+from composer.export.gates import gates
+from composer.export.plan import Plan, small_files
 from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
+from composer.floats import DTYPE_NAMES
 from composer.mix import Manifest, seed_config
-from composer.weights import stored_tensors
+from composer.streaming import stored_tensors
 from registry.blobs import BlobStore
 from registry.configs import normalised
 from registry.families import family_of, layer_count
@@ -38,7 +38,7 @@ MLP = "model.layers.{i}.mlp."
 Infos = Mapping[str, TensorInfo]
 
 
-def plan(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Plan:
+def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     """Raises ExportError listing every reason why Qwen2-MoE cannot express the mix."""
     raw = seed_config(blobs, manifest.seed)
     config = _expressible(raw)
@@ -143,7 +143,7 @@ def _config(
     raw: Mapping[str, Any],
     config: Mapping[str, Any],
     manifest: Manifest,
-    dtype: torch.dtype,
+    dtype: str,
     shared_width: int,
     expert_width: int,
 ) -> dict[str, Any]:
@@ -182,5 +182,5 @@ def _config(
         "qkv_bias": True,
         "router_aux_loss_coef": manifest.load_balance,
         "output_router_logits": False,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": DTYPE_NAMES[dtype],
     }

@@ -5,13 +5,14 @@ An export never holds a whole tensor: each class gives any range of rows (its fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 
-from composer.weights import PIECE, TORCH_DTYPES
+from composer.floats import STORED, decode, encode
+from composer.streaming import PIECE, read_stored
 from registry.tensors import TensorInfo
 
 
@@ -21,38 +22,34 @@ class Rows(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
-        """Rows [start, stop) as `dtype`."""
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        """Rows [start, stop) as `dtype` has them stored (see composer.floats)."""
         ...
 
 
 class Stored:
-    """A tensor of a blob, times a factor. Reading by plain calls keeps a file of any size out of our memory."""
+    """A tensor of a blob, times a factor."""
 
     def __init__(self, info: TensorInfo, factor: float = 1) -> None:
         self.info, self.shape, self.factor = info, info.shape, factor
 
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
-        stored = TORCH_DTYPES[self.info.dtype]
-        row_bytes = self.info.nbytes // max(self.shape[0], 1)
-        data = np.fromfile(
-            self.info.path,
-            dtype=np.uint8,
-            count=(stop - start) * row_bytes,
-            offset=self.info.start + start * row_bytes,
-        )
-        piece = torch.from_numpy(data).view(stored).view(stop - start, *self.shape[1:])
-        return (piece if self.factor == 1 else piece * self.factor).to(dtype)
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        width = math.prod(self.shape[1:])
+        piece = read_stored(self.info, start * width, stop * width).reshape(stop - start, *self.shape[1:])
+        if self.factor == 1 and dtype == self.info.dtype:
+            return piece
+        values = decode(piece, self.info.dtype)
+        return encode(values if self.factor == 1 else values * np.float32(self.factor), dtype)
 
 
 class Given:
-    """A small tensor that is in memory already."""
+    """A small float32 tensor that is in memory already."""
 
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor, self.shape = tensor, tuple(tensor.shape)
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape = values, values.shape
 
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
-        return self.tensor[start:stop].to(dtype)
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        return encode(self.values[start:stop], dtype)
 
 
 class Zeros:
@@ -61,8 +58,8 @@ class Zeros:
     def __init__(self, *shape: int) -> None:
         self.shape = shape
 
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
-        return torch.zeros(stop - start, *self.shape[1:], dtype=dtype)
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        return np.zeros((stop - start, *self.shape[1:]), dtype=STORED[dtype])
 
 
 class Below:
@@ -72,14 +69,14 @@ class Below:
         self.parts = parts
         self.shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
 
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
         pieces, offset = [], 0
         for part in self.parts:
             first, last = max(start - offset, 0), min(stop - offset, part.shape[0])
             if first < last:
                 pieces.append(part.rows(first, last, dtype))
             offset += part.shape[0]
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
 
 
 class Beside:
@@ -89,13 +86,13 @@ class Beside:
         self.parts = parts
         self.shape = (parts[0].shape[0], sum(part.shape[1] for part in parts))
 
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
-        return torch.cat([part.rows(start, stop, dtype) for part in self.parts], dim=1)
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        return np.concatenate([part.rows(start, stop, dtype) for part in self.parts], axis=1)
 
 
-def pieces(tensor: Rows, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+def pieces(tensor: Rows, dtype: str) -> Iterator[np.ndarray]:
     """The tensor from its first row to its last, in pieces of some MB however large it is."""
     height, *rest = tensor.shape
-    step = max(1, PIECE // max(int(np.prod(rest)), 1))
+    step = max(1, PIECE // max(math.prod(rest), 1))
     for start in range(0, height, step):
         yield tensor.rows(start, min(start + step, height), dtype)

@@ -5,12 +5,14 @@ Shape suffixes: T tokens, H model width, M domain-embedding width, N routed expe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from composer.fresh import Normal
 
 
 class Router(nn.Module):
@@ -23,6 +25,11 @@ class Router(nn.Module):
         super().__init__()
         self.hidden_size, self.domain_dim, self.num_experts = hidden_size, domain_dim, num_experts
         self.register_buffer("domains", torch.zeros(num_experts, domain_dim))
+
+    @staticmethod
+    def fresh(hidden_size: int, domain_dim: int, num_experts: int) -> Mapping[str, Normal]:
+        """The first values of its parameters: its row of composer.fresh.FRESH."""
+        raise NotImplementedError
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
         """Expert embeddings [N, H] of experts with the given standardised domain vectors [N, M]."""
@@ -38,7 +45,9 @@ class Router(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw fresh weights."""
-        raise NotImplementedError
+        fresh = self.fresh(self.hidden_size, self.domain_dim, self.num_experts)
+        for name, first in fresh.items():
+            nn.init.normal_(self.get_parameter(name), first.mean, first.std, generator=generator)
 
     def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
         """Set the parameters so that `gate_for(domains)` comes near to gates [D, H], each with its weight [D]."""

@@ -11,12 +11,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from composer.fresh import fresh_linear
 from composer.routers.base import Router
 
 
 class LinearRouter(Router):
     """Knows its experts by their row alone, so it must be reset when an expert is appended."""
 
+    fresh = staticmethod(fresh_linear)
     keeps_experts: ClassVar[bool] = False
 
     def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
@@ -25,9 +27,6 @@ class LinearRouter(Router):
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
         return self.weight
-
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        nn.init.normal_(self.weight, std=0.02, generator=generator)
 
     def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
         self.weight.data = gates.mean(dim=0).to(self.weight).repeat(self.num_experts, 1)

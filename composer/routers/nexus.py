@@ -9,13 +9,13 @@ Shape suffixes: N routed experts, M domain-embedding width, H model width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from composer.fresh import fresh_nexus
 from composer.routers.base import Router
 
 RIDGE = 1e-2
@@ -23,6 +23,8 @@ RIDGE = 1e-2
 
 class NexusRouter(Router):
     """Projects domain vectors to expert embeddings; at inference these are computed once."""
+
+    fresh = staticmethod(fresh_nexus)
 
     def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
         super().__init__(hidden_size, domain_dim, num_experts)
@@ -74,8 +76,3 @@ class NexusRouter(Router):
         ):
             self._cached = (tensors, versions, self.gate_for(self.domains))
         return self._cached[2]
-
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        # Domain vectors have unit variance per coordinate, so W1 keeps it; a small W2 starts with soft routing.
-        nn.init.normal_(self.w1, std=1 / math.sqrt(self.domain_dim), generator=generator)
-        nn.init.normal_(self.w2, std=0.02, generator=generator)

@@ -1,18 +1,15 @@
 """The protocol of a trunk merge, and the form of those that a recipe can name.
 
-The methods are written with the tensors' own operations only: a recipe is read and checked without torch.
+They compute with numpy: a trunk is merged without importing torch, which takes longer than the merge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-
-if TYPE_CHECKING:
-    import torch
 
 
 class TrunkMerge(Protocol):
@@ -25,8 +22,8 @@ class TrunkMerge(Protocol):
 
     elementwise: ClassVar[bool]
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
-        """float32 tensors of one shape in, one of the same shape out. `experts` may be walked only once."""
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
+        """float32 arrays of one shape in, one of the same shape out. `experts` may be walked only once."""
         ...
 
 
@@ -36,13 +33,12 @@ class NamedMerge(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     elementwise: ClassVar[bool]
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
         """As TrunkMerge has it."""
         raise NotImplementedError
 
 
-def smallest_kept(values: torch.Tensor, density: float) -> float:
+def smallest_kept(values: np.ndarray, density: float) -> float:
     """The value that the highest `density` share of the elements reach; at least one element reaches it."""
-    dropped = values.numel() - max(1, round(density * values.numel()))
-    # Twice as fast as torch's kthvalue, which sorts indices along.
-    return float(np.partition(values.numpy(), dropped, axis=None)[dropped])
+    dropped = values.size - max(1, round(density * values.size))
+    return float(np.partition(values, dropped, axis=None)[dropped])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
+
+import numpy as np
 
 from composer.trunks.base import NamedMerge
-
-if TYPE_CHECKING:
-    import torch
 
 
 class MeanWithSeed(NamedMerge):
@@ -17,9 +16,10 @@ class MeanWithSeed(NamedMerge):
     elementwise: ClassVar[bool] = True
     method: Literal["mean_with_seed"] = "mean_with_seed"
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
-        total, count = seed.clone(), 1
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
+        total, count = seed.copy(), 1
         for expert in experts:
             total += expert
             count += 1
-        return total / count
+        total /= count
+        return total

@@ -15,14 +15,12 @@ and clips outliers; this follows the equations.)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from composer.trunks.base import NamedMerge, smallest_kept
-
-if TYPE_CHECKING:
-    import torch
 
 # Scores are products of two softmaxes over up to 10^9 elements: far below 1, far above the least float.
 TINY = 1e-37
@@ -36,23 +34,24 @@ class Pcb(NamedMerge):
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
         vectors = [expert - seed for expert in experts]
-        merged, weight = seed.new_zeros(seed.shape), seed.new_zeros(seed.shape)
+        merged, weight = np.zeros_like(seed), np.zeros_like(seed)
         for vector in vectors:
             score = _balanced(vector * vector, len(vectors))
-            inter = seed.new_zeros(seed.shape)
+            inter = np.zeros_like(seed)
             for other in vectors:
                 inter += _balanced(vector * other)
             score *= inter
             score *= score >= smallest_kept(score, self.density)
             merged += score * vector
             weight += score
-        return seed + self.scale * merged / weight.clamp(min=TINY)
+        return seed + self.scale * merged / np.maximum(weight, TINY)
 
 
-def _balanced(values: torch.Tensor, sharpness: int = 1) -> torch.Tensor:
+def _balanced(values: np.ndarray, sharpness: int = 1) -> np.ndarray:
     """softmax(sharpness · norm(values)) over all elements; equal values share equally."""
-    low, high = values.aminmax()
-    spread = (values - low) / (high - low).clamp(min=TINY)
-    return (sharpness * spread).flatten().softmax(dim=0).view_as(values)
+    low, high = values.min(), values.max()
+    # Softmax does not change by a shift, so the greatest goes to 0 here, where no power overflows.
+    powers = np.exp(sharpness * ((values - high) / max(high - low, TINY)))
+    return powers / powers.sum()

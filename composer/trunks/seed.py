@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
+
+import numpy as np
 
 from composer.trunks.base import NamedMerge
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Seed(NamedMerge):
@@ -17,5 +16,5 @@ class Seed(NamedMerge):
     elementwise: ClassVar[bool] = True
     method: Literal["seed"] = "seed"
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
         return seed

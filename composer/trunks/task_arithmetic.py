@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from composer.trunks.base import NamedMerge
-
-if TYPE_CHECKING:
-    import torch
 
 
 class TaskArithmetic(NamedMerge):
@@ -20,8 +18,8 @@ class TaskArithmetic(NamedMerge):
     method: Literal["task_arithmetic"] = "task_arithmetic"
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
-        merged = seed.clone()
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
+        merged = seed.copy()
         for expert in experts:
-            merged.add_(expert - seed, alpha=self.scale)
+            merged += self.scale * (expert - seed)
         return merged

@@ -10,14 +10,12 @@ The paper trims over all of a model's parameters at once; here each tensor is tr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from composer.trunks.base import NamedMerge, smallest_kept
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Ties(NamedMerge):
@@ -28,20 +26,20 @@ class Ties(NamedMerge):
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
-        total = seed.new_zeros(seed.shape)
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
+        total = np.zeros_like(seed)
         trimmed = []
         for expert in experts:
             trimmed.append(self._trim(expert - seed))
             total += trimmed[-1]
-        elected = total.sign()
-        merged, count = total.zero_(), seed.new_zeros(seed.shape)
+        elected = np.sign(total)
+        merged, count = np.zeros_like(seed), np.zeros_like(seed)
         for vector in trimmed:
             agrees = vector * elected > 0
             merged += vector * agrees
             count += agrees
-        return seed + self.scale * merged / count.clamp(min=1)
+        return seed + self.scale * merged / np.maximum(count, 1)
 
-    def _trim(self, vector: torch.Tensor) -> torch.Tensor:
-        magnitude = vector.abs()
+    def _trim(self, vector: np.ndarray) -> np.ndarray:
+        magnitude = np.abs(vector)
         return vector * (magnitude >= smallest_kept(magnitude, self.density))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from composer.trunks.base import NamedMerge
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Weighted(NamedMerge):
@@ -27,8 +25,8 @@ class Weighted(NamedMerge):
             raise ValueError("all weights are zero; at least one expert must count")
         return weights
 
-    def __call__(self, seed: torch.Tensor, experts: Iterable[torch.Tensor]) -> torch.Tensor:
-        total = seed.new_zeros(seed.shape)
+    def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
+        total = np.zeros_like(seed)
         for weight, expert in zip(self.weights, experts, strict=True):
-            total.add_(expert, alpha=weight)
+            total += weight * expert
         return total / sum(self.weights)

@@ -1,0 +1,52 @@
+"""Fresh routers for all blocks, drawn and stored one tensor at a time.
+
+Shape suffixes: N routed experts, M domain-embedding width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from composer.domains import Standard
+from composer.fresh import FRESH
+from composer.streaming import put_float32
+from registry.blobs import BlobStore
+from registry.records import Digest
+
+
+def put_fresh_routers(
+    blobs: BlobStore,
+    kind: str,
+    means_NM: np.ndarray,
+    standard: Standard[np.ndarray],
+    *,
+    layers: int,
+    hidden_size: int,
+    random_seed: int,
+) -> Digest:
+    """Store a fresh router for each of `layers` blocks, and the standardisation of its domain vectors.
+
+    Each parameter has a stream of random numbers of its own, so the order in which they are drawn is free.
+    """
+    count, width = means_NM.shape
+    domains_NM = standard(means_NM)
+    parameters = FRESH[kind](hidden_size, width, count)
+    given = {f"layers.{layer}.domains": domains_NM for layer in range(layers)}
+    given |= {"standard.center": standard.center, "standard.scale": standard.scale.reshape(1)}
+    drawn = {
+        f"layers.{layer}.{name}": (first, np.random.SeedSequence([random_seed, layer, place]))
+        for layer in range(layers)
+        for place, (name, first) in enumerate(sorted(parameters.items()))
+    }
+
+    def values(name: str) -> np.ndarray:
+        if name in given:
+            return given[name]
+        first, seeds = drawn[name]
+        parameter = np.random.Generator(np.random.SFC64(seeds)).standard_normal(first.shape, dtype=np.float32)
+        parameter *= first.std
+        parameter += first.mean
+        return parameter
+
+    shapes = {name: array.shape for name, array in given.items()}
+    return put_float32(blobs, shapes | {name: first.shape for name, (first, _) in drawn.items()}, values)

@@ -1,0 +1,58 @@
+"""The linear gate to which a mix's router collapses: its experts' embeddings do not depend on what is routed.
+
+Shape suffixes: N routed experts, M domain-embedding width, H model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from composer.mix import Manifest, seed_config
+from composer.streaming import read, stored_tensors
+from registry.blobs import BlobStore
+from registry.families import layer_count
+
+Parameters = Mapping[str, np.ndarray]
+
+
+def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
+    """Each block's gate [N, H], one block in memory at a time."""
+    config = seed_config(blobs, manifest.seed)
+    stored = stored_tensors(blobs, manifest.router)
+    gate = GATES.get(manifest.router_kind)
+    for layer in range(layer_count(config)):
+        prefix = f"layers.{layer}."
+        parameters = {
+            name.removeprefix(prefix): read(info, 0, info.parameters)
+            for name, info in stored.items()
+            if name.startswith(prefix)
+        }
+        yield gate(parameters) if gate else _gate_by_torch(manifest, config["hidden_size"], parameters)
+
+
+def _nexus(parameters: Parameters) -> np.ndarray:
+    """composer.routers.nexus without torch, whose import would take longer than all else: W2 · SwiGLU(W1 · d)."""
+    gate, value = np.split(parameters["domains"] @ parameters["w1"].T, 2, axis=1)
+    with np.errstate(over="ignore"):  # e^-gate may be infinite, and the quotient is 0 then
+        swish = gate / (1 + np.exp(-gate))
+    return (swish * value) @ parameters["w2"].T
+
+
+GATES: Mapping[str, Callable[[Parameters], np.ndarray]] = {
+    "nexus": _nexus,
+    "linear": lambda parameters: parameters["weight"],
+}
+
+
+def _gate_by_torch(manifest: Manifest, hidden_size: int, parameters: Parameters) -> np.ndarray:
+    """The gate of any other router."""
+    import torch
+
+    from composer.routers import ROUTERS
+
+    router = ROUTERS[manifest.router_kind](hidden_size, manifest.domain_dim, len(manifest.members))
+    router.load_state_dict({name: torch.from_numpy(values) for name, values in parameters.items()})
+    with torch.no_grad():
+        return router.gate().numpy()
