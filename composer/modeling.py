@@ -173,14 +173,8 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         if labels is not None and self.training and self.config.load_balance > 0:
             balance = switch_loss([m.routing for m in self.mixtures() if m.routing is not None])
             loss = loss + self.config.load_balance * balance
-        return NexusOutput(
-            loss=loss,
-            logits=output.logits,
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-            load_balance=balance,
-        )
+        # Named as the output names them: transformers 5.24 calls `cache` what was `past_key_values` before.
+        return NexusOutput(**{**output, "loss": loss, "load_balance": balance})
 
 
 def switch_loss(routings: Sequence[Routing]) -> torch.Tensor:

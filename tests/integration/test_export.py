@@ -210,7 +210,8 @@ def test_a_nexus_folder_opens_where_our_packages_are_absent(model_type, dtype, s
         written = mix.model.generate(ids, max_new_tokens=12, do_sample=False)[0].tolist()
     assert (said["class"], said["problems"]) == ("NexusForCausalLM", [])
     assert said["dtype"] == f"torch.{dtype}"
-    assert torch.equal(torch.tensor(said["logits"]), logits.float())
+    # Mapped weights lie at other addresses, and kernels may sum in another order there.
+    torch.testing.assert_close(torch.tensor(said["logits"]), logits.float(), atol=1e-5, rtol=0)
     assert said["written"] == written
 
 

@@ -136,7 +136,8 @@ def test_a_model_saved_and_loaded_again_gives_the_same_logits(dense, ids, tmp_pa
     mix.save_pretrained(tmp_path)
     again = NexusForCausalLM.from_pretrained(tmp_path).eval()
     with torch.inference_mode():
-        assert torch.equal(again(ids).logits, mix(ids).logits)
+        # Mapped weights lie at other addresses, and kernels may sum in another order there.
+        torch.testing.assert_close(again(ids).logits, mix(ids).logits, atol=1e-6, rtol=0)
 
 
 def test_it_generates_with_the_cache_of_its_family(dense, ids):
