@@ -21,7 +21,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 # Two writes within one tick of the file system's clock leave the same mtime, so a file changed this
 # recently is not yet told apart from its next change and its verification is not remembered.
-_CLOCK_TICK_NS = 100_000_000
+CLOCK_TICK_NS = 100_000_000
 
 Signature = tuple[int, int, int]  # inode, size in bytes, mtime in ns
 
@@ -136,7 +136,7 @@ class LocalBlobStore:
         the quarantine folder).
         """
         path, stat = self._locate(digest)
-        if verify and self._verified.get(digest) != _signature(stat):
+        if verify and self._verified.get(digest) != signature(stat):
             return self.rehash(digest)
         return path
 
@@ -156,8 +156,8 @@ class LocalBlobStore:
                 f"blob {digest} holds the bytes of {found}; they are kept at {kept}: "
                 "contribute the same files again to restore it"
             )
-        if time.time_ns() - before.st_mtime_ns > _CLOCK_TICK_NS:
-            self._verified[digest] = _signature(before)
+        if time.time_ns() - before.st_mtime_ns > CLOCK_TICK_NS:
+            self._verified[digest] = signature(before)
         return path
 
     def read_bytes(self, digest: Digest) -> bytes:
@@ -253,7 +253,8 @@ class LocalBlobStore:
         return kept
 
 
-def _signature(stat: os.stat_result) -> Signature:
+def signature(stat: os.stat_result) -> Signature:
+    """What changes with a file's bytes, unless two changes fall into one tick of the clock."""
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 

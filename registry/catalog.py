@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
 
 from registry.errors import InvalidEmbeddingError, InvalidInputError
 from registry.home import Registry
+from registry.names import name_key
 from registry.publish import publish_expert, publish_mix, publish_seed, record_evaluation, withdraw
-from registry.records import ExpertRecord, Hit, MixRecord, SeedRecord
-from registry.rows import expert_record, find_expert, find_mix, find_seed, mix_record, seed_record
-from registry.schema import Expert, Mix, Seed
+from registry.records import Domain, EmbedderId, ExpertRecord, Hit, MixRecord, SeedRecord
+from registry.rows import (
+    decode_vector,
+    expert_record,
+    find_expert,
+    find_mix,
+    find_seed,
+    mix_record,
+    seed_record,
+)
+from registry.schema import Embedding, Expert, Mix, MixExpert, Seed
 from registry.verification import Problem, verify
 
 if TYPE_CHECKING:
@@ -20,12 +30,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Problem",
+    "count_experts",
+    "experts_stamp",
     "get_expert",
     "get_mix",
     "get_seed",
+    "list_domains",
     "list_experts",
+    "list_licenses",
     "list_mixes",
     "list_seeds",
+    "list_versions",
     "publish_expert",
     "publish_mix",
     "publish_seed",
@@ -58,16 +73,79 @@ def get_expert(registry: Registry, ref: str) -> ExpertRecord:
 
 
 def list_experts(
-    registry: Registry, *, seed: str | None = None, include_withdrawn: bool = False
+    registry: Registry,
+    *,
+    seed: str | None = None,
+    license: str | None = None,
+    anchored: bool | None = None,
+    include_withdrawn: bool = False,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[ExpertRecord]:
-    """Every version of every expert, by name and version. Raises NotFoundError for an unknown seed."""
-    query = select(Expert).order_by(Expert.name_key, Expert.version)
+    """Every version of every expert, by name and version; a page of them with `limit` and `offset`.
+
+    Raises NotFoundError for an unknown seed.
+    """
     with registry.session(read_only=True) as session:
-        if seed is not None:
-            query = query.where(Expert.seed_id == find_seed(session, seed).id)
-        if not include_withdrawn:
-            query = query.where(Expert.withdrawn.is_(None))
+        wanted = _wanted(session, seed, license, anchored, include_withdrawn)
+        query = select(Expert).where(*wanted).order_by(Expert.name_key, Expert.version)
+        return [expert_record(row) for row in session.scalars(query.limit(limit).offset(offset))]
+
+
+def count_experts(
+    registry: Registry,
+    *,
+    seed: str | None = None,
+    license: str | None = None,
+    anchored: bool | None = None,
+    include_withdrawn: bool = False,
+) -> int:
+    """How many `list_experts` lists without a limit. Raises NotFoundError for an unknown seed."""
+    with registry.session(read_only=True) as session:
+        wanted = _wanted(session, seed, license, anchored, include_withdrawn)
+        return session.scalar(select(func.count()).select_from(Expert).where(*wanted)) or 0
+
+
+def list_licenses(registry: Registry) -> list[str]:
+    """The licences that experts which are not withdrawn have, in their order."""
+    query = select(Expert.license).where(Expert.withdrawn.is_(None)).distinct().order_by(Expert.license)
+    with registry.session(read_only=True) as session:
+        return list(session.scalars(query))
+
+
+def list_versions(registry: Registry, name: str) -> list[ExpertRecord]:
+    """Every version of one expert, withdrawn ones too, by version; none for an unknown name."""
+    query = select(Expert).where(Expert.name_key == name_key(name)).order_by(Expert.version)
+    with registry.session(read_only=True) as session:
         return [expert_record(row) for row in session.scalars(query)]
+
+
+def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]:
+    """The domain of the newest version of each expert, by name; a map of ten thousand needs no more of them.
+
+    Raises NotFoundError for an unknown seed.
+    """
+    made_by = (Embedding.embedder_name, Embedding.embedder_revision, Embedding.dimension, Embedding.pooling)
+    with registry.session(read_only=True) as session:
+        query = (
+            select(Expert.name, Expert.version, Expert.description, Seed.name, Embedding.mean, *made_by)
+            .join(Expert.seed)
+            .join(Expert.embedding)
+            .where(*_wanted(session, seed))
+            .order_by(Expert.name_key, Expert.version)
+        )
+        rows = {row[0]: row for row in session.execute(query)}  # a later version replaces the one before
+    return [
+        Domain(name, version, about, of, EmbedderId(*embedder), decode_vector(mean))
+        for name, version, about, of, mean, embedder in ((*row[:5], row[5:]) for row in rows.values())
+    ]
+
+
+def experts_stamp(registry: Registry) -> tuple[int, int]:
+    """Two numbers, one of which changes whenever an expert is published or withdrawn."""
+    with registry.session(read_only=True) as session:
+        newest, count = session.execute(select(func.max(Expert.id), func.count(Expert.withdrawn))).one()
+        return newest or 0, count
 
 
 def get_mix(registry: Registry, ref: str) -> MixRecord:
@@ -76,16 +154,26 @@ def get_mix(registry: Registry, ref: str) -> MixRecord:
         return mix_record(session, find_mix(session, ref))
 
 
-def list_mixes(registry: Registry) -> list[MixRecord]:
-    """Every version of every mix, by name and version; deleted ones are left out."""
+def list_mixes(registry: Registry, *, expert: str | None = None) -> list[MixRecord]:
+    """Every version of every mix, or of those that hold an expert (`name@version`), by name and version.
+
+    Deleted ones are left out. Raises NotFoundError for an unknown expert.
+    """
     query = select(Mix).where(Mix.deleted_at.is_(None)).order_by(Mix.name_key, Mix.version)
     with registry.session(read_only=True) as session:
-        rows = session.scalars(query).all()
-        return [mix_record(session, row) for row in rows]
+        if expert is not None:
+            query = query.where(Mix.members.any(MixExpert.expert_id == find_expert(session, expert).id))
+        return [mix_record(session, row) for row in session.scalars(query).all()]
 
 
 def search(
-    registry: Registry, query: str | np.ndarray, *, seed: str | None = None, limit: int = 10
+    registry: Registry,
+    query: str | np.ndarray,
+    *,
+    seed: str | None = None,
+    license: str | None = None,
+    anchored: bool | None = None,
+    limit: int = 10,
 ) -> list[Hit]:
     """The experts nearest to a text, or to a vector [m] of the registry's embedder; best first.
 
@@ -98,18 +186,35 @@ def search(
 
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}, expected at least 1")
-    seed_name = None if seed is None else get_seed(registry, seed).name
+    with registry.session(read_only=True) as session:
+        wanted = _wanted(session, seed, license, anchored)
     embedder = load_embedder(registry.embedder)
     vector = _query_vector(embedder, query)
+    found = nearest(registry, vector, embedder.id, limit=limit, wanted=wanted)
     with registry.session(read_only=True) as session:
-        withdrawn = session.scalar(select(func.count()).where(Expert.withdrawn.is_not(None))) or 0
-    # the index may still hold withdrawn experts: ask for so many more that `limit` remain without them
-    found = nearest(registry, vector, embedder.id, limit=limit + withdrawn, seed=seed_name)
-    with registry.session(read_only=True) as session:
-        wanted = Expert.id.in_([expert_id for expert_id, _score in found])
-        rows = session.scalars(select(Expert).where(wanted, Expert.withdrawn.is_(None)))
+        rows = session.scalars(select(Expert).where(Expert.id.in_([expert_id for expert_id, _ in found])))
         experts = {row.id: expert_record(row) for row in rows}
-    return [Hit(experts[expert_id], score) for expert_id, score in found if expert_id in experts][:limit]
+    return [Hit(experts[expert_id], score) for expert_id, score in found]
+
+
+def _wanted(
+    session: Session,
+    seed: str | None = None,
+    license: str | None = None,
+    anchored: bool | None = None,
+    include_withdrawn: bool = False,
+) -> list[ColumnElement[bool]]:
+    """What an expert's row must be; None leaves a side open. Raises NotFoundError for an unknown seed."""
+    wanted: list[ColumnElement[bool]] = []
+    if seed is not None:
+        wanted.append(Expert.seed_id == find_seed(session, seed).id)
+    if license is not None:
+        wanted.append(Expert.license == license)
+    if anchored is not None:
+        wanted.append(Expert.anchored.is_(anchored))
+    if not include_withdrawn:
+        wanted.append(Expert.withdrawn.is_(None))
+    return wanted
 
 
 def _query_vector(embedder: Embedder, query: str | np.ndarray) -> np.ndarray:

@@ -12,50 +12,50 @@ import logging
 import os
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_, func, select
 
+from registry.blobs import CLOCK_TICK_NS, Signature, signature
 from registry.embedding import MAX_CENTROIDS
 from registry.errors import InvalidEmbeddingError
 from registry.home import Registry
 from registry.records import EmbedderId
-from registry.schema import Embedding, Expert, Seed
+from registry.schema import Embedding, Expert
 
 log = logging.getLogger(__name__)
 _HASH_BYTES = 32
+_ROWS_A_TIME = 1_000
 _STALE_TEMPORARY_SECONDS = 3600
 
 
-@dataclass(frozen=True)
-class _State:
-    """What SQL says now: the stamp of all embeddings, and the experts that a search may return."""
-
-    stamp: str
-    eligible: np.ndarray
-
-
 def search(
-    registry: Registry, vector: np.ndarray, embedder: EmbedderId, *, limit: int, seed: str | None = None
+    registry: Registry,
+    vector: np.ndarray,
+    embedder: EmbedderId,
+    *,
+    limit: int,
+    wanted: Sequence[ColumnElement[bool]] = (),
 ) -> list[tuple[int, float]]:
     """The ids of the experts nearest to a vector [m], each with the cosine of its best centroid, best first.
 
-    Withdrawn experts, those of other seeds and those of other embedders are left out.
+    Experts of other embedders are left out, and so are those whose row is not as `wanted`.
 
     Raises:
         InvalidEmbeddingError: the vector is not one of this embedder, zero, or not finite.
     """
     query = _unit(vector, embedder)
-    state = _read_state(registry, embedder, seed)
-    if limit < 1 or not len(state.eligible):
+    stamp, eligible = _read_state(registry, embedder, wanted)
+    if limit < 1 or stamp is None or not len(eligible):
         return []
     import faiss
 
-    index = _open(registry, embedder, state.stamp)
-    parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(state.eligible))  # type: ignore[call-arg]
+    index = _open(registry, embedder, stamp)
+    parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(eligible))  # type: ignore[call-arg]
     # So many centroids belong to at least `limit` different experts, if there are as many.
     count = min(index.ntotal, limit * MAX_CENTROIDS)
     scores, ids = index.search(query[None], count, params=parameters)
@@ -78,23 +78,27 @@ def _unit(vector: np.ndarray, embedder: EmbedderId) -> np.ndarray:
     return query / np.float32(length)
 
 
-def _read_state(registry: Registry, embedder: EmbedderId, seed: str | None) -> _State:
-    rows = (
-        select(Embedding.id, Embedding.expert_id, Embedding.sample_sha256, Expert.withdrawn, Seed.name)
-        .join(Expert, Embedding.expert_id == Expert.id)
-        .join(Seed, Expert.seed_id == Seed.id)
+def _read_state(
+    registry: Registry, embedder: EmbedderId, wanted: Sequence[ColumnElement[bool]]
+) -> tuple[str | None, np.ndarray]:
+    """What SQL says now: the stamp of this embedder's embeddings, None without any, and the experts wanted.
+
+    Embeddings are immutable and never deleted, so that their number and the newest of them tell one state from
+    another; its time tells it from that of another database whose numbers are the same.
+    """
+    newest = (
+        select(
+            func.count(), func.max(Embedding.id), func.sum(Embedding.expert_id), func.max(Expert.created_at)
+        )
+        .select_from(Embedding)
+        .join(Embedding.expert)
         .where(_made_by(embedder))
-        .order_by(Embedding.id)
     )
-    stamp = hashlib.sha256()
-    eligible = []
     with registry.session(read_only=True) as session:
-        # Embeddings are immutable; withdrawal and seed are read anew each time and need no stamp.
-        for row_id, expert_id, sample, withdrawn, seed_name in session.execute(rows):
-            stamp.update(f"{row_id} {expert_id} {sample}\n".encode())
-            if withdrawn is None and seed in (None, seed_name):
-                eligible.append(expert_id)
-    return _State(stamp.hexdigest(), np.asarray(eligible, dtype=np.int64))
+        count, *rest = session.execute(newest).one()
+        eligible = session.scalars(select(Expert.id).where(*wanted)).all() if count else []
+    stamp = hashlib.sha256(repr([count, *rest]).encode()).hexdigest() if count else None
+    return stamp, np.asarray(eligible, dtype=np.int64)
 
 
 def _open(registry: Registry, embedder: EmbedderId, stamp: str) -> Any:
@@ -117,20 +121,34 @@ def _build(registry: Registry, embedder: EmbedderId) -> Any:
     rows = select(Embedding.expert_id, Embedding.centroids).where(_made_by(embedder)).order_by(Embedding.id)
     index = faiss.IndexIDMap(faiss.IndexFlatIP(embedder.dimension))
     with registry.session(read_only=True) as session:
-        for expert_id, centroids in session.execute(rows):
-            vectors = np.frombuffer(centroids, dtype="<f4").reshape(-1, embedder.dimension)
-            index.add_with_ids(vectors, np.full(len(vectors), expert_id, dtype=np.int64))
+        for part in session.execute(rows).partitions(_ROWS_A_TIME):
+            vectors = [
+                np.frombuffer(stored, dtype="<f4").reshape(-1, embedder.dimension) for _, stored in part
+            ]
+            ids = np.repeat([expert_id for expert_id, _ in part], [len(each) for each in vectors])
+            index.add_with_ids(np.concatenate(vectors), ids.astype(np.int64))
     return index
 
 
 def _read(path: Path) -> Any | None:
+    """The index of a file, from memory while the file stays as it is; None if it is not there or not sound."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    load = _load if time.time_ns() - stat.st_mtime_ns > CLOCK_TICK_NS else _load.__wrapped__
+    return load(path, signature(stat))
+
+
+@lru_cache(maxsize=1)  # that of ten thousand experts has 120 MB
+def _load(path: Path, _signature: Signature) -> Any | None:
     import faiss
 
     try:
         content = path.read_bytes()
     except OSError:
         return None
-    digest, payload = content[:_HASH_BYTES], content[_HASH_BYTES:]
+    digest, payload = content[:_HASH_BYTES], memoryview(content)[_HASH_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
         log.warning("the search index %s is corrupt and will be rebuilt", path)
         return None

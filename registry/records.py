@@ -94,6 +94,23 @@ class ExpertRecord:
 
 
 @dataclass(frozen=True)
+class Domain:
+    """Where one version of an expert stands among the others: the mean [m] of its domain, as `embedder` sees it."""
+
+    name: str
+    version: int
+    description: str
+    seed: str
+    embedder: EmbedderId
+    mean: np.ndarray
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
 class MixRecord:
     """One published version of a mix: a manifest over blobs. `evaluation` is the newest one, if any."""
 

@@ -135,12 +135,17 @@ def decode_embedding(row: Embedding) -> DomainEmbedding:
     """The domain embedding of a row: mean [m], centroids [c, m], weights [c], all float32 and read-only."""
     return DomainEmbedding(
         embedder=EmbedderId(row.embedder_name, row.embedder_revision, row.dimension, row.pooling),
-        mean=np.frombuffer(row.mean, _FLOAT32),
-        centroids=np.frombuffer(row.centroids, _FLOAT32).reshape(-1, row.dimension),
-        centroid_weights=np.frombuffer(row.weights, _FLOAT32),
+        mean=decode_vector(row.mean),
+        centroids=decode_vector(row.centroids).reshape(-1, row.dimension),
+        centroid_weights=decode_vector(row.weights),
         chunk_count=row.chunk_count,
         sample_sha256=row.sample_sha256,
     )
+
+
+def decode_vector(stored: bytes) -> np.ndarray:
+    """The float32 numbers of a column, read-only."""
+    return np.frombuffer(stored, _FLOAT32)
 
 
 def _named(table: type[Expert] | type[Mix], ref: Ref) -> ColumnElement[bool]:

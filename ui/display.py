@@ -17,12 +17,15 @@ def printable(text: object, *, lines: bool = False) -> str:
 
     printable("a\\x1b[2J\\u202e") == "a\\\\x1b[2J\\\\u202e"; with `lines`, newlines and tabs stay as they are.
     """
+    text = str(text)
+    if text.isprintable():  # nearly all are, and one card holds many
+        return text
     kept = "\n\t" if lines else ""
     return "".join(
         character
         if character in kept or character in HARMLESS_FORMAT or not _is_hidden(character)
         else character.encode("unicode_escape").decode("ascii")
-        for character in str(text)
+        for character in text
     )
 
 

@@ -8,62 +8,81 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from registry.records import ExpertRecord
+from registry.records import Domain
 from ui.components import escaped
 from ui.token_view import PALETTE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-MARKER_SIZE = 15
+MARKER, SMALL_MARKER = 15, 6
+MANY = 1_000  # SVG draws more points than this too slowly
 NAMES_SHOWN = 60  # more names than this cover each other
+NAME_GRID = (7, 12)  # columns and rows, a name each
 HEIGHT = 560
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Points [n, 2] float64 in the order of the experts, and the share of all differences each axis shows."""
+    """Points [n, 2] float64 in the order of the domains, and the share of all differences each axis shows."""
 
     points: np.ndarray
     shares: tuple[float, float]
 
 
-def project(experts: Sequence[ExpertRecord]) -> Plane:
-    """The first two principal components of the experts' directions; they must share one embedder."""
-    means = np.stack([expert.embedding.mean for expert in experts]).astype(np.float64)
+def project(domains: Sequence[Domain]) -> Plane:
+    """The first two principal components of the domains' directions; they must share one embedder."""
+    means = np.stack([domain.mean for domain in domains]).astype(np.float64)
     directions = means / np.linalg.norm(means, axis=1, keepdims=True)
     centred = directions - directions.mean(axis=0)
-    left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(experts), 2))
-    kept = min(2, len(strengths))
-    points[:, :kept] = left[:, :kept] * strengths[:kept]
-    total = float((strengths**2).sum())
-    shares = [float(s**2) / total if total > 0 else 0.0 for s in [*strengths[:2], 0.0][:2]]
-    return Plane(points, (shares[0], shares[1]))
+    # Of m × m numbers, which ten thousand domains do not make more; the largest eigenvalues come last.
+    variances, axes = np.linalg.eigh(centred.T @ centred)
+    points = centred @ axes[:, [-1, -2]]
+    total = float(variances.sum())
+    first, second = (float(max(0.0, v)) / total if total > 0 else 0.0 for v in variances[[-1, -2]])
+    return Plane(points, (first, second))
 
 
-def figure(experts: Sequence[ExpertRecord], plane: Plane) -> go.Figure:
-    """A scatter of the experts, coloured by seed; each point carries its expert's `name@version`."""
+def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
+    """A scatter of the experts, coloured by seed; each point carries its expert's `name@version`.
+
+    Many points are drawn by WebGL, smaller, with the names of some of them and without descriptions.
+    """
     import plotly.graph_objects as go
 
+    many = len(domains) > MANY
+    scatter = go.Scattergl if many else go.Scatter
     chart = go.Figure()
-    mode = "markers+text" if len(experts) <= NAMES_SHOWN else "markers"
-    for place, seed in enumerate(dict.fromkeys(expert.seed for expert in experts)):
-        chosen = [index for index, expert in enumerate(experts) if expert.seed == seed]
+    for place, seed in enumerate(dict.fromkeys(domain.seed for domain in domains)):
+        chosen = [index for index, domain in enumerate(domains) if domain.seed == seed]
         chart.add_trace(
-            go.Scatter(
-                x=plane.points[chosen, 0],
-                y=plane.points[chosen, 1],
-                mode=mode,
+            scatter(
+                x=plane.points[chosen, 0].astype(np.float32),
+                y=plane.points[chosen, 1].astype(np.float32),
+                mode="markers",
                 name=escaped(seed),
-                # Plotly reads a little HTML in its texts: names are escaped as for any page.
-                text=[escaped(experts[index].name) for index in chosen],
-                textposition="top center",
-                customdata=[[experts[index].ref, escaped(experts[index].description)] for index in chosen],
-                hovertemplate="<b>%{text}</b><br>%{customdata[1]}<extra></extra>",
-                marker={"size": MARKER_SIZE, "color": PALETTE[place % len(PALETTE)], "opacity": 0.85},
+                # Plotly reads a little HTML in its texts: whatever others wrote is escaped as for any page.
+                customdata=[_said(domains[index], many) for index in chosen],
+                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
+                marker={
+                    "size": SMALL_MARKER if many else MARKER,
+                    "color": PALETTE[place % len(PALETTE)],
+                    "opacity": 0.55 if many else 0.85,
+                },
             )
         )
+    named = _apart(plane.points)
+    chart.add_trace(
+        go.Scatter(
+            x=plane.points[named, 0],
+            y=plane.points[named, 1],
+            mode="text",
+            text=[escaped(domains[index].name) for index in named],
+            textposition="top center",
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
     titles = [
         f"{name} principal component ({share:.0%} of the differences)"
         for name, share in zip(("first", "second"), plane.shares, strict=True)
@@ -74,6 +93,22 @@ def figure(experts: Sequence[ExpertRecord], plane: Plane) -> go.Figure:
         legend={"title": "seed", "orientation": "h", "y": 1.08},
         xaxis={"title": titles[0], "showticklabels": False, "zeroline": False},
         yaxis={"title": titles[1], "showticklabels": False, "zeroline": False},
-        showlegend=len(chart.data) > 1,
+        showlegend=len(chart.data) > 2,
     )
     return chart
+
+
+def _said(domain: Domain, many: bool) -> list[str]:
+    return [escaped(domain.ref), "" if many else escaped(domain.description)]
+
+
+def _apart(points: np.ndarray) -> list[int]:
+    """The places in points [n, 2] whose names leave each other room: all of a few, else one a cell of a grid."""
+    if len(points) <= NAMES_SHOWN:
+        return list(range(len(points)))
+    lowest, highest = points.min(axis=0), points.max(axis=0)
+    cells = ((points - lowest) / np.maximum(highest - lowest, 1e-12) * (np.array(NAME_GRID) - 1e-6)).astype(
+        int
+    )
+    _cells, first = np.unique(cells, axis=0, return_index=True)
+    return sorted(first.tolist())

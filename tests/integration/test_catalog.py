@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import publishing
@@ -52,6 +53,71 @@ def test_an_expert_is_read_back_as_it_was_published(any_registry: Registry) -> N
         vectors = getattr(found.embedding, name)
         assert vectors.dtype == np.float32
         np.testing.assert_array_equal(vectors, getattr(make_embedding(2), name))
+
+
+def test_experts_are_listed_in_pages_counted_and_narrowed(any_registry: Registry) -> None:
+    trunk = add_seed(any_registry).trunk
+    add_seed(any_registry, "other")
+    for number in range(5):
+        add_expert(any_registry, f"e{number}", license="MIT" if number % 2 else "Apache-2.0")
+    add_expert(any_registry, "e5", seed="other", license="MIT")
+    add_expert(any_registry, "e6", trunk=trunk, license="CC0-1.0")
+    catalog.withdraw(any_registry, "e1", "a test")
+
+    def names(**narrow: Any) -> str:
+        listed = [expert.name.removeprefix("e") for expert in catalog.list_experts(any_registry, **narrow)]
+        counted = {key: narrow[key] for key in narrow.keys() - {"limit", "offset"}}
+        if "limit" not in narrow:
+            assert catalog.count_experts(any_registry, **counted) == len(listed)
+        return "".join(listed)
+
+    assert names() == "023456"
+    assert names(include_withdrawn=True) == "0123456"
+    assert names(limit=2, offset=2) == "34"
+    assert names(limit=9, offset=5) == "6"
+    assert names(seed="other") == "5"
+    assert names(license="MIT") == "35"
+    assert names(anchored=True) == "6"
+    assert names(license="MIT", anchored=False, seed="base") == "3"
+    assert catalog.list_licenses(any_registry) == ["Apache-2.0", "CC0-1.0", "MIT"]
+
+
+def test_versions_of_one_expert_and_the_mixes_that_hold_one_are_looked_up(any_registry: Registry) -> None:
+    add_seed(any_registry)
+    for name in ("python", "python", "prose"):
+        add_expert(any_registry, name)
+    add_mix(any_registry, "one", experts=["python@1"])
+    add_mix(any_registry, "both", experts=["prose@1", "python@1"])
+    catalog.withdraw(any_registry, "python@2", "a test")
+    assert [expert.ref for expert in catalog.list_versions(any_registry, "Python")] == [
+        "python@1",
+        "python@2",
+    ]
+    assert catalog.list_versions(any_registry, "nobody") == []
+    assert [mix.ref for mix in catalog.list_mixes(any_registry, expert="python@1")] == ["both@1", "one@1"]
+    assert [mix.ref for mix in catalog.list_mixes(any_registry, expert="prose")] == ["both@1"]
+
+
+def test_domains_are_those_of_the_newest_versions(any_registry: Registry) -> None:
+    add_seed(any_registry)
+    add_expert(any_registry, "python", embedding=make_embedding(0))
+    add_expert(any_registry, "python", embedding=make_embedding(1))
+    before = catalog.experts_stamp(any_registry)
+    add_expert(any_registry, "prose", description="stories")
+    assert catalog.experts_stamp(any_registry) != before
+    prose, python = catalog.list_domains(any_registry)
+    assert (prose.ref, prose.description, prose.seed, python.ref) == (
+        "prose@1",
+        "stories",
+        "base",
+        "python@2",
+    )
+    assert python.embedder == publishing.EMBEDDER
+    np.testing.assert_array_equal(python.mean, make_embedding(1).mean)
+    before = catalog.experts_stamp(any_registry)
+    catalog.withdraw(any_registry, "prose", "a test")
+    assert catalog.experts_stamp(any_registry) != before
+    assert [domain.ref for domain in catalog.list_domains(any_registry, seed="base")] == ["python@2"]
 
 
 def test_an_expert_with_the_seeds_trunk_is_anchored(any_registry: Registry) -> None:

@@ -13,6 +13,7 @@ from registry.errors import InvalidEmbeddingError
 from registry.home import Registry
 from registry.records import DomainEmbedding, EmbedderId
 from registry.rows import find_expert
+from registry.schema import Expert
 
 EMBEDDER = EmbedderId("hashing", "1", 8, "sum")
 AXES = np.eye(8, dtype=np.float32)
@@ -98,19 +99,24 @@ def test_a_corrupt_or_missing_index_is_rebuilt(
     assert path.read_bytes() == sound
 
 
-def test_withdrawn_experts_are_not_found(registry: Registry, experts: dict[str, int]) -> None:
+def test_experts_that_are_not_wanted_are_not_found(registry: Registry, experts: dict[str, int]) -> None:
     index.search(registry, AXES[2], EMBEDDER, limit=1)
     withdraw(registry, "math", "superseded")
     assert get_expert(registry, "math@1").withdrawn == "superseded"
-    found = [expert for expert, _ in index.search(registry, AXES[2], EMBEDDER, limit=3)]
+    wanted = [Expert.withdrawn.is_(None)]
+    found = [expert for expert, _ in index.search(registry, AXES[2], EMBEDDER, limit=3, wanted=wanted)]
     assert experts["math"] not in found and len(found) == 2
 
 
-def test_a_search_can_be_limited_to_one_seed(registry: Registry, experts: dict[str, int]) -> None:
+def test_what_is_wanted_may_change_while_the_index_stays(registry: Registry, experts: dict[str, int]) -> None:
     add_seed(registry, "other")
     foreign = publish(registry, "foreign", [0], seed="other")
-    assert index.search(registry, AXES[0], EMBEDDER, limit=9, seed="other") == [(foreign, 1.0)]
-    assert foreign not in dict(index.search(registry, AXES[0], EMBEDDER, limit=9, seed="base"))
+    assert index.search(registry, AXES[0], EMBEDDER, limit=9, wanted=[Expert.seed_id == 2]) == [
+        (foreign, 1.0)
+    ]
+    assert foreign not in dict(
+        index.search(registry, AXES[0], EMBEDDER, limit=9, wanted=[Expert.seed_id == 1])
+    )
 
 
 def test_vectors_of_different_embedders_never_meet(registry: Registry, experts: dict[str, int]) -> None:

@@ -27,11 +27,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return np.tile(np.array([1, 0, 0, 0], dtype=np.float32), (len(texts), 1))
 
     def search(
-        opened: Registry, vector: np.ndarray, embedder: EmbedderId, *, limit: int, seed: str | None = None
+        opened: Registry, vector: np.ndarray, embedder: EmbedderId, *, limit: int, wanted: Sequence[Any]
     ) -> list[tuple[int, float]]:
-        noted.append({"vector": vector, "embedder": embedder, "limit": limit, "seed": seed})
+        noted.append({"vector": vector, "embedder": embedder, "limit": limit})
         with opened.session(read_only=True) as session:
-            ids = session.scalars(select(Expert.id).order_by(Expert.id.desc())).all()
+            ids = session.scalars(select(Expert.id).where(*wanted).order_by(Expert.id.desc())).all()
         return [(expert_id, 1.0 - 0.1 * place) for place, expert_id in enumerate(ids)][:limit]
 
     embedder = SimpleNamespace(id=EMBEDDER, encode=encode)
@@ -61,14 +61,29 @@ def test_withdrawn_experts_leave_their_places_to_others(
     assert [hit.expert.ref for hit in catalog.search(any_registry, "x", limit=2)] == ["prose@1", "python@1"]
 
 
-def test_a_vector_is_normalised_and_the_seed_named_as_stored(
-    any_registry: Registry, calls: list[dict[str, Any]]
-) -> None:
+def test_a_vector_is_normalised(any_registry: Registry, calls: list[dict[str, Any]]) -> None:
     add_seed(any_registry, "base")
-    assert catalog.search(any_registry, np.array([0, 3, 4, 0]), seed="Base") == []
+    assert catalog.search(any_registry, np.array([0, 3, 4, 0])) == []
     np.testing.assert_allclose(calls[0]["vector"], [0, 0.6, 0.8, 0], rtol=1e-6)
     assert calls[0]["vector"].dtype == np.float32
-    assert calls[0]["seed"] == "base"
+
+
+@pytest.mark.usefixtures("calls")
+def test_a_search_is_narrowed_by_seed_licence_and_anchoring(any_registry: Registry) -> None:
+    trunk = add_seed(any_registry).trunk
+    add_seed(any_registry, "other")
+    add_expert(any_registry, "python", license="MIT")
+    add_expert(any_registry, "prose", license="GPL-3.0-only", trunk=trunk)
+    add_expert(any_registry, "maths", seed="other", license="MIT")
+
+    def found(**narrow: Any) -> list[str]:
+        return [hit.expert.name for hit in catalog.search(any_registry, "x", **narrow)]
+
+    assert found(seed="Base") == ["prose", "python"]
+    assert found(license="MIT") == ["maths", "python"]
+    assert found(license="MIT", seed="other") == ["maths"]
+    assert found(anchored=True) == ["prose"]
+    assert found(anchored=False) == ["maths", "python"]
 
 
 @pytest.mark.usefixtures("calls")

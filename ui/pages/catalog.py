@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
-from registry.catalog import list_experts, list_seeds, search
+from registry.catalog import count_experts, list_experts, list_seeds, search
 from registry.home import Registry
 from registry.records import ExpertRecord
 from ui.components import cards, empty_state, label
@@ -17,7 +19,8 @@ SEARCH_LIMIT = 48
 SAMPLE_CHARS = 100_000
 EVERY_SEED = ""
 
-Found = list[tuple[ExpertRecord, float | None]]
+# Reads so many experts (the limit) of those that were found, after the first ones (the offset).
+Reader = Callable[[int, int], list[tuple[ExpertRecord, float | None]]]
 
 
 def render() -> None:
@@ -32,11 +35,11 @@ def render() -> None:
         _read_address(seeds)
         query, seed, sample = _search_row(seeds)
         with st.spinner("Comparing meanings …" if query or sample else "Reading the catalog …"):
-            found, caption = _find(registry, query, seed, sample)
-        pages = max(1, -(-len(found) // CARDS_PER_PAGE))
+            count, read, caption = _find(registry, query, seed, sample)
+        pages = max(1, -(-count // CARDS_PER_PAGE))
         st.session_state["page"] = min(st.session_state.get("page", 1), pages)
         _write_address()
-        if not found:
+        if not count:
             empty_state(
                 "No expert here yet",
                 "Nobody has contributed an expert" + (f" of the seed {seed}." if seed else "."),
@@ -44,7 +47,7 @@ def render() -> None:
             )
             return
         st.caption(label(caption))
-        _paged_cards(found, pages)
+        _paged_cards(read, pages)
 
 
 def _read_address(seeds: list[str]) -> None:
@@ -119,27 +122,32 @@ def _first_page() -> None:
     st.session_state["page"] = 1
 
 
-def _find(registry: Registry, query: str, seed: str | None, sample: str) -> tuple[Found, str]:
-    """The experts to show and the sentence above them."""
+def _find(registry: Registry, query: str, seed: str | None, sample: str) -> tuple[int, Reader, str]:
+    """How many experts there are to show, how to read a page of them, and the sentence above them."""
     if sample or query:
         what = vector_of_sample(registry, sample) if sample else query
         hits = search(registry, what, seed=seed, limit=SEARCH_LIMIT)
         of = "your sample" if sample else f"“{query}”"
         far = "No close match. " if all(hit.score < CLOSE for hit in hits) else ""
         caption = f"{far}Nearest to {of} first; 1 is the same meaning"
-        return [(hit.expert, hit.score) for hit in hits], caption
-    experts = list_experts(registry, seed=seed)
-    return [(expert, None) for expert in experts], plural(len(experts), "expert") + " by name"
+        found = [(hit.expert, hit.score) for hit in hits]
+        return len(found), lambda limit, offset: list(found[offset : offset + limit]), caption
+    count = count_experts(registry, seed=seed)
+
+    def read(limit: int, offset: int) -> list[tuple[ExpertRecord, float | None]]:
+        return [(each, None) for each in list_experts(registry, seed=seed, limit=limit, offset=offset)]
+
+    return count, read, plural(count, "expert") + " by name"
 
 
-def _paged_cards(found: Found, pages: int) -> None:
+def _paged_cards(read: Reader, pages: int) -> None:
     place = st.container()
     page = 1
     if pages > 1:
         with st.container(horizontal=True, horizontal_alignment="center"):
             page = st.pagination(pages, key="page", persist_state="session")
     with place:
-        cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
+        cards(read(CARDS_PER_PAGE, (page - 1) * CARDS_PER_PAGE))
 
 
 def _first_steps() -> None:

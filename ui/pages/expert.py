@@ -6,7 +6,7 @@ import textwrap
 
 import streamlit as st
 
-from registry.catalog import get_expert, list_experts, list_mixes, search, verify
+from registry.catalog import get_expert, list_mixes, list_versions, search, verify
 from registry.documents import load_documents
 from registry.home import Registry
 from registry.records import ExpertRecord
@@ -143,13 +143,13 @@ def _provenance(expert: ExpertRecord) -> None:
 
 def _relatives(registry: Registry, expert: ExpertRecord) -> None:
     """The other versions, and the mixes that hold this one."""
-    versions = [e for e in list_experts(registry, include_withdrawn=True) if e.name == expert.name]
+    versions = list_versions(registry, expert.name)
     if len(versions) > 1:
         st.subheader("Versions", anchor=False)
         with st.container(horizontal=True, key="versions"):
             for version in reversed(versions):
                 expert_link(version, disabled=version.ref == expert.ref)
-    mixes = [mix.ref for mix in list_mixes(registry) if expert.ref in mix.experts]
+    mixes = [mix.ref for mix in list_mixes(registry, expert=expert.ref)]
     if mixes:
         st.subheader("Used by", anchor=False)
         with st.container(key="lineage"):
