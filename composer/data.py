@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from composer.errors import MissingTextError, RecipeError
@@ -26,10 +27,11 @@ def pack(tokenizer: Any, documents: Iterable[str], length: int, max_rows: int | 
     stream: list[int] = []
     for document in documents:
         stream += [*end, *tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]]
-        while len(stream) >= length and (max_rows is None or len(rows) < max_rows):
-            rows.append(stream[:length])
-            stream = stream[length:]
+        full = len(stream) // length * length
+        rows += [stream[start : start + length] for start in range(0, full, length)]
+        stream = stream[full:]
         if max_rows is not None and len(rows) >= max_rows:
+            rows = rows[:max_rows]
             break
     if not rows:
         raise RecipeError(f"the text is {len(stream)} tokens; at least one row of {length} is needed")
@@ -73,12 +75,17 @@ def mixed_rows(
             "use --tokens 0, or contribute an expert with --data"
         )
     total = sum(share[name] for name in domains)
-    parts = []
+    parts: list[Any] = []
+    order: list[np.ndarray] = []
+    first = 0
     for name, documents in domains.items():
         wanted = max(1, round(tokens * share[name] / total / length))
         shuffled = list(documents)
         random.Random(f"{random_seed}/{name}").shuffle(shuffled)
         rows_RS = pack(tokenizer, shuffled, length, wanted)
-        rows_RS = rows_RS.repeat(-(-wanted // len(rows_RS)), 1)[:wanted]
-        parts.append(Dataset.from_dict({"input_ids": rows_RS.tolist()}))
-    return concatenate_datasets(parts).shuffle(seed=random_seed).with_format("torch")
+        parts.append(Dataset.from_dict({"input_ids": rows_RS.numpy()}))
+        # A row that comes again is an index that comes again: memory grows with the text, not with the tokens.
+        order.append(first + np.arange(wanted) % len(rows_RS))
+        first += len(rows_RS)
+    rows = concatenate_datasets(parts).select(np.concatenate(order))
+    return rows.shuffle(seed=random_seed).with_format("torch")
