@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,8 @@ class Shell:
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
+            # A shell that runs the tests in the background lets them, and all they start, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -57,6 +57,9 @@ def test_tables_go_to_standard_output_and_remarks_to_standard_error(stocked: She
     assert listed.returncode == 0
     assert "law@1" in listed.stdout and "Speaks law." in listed.stdout
     assert listed.stderr == ""
+    part = stocked.run("list", "--limit", 2, "--offset", 1)
+    assert "code@1" not in part.stdout and "cooking@1" in part.stdout
+    assert part.stderr.startswith("2 to 3 of ")
     shown = stocked.run("verify", "law")
     assert shown.stdout == ""
     assert "holds the bytes that its digest names" in shown.stderr

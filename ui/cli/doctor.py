@@ -101,11 +101,11 @@ def _threads() -> str:
 
 
 def _database(registry: Registry) -> str:
-    from registry.catalog import list_experts, list_mixes, list_seeds
+    from registry.catalog import count_experts, list_mixes, list_seeds
 
     counts = (
         plural(len(list_seeds(registry)), "seed"),
-        plural(len(list_experts(registry)), "expert"),
+        plural(count_experts(registry), "expert"),
         f"{len(list_mixes(registry))} mixes",
     )
     return f"{registry.engine.url.render_as_string(hide_password=True)}: {', '.join(counts)}"

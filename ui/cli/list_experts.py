@@ -6,23 +6,41 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, SeedFilter, open_registry
-from ui.cli.output import Column, print_json, print_table
+from ui.cli.context import Json, SeedFilter, examples, open_registry
+from ui.cli.output import Column, note, print_json, print_table
 from ui.cli.shapes import expert_row
-from ui.display import parameters
+from ui.display import parameters, plural
+
+EXAMPLES = examples(
+    "nexusmix list", "nexusmix list --seed smol --limit 50 --offset 100", "nexusmix list --json"
+)
+ROWS_OF_A_TABLE = 100
 
 
 def list_experts(
     ctx: typer.Context,
     seed: SeedFilter = None,
     withdrawn: Annotated[bool, typer.Option("--withdrawn", help="Withdrawn versions too.")] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help=f"How many; else {ROWS_OF_A_TABLE} in a table and all of them with --json.",
+        ),
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, metavar="N", help="How many to pass over first.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """List the experts."""
-    from registry.catalog import list_experts
+    """List the experts by name."""
+    from registry.catalog import count_experts, list_experts
 
+    if limit is None and not as_json:
+        limit = ROWS_OF_A_TABLE
     with open_registry(ctx) as registry:
-        rows = [expert_row(e) for e in list_experts(registry, seed=seed, include_withdrawn=withdrawn)]
+        count = count_experts(registry, seed=seed, include_withdrawn=withdrawn)
+        experts = list_experts(registry, seed=seed, include_withdrawn=withdrawn, limit=limit, offset=offset)
+    rows = [expert_row(expert) for expert in experts]
     if as_json:
         print_json(rows)
         return
@@ -36,4 +54,13 @@ def list_experts(
     ]
     if withdrawn:
         columns.append(Column("withdrawn", "Withdrawn", style="yellow"))
-    print_table(rows, columns, empty="no experts yet: nexusmix contribute, or nexusmix demo")
+    nothing = (
+        f"there are {plural(count, 'expert')}"
+        if count
+        else "no experts yet: nexusmix contribute, or nexusmix demo"
+    )
+    print_table(rows, columns, empty=nothing)
+    if 0 < len(rows) < count:
+        note(
+            f"{offset + 1:,} to {offset + len(rows):,} of {plural(count, 'expert')}; --limit and --offset show others"
+        )
