@@ -6,6 +6,7 @@
     ├── MixFormatError              a manifest or lock that this version cannot read
     ├── MissingTextError            a step that needs text of a domain that gave only its embedding
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
+    ├── MissingExtraError           a package that only an extra of nexusmix brings
     └── ExportError                 a model that the target format cannot express
 
 Errors of the registry (not found, conflict, integrity …) pass through as they are.
@@ -34,6 +35,10 @@ class MissingTextError(ComposerError):
 
 class TrainingDivergedError(ComposerError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class MissingExtraError(ComposerError):
+    """A package that only an extra of nexusmix brings is not installed."""
 
 
 class ExportError(ComposerError):

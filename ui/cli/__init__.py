@@ -28,6 +28,7 @@ from ui.cli import (
     list_experts,
     mixes,
     remove,
+    reproduce,
     runs,
     search,
     seed,
@@ -93,6 +94,7 @@ _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
 _add("delete", delete.delete, MIX, delete.EXAMPLES)
 app.add_typer(runs.app, name="runs", rich_help_panel=MIX)
 _add("worker", worker.worker, MIX, worker.EXAMPLES)
+_add("reproduce", reproduce.reproduce, MIX, reproduce.EXAMPLES)
 _add("verify", verify.verify, CARE, verify.EXAMPLES)
 _add("gc", gc.gc, CARE, gc.EXAMPLES)
 

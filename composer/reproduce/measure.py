@@ -1,0 +1,186 @@
+"""One cell: a mix made as its case says, without publishing it, and everything that is measured of it.
+
+Shape suffixes: N routed experts, M domain-embedding width, H model width.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from composer.bits import HeldOut, bits_per_byte
+from composer.compose import assemble, check_fit
+from composer.domains import load_domain
+from composer.evaluate import open_dense_merging, score_mix
+from composer.extend import assemble_extension, extension_lock
+from composer.mix import Manifest, open_dense, open_mix, read_manifest
+from composer.modeling import forced
+from composer.progress import measuring
+from composer.recipe import Recipe, Training, resolve
+from composer.reproduce.cells import Cells
+from composer.reproduce.cost import Cost, training_rate
+from composer.reproduce.phases import Lab
+from composer.reproduce.plan import SYSTEMS, Case
+from registry.records import Digest
+
+# What a warm start costs with a fine-tune in between, over its cost without: it is done twice, once on little text.
+TWICE = 1.3
+
+
+@dataclass
+class Measurer:
+    """Measures the cells of a lab."""
+
+    lab: Lab
+    cells: Cells
+    cases: Mapping[str, Case]
+    _made: dict[tuple[str, int], Digest] = field(default_factory=dict)
+
+    def baselines(self, *, anchored: bool = False) -> dict[str, Any]:
+        """The dense models' bits per byte: the seed, each expert on its own domain, dense merging.
+
+        "dense_merging" is of the members and the seed, "dense_merging_extended" of the newcomer too.
+        """
+        registry, seed, texts = self.lab.registry, self.lab.seed, self.lab.texts()
+        domains = self.lab.settings.domains
+        experts = dict(zip(domains, self.lab.experts(domains, anchored=anchored), strict=True))
+        own = {
+            domain: bits_per_byte(
+                open_dense(registry, seed, e.ffn, e.trunk, ffn_width=e.ffn_width), texts[domain]
+            )
+            for domain, e in experts.items()
+        }
+        members = [experts[domain] for domain in self.lab.settings.members]
+        return {
+            "expert": own,
+            "seed": _bits(open_dense(registry, seed, seed.ffn, seed.trunk), texts),
+            "dense_merging": _bits(open_dense_merging(registry, seed, members), texts),
+            "dense_merging_extended": _bits(
+                open_dense_merging(registry, seed, list(experts.values())), texts
+            ),
+        }
+
+    def cell(self, case: Case, random_seed: int) -> dict[str, Any]:
+        """Make the mix of a case and measure it. A budget that a warm start alone uses up gives {"skipped": why}."""
+        before = self.cells.read(case.parent, random_seed) if case.parent is not None else None
+        if before is not None and "skipped" in before:
+            return {"skipped": f"{case.parent}: {before['skipped']}"}
+        tokens = self.tokens(case, random_seed)
+        if case.budget and tokens <= 0:
+            return {"skipped": f"the warm start alone takes {case.budget - tokens:,} token equivalents"}
+        started, solving = time.process_time(), 0.0
+
+        def listen(name: str, step: int, value: float) -> None:
+            nonlocal solving
+            solving += value if name == "solving seconds" else 0
+
+        with measuring(listen):
+            manifest = self.make(case, random_seed, tokens)
+        seconds = time.process_time() - started
+        report = manifest.training
+        cost = Cost(report.get("tokens", 0), report.get("warm_start", {}).get("tokens", 0), solving, seconds)
+        return {
+            "case": case.name,
+            "system": case.system,
+            "budget": case.budget,
+            "parent": case.parent,
+            "variant": case.variant,
+            "random_seed": random_seed,
+            "manifest": self._keep(case, random_seed, manifest),
+            "cost": cost.as_json(),
+            "training": json.loads(self.lab.registry.blobs.read_bytes(manifest.lock))["settings"]["training"],
+            **self.scores(case, manifest),
+        }
+
+    def tokens(self, case: Case, random_seed: int) -> int:
+        """The tokens to train on: the budget less what a warm start takes."""
+        if case.like is None:
+            return case.budget
+        alone = self.cells.read(case.like, random_seed)
+        assert alone is not None, f"{case.like} is measured before {case.name}"
+        known = [self.cells.read(name, random_seed) or {} for name in self.cases]
+        return int(case.budget - TWICE * Cost(**alone["cost"]).equivalents(training_rate(known)))
+
+    def make(self, case: Case, random_seed: int, tokens: int) -> Manifest:
+        """Compose or extend; the same case and random seed give the same bytes."""
+        lab, system = self.lab, SYSTEMS[case.system]
+        settings = {**system.training, **case.training, **lab.settings.training}
+        training = Training.model_validate({**settings, "tokens": tokens, "random_seed": random_seed})
+        if case.parent is not None:
+            parent = self._digest(self.cases[case.parent], random_seed)
+            old = read_manifest(lab.registry, parent)
+            new = lab.expert(lab.settings.newcomer, anchored=system.anchored)
+            lock = extension_lock(lab.registry, old, parent, new.ref, training=training)
+            return assemble_extension(lab.registry, lock, progress=lab.progress)[0]
+        experts = lab.experts(lab.settings.members, anchored=system.anchored)
+        lock = resolve(
+            lab.registry,
+            Recipe.parse(
+                {
+                    "name": case.name,
+                    "seed": lab.seed.name,
+                    "experts": [expert.ref for expert in experts],
+                    "training": training,
+                    **system.recipe,
+                }
+            ),
+        )
+        check_fit(lab.registry, lock.seed, lock.experts)
+        return assemble(lab.registry, lock, progress=lab.progress)[0]
+
+    def scores(self, case: Case, manifest: Manifest) -> dict[str, Any]:
+        """Bits per byte on every text, routing, the oracle where nothing trained, cosines of the last block."""
+        lab, texts = self.lab, self.lab.texts()
+        domains = lab.settings.domains[: len(manifest.members)]
+        model = open_mix(lab.registry, manifest).model
+        found = score_mix(model, domains, texts)
+        if not manifest.training.get("tokens"):
+            oracle = {}
+            for place, domain in enumerate(domains):
+                with forced(model, place):
+                    oracle[domain] = bits_per_byte(model, texts[domain])
+            found["oracle"] = oracle
+        if manifest.router_kind == "nexus":
+            found["cosines"] = self._cosines(manifest, model)
+        return found
+
+    def _cosines(self, manifest: Manifest, model: Any) -> dict[str, list[list[float]]]:
+        """Cosine similarities [N, N] of the domains' embeddings before and after P_r of the last block."""
+        before_NM = torch.stack([load_domain(self.lab.registry, m.expert).mean for m in manifest.members])
+        with torch.no_grad():
+            after_NH = model.mixtures()[-1].router.gate()
+        return {"before": _cosine(before_NM), "after": _cosine(after_NH)}
+
+    def _keep(self, case: Case, random_seed: int, manifest: Manifest) -> Digest:
+        digest = self.lab.registry.blobs.put_bytes(manifest.to_bytes())
+        self._made[case.name, random_seed] = digest
+        return digest
+
+    def _digest(self, case: Case, random_seed: int) -> Digest:
+        """The manifest of a measured case; what was collected since is made again."""
+        known = self._made.get((case.name, random_seed))
+        if known is not None:
+            return known
+        cell = self.cells.read(case.name, random_seed)
+        assert cell is not None, f"{case.name} is measured before what extends it"
+        digest, blobs = Digest(cell["manifest"]), self.lab.registry.blobs
+        if blobs.exists(digest) and all(map(blobs.exists, read_manifest(self.lab.registry, digest).blobs())):
+            self._made[case.name, random_seed] = digest
+            return digest
+        return self._keep(case, random_seed, self.make(case, random_seed, cell["cost"]["trained"]))
+
+
+def _bits(model: Any, texts: Mapping[str, HeldOut]) -> dict[str, float]:
+    return {domain: bits_per_byte(model, text) for domain, text in texts.items()}
+
+
+def _cosine(vectors: torch.Tensor) -> list[list[float]]:
+    unit = F.normalize(vectors.float(), dim=1)
+    rows: list[list[float]] = (unit @ unit.T).tolist()
+    return rows

@@ -1,0 +1,181 @@
+"""What is measured: systems, budgets, and the cases in the order in which they matter.
+
+A budget is counted in training-token equivalents: a token trained counts 1, a token passed forward 1/3, work on
+cached states by its measured seconds (cost.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from composer.errors import RecipeError
+
+BASELINES = {False: "baselines", True: "baselines-anchored"}  # cells of the dense models, by anchored
+# The paper's peak learning rate and load balancing (arXiv 2408.15901, section 3).
+PAPER = {"warm_start": False, "learning_rate": 1e-3, "load_balance": 0.05}
+ADDITIVE = {"combine": "additive", "trunk_merge": "mean"}
+BALANCE_DIVISOR = 100
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to make a mix: what its recipe and its training say beyond the defaults."""
+
+    title: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    anchored: bool = False
+
+    @property
+    def warm(self) -> bool:
+        """Whether part of a budget goes into the warm start."""
+        return bool(self.training.get("warm_start", True))
+
+
+OURS, ANCHORED, NEXUS, LINEAR = "ours", "ours-anchored", "paper", "linear"
+SYSTEMS = {
+    OURS: System("Nexus, our default"),
+    ANCHORED: System("Nexus, our default, anchored experts", anchored=True),
+    NEXUS: System("Nexus as in the paper", ADDITIVE, PAPER),
+    LINEAR: System("linear router (BTX)", {**ADDITIVE, "router": "linear"}, PAPER),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked for. `training` overrides every case's training; `max_bytes` are evaluated per domain."""
+
+    members: tuple[str, ...]
+    newcomer: str
+    general: str | None = None
+    random_seeds: tuple[int, ...] = (0, 1, 2)
+    budgets: tuple[int, int, int] = (30_000, 100_000, 300_000)
+    expert_tokens: int = 600_000
+    max_bytes: int = 20_000
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2 or self.newcomer in self.members:
+            raise RecipeError(
+                f"the paper's phases need two or more domains and another one as the newcomer, "
+                f"got {', '.join(self.members) or 'none'} and {self.newcomer}"
+            )
+        if list(self.budgets) != sorted(set(self.budgets)):
+            raise RecipeError(f"budgets must be three rising numbers of tokens, got {self.budgets}")
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The members' domains, then the newcomer's."""
+        return (*self.members, self.newcomer)
+
+
+QUICK = {
+    "budgets": (
+        30_000,
+        40_000,
+        50_000,
+    ),  # a warm start passes forward the same number of chunks, however small
+    "expert_tokens": 4096,
+    "max_bytes": 1500,
+    "training": {"sequence_length": 64, "batch_tokens": 1024},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mix to measure, for each random seed. With `parent`, the mix of that case extended by the newcomer.
+
+    `like`: the case whose cost is that of the warm start alone, which is taken off the budget.
+    """
+
+    name: str
+    system: str
+    budget: int
+    parent: str | None = None
+    variant: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    like: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The system's title, and what is varied."""
+        return SYSTEMS[self.system].title + (f", {self.variant}" if self.variant else "")
+
+
+LOW_BALANCE, SOLVED, PROPORTIONAL = (
+    "load balance / 100",
+    "all embeddings solved anew",
+    "proportional sampling",
+)
+
+
+def short(tokens: int) -> str:
+    """300000 as 300k."""
+    return f"{tokens // 1000}k" if tokens >= 1000 and tokens % 1000 == 0 else str(tokens)
+
+
+def thousands(tokens: float) -> str:
+    """A measured number of tokens to the thousand: 98412.3 as 98k."""
+    return f"{tokens / 1000:.0f}k"
+
+
+def composed(system: str, budget: int, variant: str = "", training: Mapping[str, Any] | None = None) -> Case:
+    """A mix of the members."""
+    like = f"{system}-0" if budget and SYSTEMS[system].warm else None
+    return Case(
+        _slug(f"{system}-{short(budget)}", variant), system, budget, None, variant, training or {}, like
+    )
+
+
+def extended(parent: Case, budget: int, variant: str = "", training: Mapping[str, Any] | None = None) -> Case:
+    """A mix extended by the newcomer."""
+    like = f"{parent.name}+0" if budget and SYSTEMS[parent.system].warm else None
+    name = _slug(f"{parent.name}+{short(budget)}", variant)
+    return Case(name, parent.system, budget, parent.name, variant, training or {}, like)
+
+
+def plan(settings: Settings) -> list[Case]:
+    """Every case, the most important ones first; each comes after the cases that it refers to."""
+    low, main, high = settings.budgets
+    base = {system: composed(system, main) for system in (OURS, NEXUS, LINEAR)}
+    untrained = {system: composed(system, 0) for system in (OURS, ANCHORED)}
+    # No gradient step: the old experts' embeddings kept, or all of them solved anew (a router-only warm start).
+    solve = {"train_router": True}
+    return [
+        composed(LINEAR, high),
+        untrained[OURS],
+        base[OURS],
+        extended(untrained[OURS], 0),
+        extended(untrained[OURS], 0, SOLVED, solve),
+        base[LINEAR],
+        extended(base[OURS], 0),
+        *(extended(base[system], main) for system in (OURS, LINEAR)),
+        *(_low_balance(system, main) for system in (OURS, LINEAR)),
+        untrained[ANCHORED],
+        extended(untrained[ANCHORED], 0),
+        extended(untrained[ANCHORED], 0, SOLVED, solve),
+        composed(OURS, low),
+        composed(NEXUS, high),
+        base[NEXUS],
+        extended(base[LINEAR], 0),
+        *(extended(base[system], low) for system in (OURS, LINEAR)),
+        composed(LINEAR, low),
+        extended(base[NEXUS], 0),
+        extended(base[NEXUS], main),
+        composed(OURS, high),
+        _low_balance(NEXUS, main),
+    ]
+
+
+def _low_balance(system: str, budget: int) -> Case:
+    from composer.recipe import Training
+
+    usual = SYSTEMS[system].training.get("load_balance", Training().load_balance)
+    return composed(system, budget, LOW_BALANCE, {"load_balance": usual / BALANCE_DIVISOR})
+
+
+def _slug(name: str, variant: str) -> str:
+    words: Sequence[str] = variant.replace("/", "over").split()
+    return "-".join([name, *words])

@@ -1,0 +1,102 @@
+"""From cells to results: every figure's mean and deviation over random seeds, case by case."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from composer.reproduce.bars import bars
+from composer.reproduce.cells import Cells
+from composer.reproduce.cost import Cost, training_rate
+from composer.reproduce.phases import GENERAL
+from composer.reproduce.plan import BASELINES, Case, Settings
+
+
+def summarise(cells: Cells, settings: Settings, cases: Sequence[Case]) -> dict[str, Any]:
+    """All results:
+
+    {"settings", "baselines", "baselines_anchored": the dense models' bits per byte,
+     "rate": tokens trained in a CPU second,
+     "cases": {name: {"title", "system", "budget", "parent", "variant", "random_seeds": [those measured],
+                      "skipped": why, or None, "figures": what `figures` says, each number as
+                      {"mean", "deviation", "values"}}},
+     "bars": what was to be shown, and what was found}
+    """
+    measured = {
+        case.name: {s: c for s in settings.random_seeds if (c := cells.read(case.name, s))} for case in cases
+    }
+    rate = training_rate(cell for runs in measured.values() for cell in runs.values())
+    found: dict[str, Any] = {}
+    for case in cases:
+        runs = {s: cell for s, cell in measured[case.name].items() if "skipped" not in cell}
+        skipped = [cell["skipped"] for cell in measured[case.name].values() if "skipped" in cell]
+        found[case.name] = {
+            "title": case.title,
+            "system": case.system,
+            "budget": case.budget,
+            "parent": case.parent,
+            "variant": case.variant,
+            "random_seeds": list(runs),
+            "skipped": skipped[0] if skipped else None,
+            "figures": aggregate([figures(cell, settings, rate) for cell in runs.values()]) if runs else {},
+        }
+    dense = cells.read(BASELINES[False])
+    results = {
+        "settings": {
+            "members": list(settings.members),
+            "newcomer": settings.newcomer,
+            "general": settings.general,
+            "general_text": dense is not None
+            and GENERAL in dense["seed"],  # whether there was any to measure on
+            "random_seeds": list(settings.random_seeds),
+            "budgets": list(settings.budgets),
+            "expert_tokens": settings.expert_tokens,
+            "max_bytes": settings.max_bytes,
+        },
+        "rate": rate,
+        "baselines": dense,
+        "baselines_anchored": cells.read(BASELINES[True]),
+        "cases": found,
+    }
+    return {**results, "bars": bars(results)}
+
+
+def figures(cell: Mapping[str, Any], settings: Settings, rate: float) -> dict[str, Any]:
+    """What is averaged of a cell: numbers in mappings and lists.
+
+    "bits": {domain: …}, "old": their mean over the members, "new", "general"; "routing": {domain: {expert: share}},
+    "own": {domain: share to its own expert}, "own_by_layer", "new_by_layer" (the newcomer's share of its own tokens);
+    "spent": token equivalents, "cpu_seconds"; "oracle" (mean over the members), "cosines" where there are any.
+    """
+    bits, routing, layers = cell["bits_per_byte"], cell["routing"], cell["routing_by_layer"]
+    held = [domain for domain in settings.domains if domain in routing[domain]]
+    found = {
+        "spent": Cost(**cell["cost"]).equivalents(rate),
+        "cpu_seconds": cell["cost"]["cpu_seconds"],
+        "bits": bits,
+        "old": statistics.fmean(bits[domain] for domain in settings.members),
+        "new": bits[settings.newcomer],
+        "routing": routing,
+        "own": {domain: routing[domain][domain] for domain in held},
+        "own_by_layer": {domain: layers[domain][domain] for domain in held},
+    }
+    if GENERAL in bits:
+        found["general"] = bits[GENERAL]
+    if "oracle" in cell:
+        found["oracle_bits"] = cell["oracle"]
+        found["oracle"] = statistics.fmean(cell["oracle"][domain] for domain in settings.members)
+    if "cosines" in cell:
+        found["cosines"] = cell["cosines"]
+    return found
+
+
+def aggregate(runs: Sequence[Any]) -> Any:
+    """Equal structures into one, each number as its mean, deviation (0 of a single one) and values."""
+    first = runs[0]
+    if isinstance(first, Mapping):
+        return {name: aggregate([run[name] for run in runs]) for name in first}
+    if isinstance(first, list):
+        return [aggregate(list(column)) for column in zip(*runs, strict=True)]
+    deviation = statistics.stdev(runs) if len(runs) > 1 else 0.0
+    return {"mean": statistics.fmean(runs), "deviation": deviation, "values": list(runs)}

@@ -1,0 +1,138 @@
+"""The report's tables as plain cells, so that a page and a text file show the same figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from composer.reproduce.phases import GENERAL
+from composer.reproduce.plan import OURS, SYSTEMS, composed, thousands
+
+Results = Mapping[str, Any]
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its title, the heads of its columns, and its rows, whose first cell names them."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def tables(results: Results) -> list[Table]:
+    """Every table that has a row."""
+    made = [
+        bar_table(results),
+        domain_table(results),
+        extension_table(results),
+        ablation_table(results),
+        cost_table(results),
+    ]
+    return [table for table in made if table.rows]
+
+
+def bar_table(results: Results) -> Table:
+    """What was to be shown, and what was found."""
+    words = {True: "met", False: "missed", None: "not measured"}
+    rows = [[row["bar"], row["found"], words[row["met"]]] for row in results["bars"]]
+    return Table("What was to be shown", ["bar", "found", ""], rows)
+
+
+def domain_table(results: Results) -> Table:
+    """The paper's tables 2 and 3 in bits per byte: dense models, then each system at its budgets."""
+    members = results["settings"]["members"]
+    columns = [*members, *([GENERAL] if results["settings"]["general_text"] else [])]
+    dense, rows = results["baselines"], []
+    if dense is not None:
+        named = (("seed", "seed"), ("experts, each on its own domain", "expert"))
+        for title, key in (*named, ("dense merging", "dense_merging")):
+            bits = dense[key]
+            mean = sum(bits[m] for m in members) / len(members)
+            rows.append([title, ABSENT, *(plain(bits.get(c)) for c in columns), plain(mean)])
+    oracle = results["cases"][composed(OURS, 0).name]["figures"]
+    if oracle:
+        bits = oracle["oracle_bits"]
+        shown = [pm(bits[c]) if c in bits else ABSENT for c in columns]
+        rows.append(["our mix untrained, the right expert forced", ABSENT, *shown, pm(oracle["oracle"])])
+    cases = sorted(results["cases"].values(), key=lambda c: (list(SYSTEMS).index(c["system"]), c["budget"]))
+    for case in cases:
+        if case["figures"] and case["parent"] is None and not case["variant"]:
+            shown = [pm(case["figures"]["bits"][c]) for c in columns]
+            spent = thousands(case["figures"]["spent"]["mean"])
+            rows.append([case["title"], spent, *shown, pm(case["figures"]["old"])])
+    title = "Bits per byte on unseen text, composed (tables 2 and 3 of the paper); lower is better"
+    return Table(title, ["model", "token equivalents", *columns, "mean of the domains"], rows)
+
+
+def extension_table(results: Results) -> Table:
+    """Extension by the newcomer: the new domain, the old ones, and where the new domain's tokens go."""
+    new, rows = results["settings"]["newcomer"], []
+    cases = results["cases"]
+    for case in sorted(cases.values(), key=lambda c: (list(SYSTEMS).index(c["system"]), c["budget"])):
+        if not case["figures"] or case["parent"] is None or not cases[case["parent"]]["figures"]:
+            continue
+        figures, before = case["figures"], cases[case["parent"]]["figures"]
+        dense = results["baselines_anchored" if SYSTEMS[case["system"]].anchored else "baselines"]
+        gain = dense["seed"][new] - figures["new"]["mean"]
+        rows.append(
+            [
+                case["title"],
+                thousands(before["spent"]["mean"]),
+                thousands(figures["spent"]["mean"]),
+                pm(before["new"]),
+                pm(figures["new"]),
+                f"{gain / (dense['seed'][new] - dense['expert'][new]):.0%}",
+                pm(before["old"]),
+                pm(figures["old"]),
+                f"{figures['own'][new]['mean']:.0%}",
+            ]
+        )
+    head = ["mix", "composed with", "extended with", f"{new} before", f"{new} after"]
+    head += ["of the dense expert's gain", "old domains before", "after", f"{new} to its own expert"]
+    return Table(f"Extension by {new} (figures 4 and 6 of the paper), bits per byte", head, rows)
+
+
+def ablation_table(results: Results) -> Table:
+    """What a variant costs against the same system without it."""
+    rows, cases = [], results["cases"]
+    for case in cases.values():
+        usual = cases[composed(case["system"], case["budget"]).name] if case["variant"] else None
+        if case["parent"] is not None or usual is None or not case["figures"] or not usual["figures"]:
+            continue
+        change = case["figures"]["old"]["mean"] / usual["figures"]["old"]["mean"] - 1
+        least = [min(s["mean"] for s in each["figures"]["own"].values()) for each in (usual, case)]
+        own = f"{least[0]:.0%} → {least[1]:.0%}"
+        rows.append(
+            [case["title"], pm(usual["figures"]["old"]), pm(case["figures"]["old"]), f"{change:+.2%}", own]
+        )
+    head = ["variant", "usual", "variant", "change", "least own share"]
+    return Table("Ablations (figure 7 of the paper), mean bits per byte of the domains", head, rows)
+
+
+def cost_table(results: Results) -> Table:
+    """CPU seconds and token equivalents of every case that was measured."""
+    rows = [
+        [
+            name,
+            str(len(case["random_seeds"])),
+            f"{case['figures']['spent']['mean']:,.0f}",
+            f"{case['figures']['cpu_seconds']['mean']:.0f}",
+        ]
+        for name, case in results["cases"].items()
+        if case["figures"]
+    ]
+    return Table("What was measured", ["case", "random seeds", "token equivalents", "CPU seconds"], rows)
+
+
+def pm(stat: Mapping[str, Any]) -> str:
+    """Mean ± deviation, if there are several values."""
+    several = len(stat["values"]) > 1
+    return f"{stat['mean']:.3f}" + (f" ± {stat['deviation']:.3f}" if several else "")
+
+
+def plain(value: float | None) -> str:
+    """A number without deviation."""
+    return ABSENT if value is None else f"{value:.3f}"
