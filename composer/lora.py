@@ -8,8 +8,9 @@ The sum is taken in float32 and rounded once to the seed's dtype, as PEFT's own 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def contribute_adapter(
     held_out: Sequence[Path] = (),
     embedding: Path | None = None,
     description: str = "",
+    provenance: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Merge an adapter into its seed and publish the result as `registry.intake.contribute` does.
@@ -62,7 +64,7 @@ def contribute_adapter(
             held_out=held_out,
             embedding=embedding,
             description=description,
-            provenance={"adapter": {**adapter.config, "sha256": adapter.sha256}},
+            provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},
             progress=progress,
         )
 

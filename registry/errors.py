@@ -11,7 +11,8 @@
     │   ├── UnmappedTensorError
     │   └── LicenseError        licences that are unknown or forbid each other
     ├── IntegrityError          stored bytes are not the bytes that were stored
-    └── StorageError            the disk or the database failed; old state is intact
+    ├── StorageError            the disk or the database failed; old state is intact
+    └── HubError                the Hugging Face Hub cannot be reached, or answers what it should not
 
 A message says what, got, expected and remedy, in one line where it can.
 """
@@ -67,3 +68,7 @@ class IntegrityError(RegistryError):
 
 class StorageError(RegistryError):
     """The disk or the database failed; old state is intact."""
+
+
+class HubError(RegistryError):
+    """The Hugging Face Hub cannot be reached, or answers what it should not."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry import catalog, runs
+from registry import catalog, runs, sources
 from registry.errors import ConflictError, InvalidInputError
 from registry.home import Registry
 from registry.records import RunRecord
@@ -97,8 +97,10 @@ def _contribute(registry: Registry, request: Request, progress: Progress) -> dic
     from registry.intake import contribute
     from ui.cli.shapes import expert_shape
 
-    publish = contribute_adapter if is_adapter(Path(request["source"])) else contribute
-    return expert_shape(publish(registry, progress=progress, **_arguments(request)))
+    with sources.opened(registry, request["source"], seed=request["seed"], progress=progress) as source:
+        publish = contribute_adapter if is_adapter(source.folder) else contribute
+        arguments = {**_arguments(request), "source": source.folder, "provenance": source.provenance}
+        return expert_shape(publish(registry, progress=progress, **arguments))
 
 
 def _train_expert(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
@@ -118,7 +120,7 @@ JOBS: Mapping[str, Job] = {
     "train-expert": _train_expert,
 }
 
-_PATHS = ("source", "out", "embedding")
+_PATHS = ("out", "embedding")
 _PATH_LISTS = ("data", "held_out")
 
 
@@ -150,6 +152,8 @@ def _pinned(registry: Registry, request: Request) -> dict[str, Any]:
         pinned["expert"] = catalog.get_expert(registry, pinned["expert"]).ref
     if "against" in pinned:
         pinned["against"] = [catalog.get_mix(registry, ref).ref for ref in pinned["against"]]
+    if "source" in pinned:
+        pinned["source"] = sources.pinned(pinned["source"])
     for name in set(_PATHS) & pinned.keys():
         pinned[name] = pinned[name] and str(Path(pinned[name]).absolute())
     for name in set(_PATH_LISTS) & pinned.keys():

@@ -14,6 +14,7 @@ from ui.display import parameters
 
 EXAMPLES = examples(
     "nexusmix contribute python ./python-expert --seed smol --license Apache-2.0 --data ./python-docs",
+    "nexusmix contribute law hf:acme/smol-law@v2 --seed smol --license MIT --data ./statutes",
     "nexusmix contribute clinical ./expert --seed smol --license MIT --embedding clinical.json",
 )
 
@@ -24,8 +25,10 @@ def contribute(
         str, typer.Argument(metavar="NAME", help="The expert's name; contributing again is a new version.")
     ],
     source: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", help="Hugging Face folder of the expert, or of its LoRA adapter."),
+        str,
+        typer.Argument(
+            metavar="PATH", help="Folder of the expert or of its LoRA adapter, or hf:OWNER/NAME[@REVISION]."
+        ),
     ],
     seed: Annotated[str, typer.Option(metavar="SEED", help="The seed that it was fine-tuned from.")],
     license: License,
@@ -50,20 +53,26 @@ def contribute(
     if bool(data) == (embedding is not None):
         raise typer.BadParameter("give either --data (text) or --embedding (a file made by `nexusmix embed`)")
     from composer.lora import contribute_adapter, is_adapter
+    from registry import sources
     from registry.intake import contribute as contribute_model
 
-    publish = contribute_adapter if is_adapter(source) else contribute_model
-    with open_registry(ctx) as registry, progress() as report:
+    with (
+        open_registry(ctx) as registry,
+        progress() as report,
+        sources.opened(registry, source, seed=seed, progress=report) as checkpoint,
+    ):
+        publish = contribute_adapter if is_adapter(checkpoint.folder) else contribute_model
         expert = publish(
             registry,
             name,
-            source,
+            checkpoint.folder,
             seed=seed,
             license=license,
             data=data or (),
             held_out=held_out or (),
             embedding=embedding,
             description=description,
+            provenance=checkpoint.provenance,
             progress=report,
         )
     shape = expert_shape(expert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,13 +16,21 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The seed's name.")]
 
 
-@app.command(epilog=examples("nexusmix seed add smol ./SmolLM2-135M --license Apache-2.0"))
+@app.command(
+    epilog=examples(
+        "nexusmix seed add smol ./SmolLM2-135M --license Apache-2.0",
+        "nexusmix seed add smol hf:HuggingFaceTB/SmolLM2-135M --license Apache-2.0",
+    )
+)
 def add(
     ctx: typer.Context,
     name: Name,
     source: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", help="Hugging Face folder: config, tokenizer, *.safetensors."),
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="Folder with config, tokenizer and *.safetensors, or hf:OWNER/NAME[@REVISION].",
+        ),
     ],
     license: License,
     description: Description = "",
@@ -34,11 +41,22 @@ def add(
 
     Its text (--data) is what a mix is measured on as general text; it is optional.
     """
+    from registry import sources
     from registry.intake import add_seed
 
-    with open_registry(ctx) as registry, progress() as report:
+    with (
+        open_registry(ctx) as registry,
+        progress() as report,
+        sources.opened(registry, source, seed=None, progress=report) as checkpoint,
+    ):
         seed = add_seed(
-            registry, name, source, license=license, description=description, data=data or (), progress=report
+            registry,
+            name,
+            checkpoint.folder,
+            license=license,
+            description=description,
+            data=data or (),
+            progress=report,
         )
     if as_json:
         print_json(seed_shape(seed))

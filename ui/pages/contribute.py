@@ -1,4 +1,4 @@
-"""Contribute: an expert from a folder on the registry's machine, checked against its seed before anything heavy."""
+"""Contribute: an expert from a folder or from the Hugging Face Hub, held against its seed before anything heavy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from composer.adapter import is_adapter
+from registry import hub, sources
 from registry.catalog import list_seeds
 from registry.errors import IncompatibleError, RegistryError
 from registry.home import Registry
@@ -20,16 +21,18 @@ from ui.display import parameters, plural, printable, size
 from ui.jobs import submit
 from ui.session import current_registry, shown_errors
 
-LICENSES = (
-    "Apache-2.0",
-    "MIT",
-    "BSD-3-Clause",
-    "CC0-1.0",
-    "CC-BY-4.0",
-    "CC-BY-SA-4.0",
-    "CC-BY-NC-4.0",
-    "GPL-3.0-or-later",
-)
+PERMISSIVE = "Mixes with it may be under almost any licence."
+LICENSES = {
+    "Apache-2.0": PERMISSIVE,
+    "MIT": PERMISSIVE,
+    "BSD-3-Clause": PERMISSIVE,
+    "CC0-1.0": PERMISSIVE,
+    "CC-BY-4.0": PERMISSIVE,
+    "CC-BY-SA-4.0": "Mixes with it must be shared alike.",
+    "CC-BY-NC-4.0": "Mixes with it are for non-commercial use only.",
+    "GPL-3.0-or-later": "Mixes with it must be under the GPL too.",
+}
+HUB_CHECK = "hub_check"
 SHARED, PRIVATE = "Share a sample", "Keep it private"
 DESCRIPTION_CHARS = 2_000
 
@@ -49,13 +52,13 @@ def render() -> None:
             return
         form, checked = st.columns([5, 3], gap="large")
         with form:
-            seed, folder = _source(seeds)
+            seed, source = _source(seeds)
         with checked, st.container(key="numbers"):
-            passed = _check(registry, seed, folder)
+            passed = _check(registry, seed, source)
         # A second row, so that on a narrow window the findings come right after the folder.
         rest, _ = st.columns([5, 3], gap="large")
         with rest:
-            request = {**_card(), **_domain(), "seed": seed.name, "source": folder}
+            request = {**_card(), **_domain(), "seed": seed.name, "source": source}
             _submit_button(registry, request, passed)
 
 
@@ -68,28 +71,24 @@ def _source(seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
             "Seed that it was fine-tuned from", names, index=names.index(given) if given in seeds else 0
         )
     ]
-    folder = st.text_input(
-        "Folder on the registry's machine",
-        placeholder="/data/models/law-expert",
-        help="A Hugging Face folder: config.json, tokenizer.json and safetensors. Large files do not go "
-        "through the browser.",
+    source = st.text_input(
+        "Folder on the registry's machine, or hf:owner/name",
+        placeholder="/data/models/law-expert or hf:owner/name@revision",
+        help="A Hugging Face folder (config.json, tokenizer.json, safetensors) or a LoRA adapter's. Large files "
+        "do not go through the browser; what is on the hub is fetched by the registry's machine.",
     )
-    return seed, folder.strip()
+    return seed, source.strip()
 
 
-def _check(registry: Registry, seed: SeedRecord, folder: str) -> bool:
+def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
     """What headers and configuration say already; nothing of the weights is read."""
     st.subheader("Does it fit?", anchor=False)
-    if not folder:
+    if not source:
         st.caption("Name a folder, and it is held against its seed: configuration, tokenizer, every tensor.")
         return False
-    if is_adapter(Path(folder)):
-        st.info("A LoRA adapter: it is merged into its seed, and refused at once if it does not fit.")
-        return True
     try:
-        with st.spinner("Reading headers …"):
-            files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
-            checkpoint = check_expert(seed, files, Path(folder))
+        with st.spinner("Asking the hub …" if hub.is_hub(source) else "Reading headers …"):
+            checkpoint = _preflight(registry, seed, source)
     except IncompatibleError as error:
         reasons = error.mismatches or (str(error),)
         st.error(f"It does not fit: {plural(len(reasons), 'reason')}.", icon=":material/block:")
@@ -97,12 +96,38 @@ def _check(registry: Registry, seed: SeedRecord, folder: str) -> bool:
         st.html(f'<ul class="nm-reasons">{items}</ul>')
         return False
     except (RegistryError, OSError) as error:
-        st.error("The folder cannot be taken:", icon=":material/error:")
+        st.error("It cannot be taken:", icon=":material/error:")
         st.code(printable(error), language=None, wrap_lines=True)
+        if hub.is_hub(source) and st.button("Ask the hub again", icon=":material/refresh:"):
+            st.session_state.pop(HUB_CHECK, None)
+            st.rerun()
         return False
+    if checkpoint is None:
+        st.info("A LoRA adapter: it is merged into its seed, and refused at once if it does not fit.")
+        return True
     st.success(f"It fits {label(seed.name)}.", icon=":material/check_circle:")
     fact_table(_findings(checkpoint))
     return True
+
+
+def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint | None:
+    """What preflight makes of the source; None for an adapter. The hub is asked once, not with every click."""
+    if not hub.is_hub(source):
+        if is_adapter(Path(source)):
+            return None
+        files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
+        return check_expert(seed, files, Path(source))
+    asked = (seed.name, source)
+    if st.session_state.get(HUB_CHECK, (None,))[0] != asked:
+        try:
+            outcome: Any = sources.check_remote(registry, hub.look_up(source), seed.name)
+        except RegistryError as error:
+            outcome = error
+        st.session_state[HUB_CHECK] = (asked, outcome)
+    outcome = st.session_state[HUB_CHECK][1]
+    if isinstance(outcome, RegistryError):
+        raise outcome
+    return outcome
 
 
 def _findings(checkpoint: Checkpoint) -> dict[str, object]:
@@ -126,7 +151,7 @@ def _card() -> dict[str, Any]:
         )
         license = st.selectbox(
             "Licence",
-            LICENSES,
+            list(LICENSES),
             index=None,
             accept_new_options=True,
             placeholder="Choose, or type an SPDX expression",
@@ -138,6 +163,9 @@ def _card() -> dict[str, Any]:
     )
     if license:
         license = check_license(license)
+        st.caption(
+            LICENSES.get(license, "Whether it lets others stand beside it is checked when a mix is composed.")
+        )
     return {"name": name.strip(), "license": license, "description": description.strip()}
 
 
@@ -165,7 +193,7 @@ def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) ->
     missing = [
         words
         for words, given in {
-            "a folder that fits": passed,
+            "weights that fit": passed,
             "a name": request["name"],
             "a licence": request["license"],
             "its domain": request.get("data") or request.get("embedding"),
