@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, not_, select
 from sqlalchemy.orm import Session
 
 from registry.errors import InvalidEmbeddingError, InvalidInputError
 from registry.home import Registry
 from registry.names import name_key
-from registry.publish import publish_expert, publish_mix, publish_seed, record_evaluation, withdraw
+from registry.publish import (
+    publish_expert,
+    publish_mix,
+    publish_seed,
+    record_evaluation,
+    record_measurement,
+    withdraw,
+)
 from registry.records import Domain, EmbedderId, ExpertRecord, Hit, MixRecord, SeedRecord
 from registry.rows import (
     decode_vector,
@@ -22,7 +29,7 @@ from registry.rows import (
     mix_record,
     seed_record,
 )
-from registry.schema import Embedding, Expert, Mix, MixExpert, Seed
+from registry.schema import Embedding, Evaluation, Expert, Measurement, Mix, MixExpert, Seed
 from registry.verification import Problem, verify
 
 if TYPE_CHECKING:
@@ -30,9 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Problem",
+    "Sides",
     "count_experts",
     "experts_stamp",
     "get_expert",
+    "get_measurement",
     "get_mix",
     "get_seed",
     "list_domains",
@@ -45,10 +54,25 @@ __all__ = [
     "publish_mix",
     "publish_seed",
     "record_evaluation",
+    "record_measurement",
     "search",
     "verify",
     "withdraw",
 ]
+
+
+class Sides(TypedDict, total=False):
+    """What experts are narrowed by; a side that is absent or None is open.
+
+    `parameters` are from the first number up to, not including, the second, None being no limit. `measured` ones
+    were measured alone, or in a mix that holds them.
+    """
+
+    seed: str | None
+    license: str | None
+    anchored: bool | None
+    parameters: tuple[int, int | None] | None
+    measured: bool | None
 
 
 def get_seed(registry: Registry, name: str) -> SeedRecord:
@@ -75,34 +99,25 @@ def get_expert(registry: Registry, ref: str) -> ExpertRecord:
 def list_experts(
     registry: Registry,
     *,
-    seed: str | None = None,
-    license: str | None = None,
-    anchored: bool | None = None,
     include_withdrawn: bool = False,
     limit: int | None = None,
     offset: int = 0,
+    **sides: Unpack[Sides],
 ) -> list[ExpertRecord]:
     """Every version of every expert, by name and version; a page of them with `limit` and `offset`.
 
     Raises NotFoundError for an unknown seed.
     """
     with registry.session(read_only=True) as session:
-        wanted = _wanted(session, seed, license, anchored, include_withdrawn)
+        wanted = _wanted(session, sides, include_withdrawn)
         query = select(Expert).where(*wanted).order_by(Expert.name_key, Expert.version)
         return [expert_record(row) for row in session.scalars(query.limit(limit).offset(offset))]
 
 
-def count_experts(
-    registry: Registry,
-    *,
-    seed: str | None = None,
-    license: str | None = None,
-    anchored: bool | None = None,
-    include_withdrawn: bool = False,
-) -> int:
+def count_experts(registry: Registry, *, include_withdrawn: bool = False, **sides: Unpack[Sides]) -> int:
     """How many `list_experts` lists without a limit. Raises NotFoundError for an unknown seed."""
     with registry.session(read_only=True) as session:
-        wanted = _wanted(session, seed, license, anchored, include_withdrawn)
+        wanted = _wanted(session, sides, include_withdrawn)
         return session.scalar(select(func.count()).select_from(Expert).where(*wanted)) or 0
 
 
@@ -131,7 +146,7 @@ def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]
             select(Expert.name, Expert.version, Expert.description, Seed.name, Embedding.mean, *made_by)
             .join(Expert.seed)
             .join(Expert.embedding)
-            .where(*_wanted(session, seed))
+            .where(*_wanted(session, {"seed": seed}))
             .order_by(Expert.name_key, Expert.version)
         )
         rows = {row[0]: row for row in session.execute(query)}  # a later version replaces the one before
@@ -146,6 +161,14 @@ def experts_stamp(registry: Registry) -> tuple[int, int]:
     with registry.session(read_only=True) as session:
         newest, count = session.execute(select(func.max(Expert.id), func.count(Expert.withdrawn))).one()
         return newest or 0, count
+
+
+def get_measurement(registry: Registry, ref: str) -> dict[str, Any] | None:
+    """What an expert alone was last measured at, see `composer.transfer`. Raises NotFoundError."""
+    with registry.session(read_only=True) as session:
+        expert = find_expert(session, ref)
+        newest = select(Measurement.result).where(Measurement.expert_id == expert.id)
+        return session.scalar(newest.order_by(Measurement.id.desc()).limit(1))
 
 
 def get_mix(registry: Registry, ref: str) -> MixRecord:
@@ -167,13 +190,7 @@ def list_mixes(registry: Registry, *, expert: str | None = None) -> list[MixReco
 
 
 def search(
-    registry: Registry,
-    query: str | np.ndarray,
-    *,
-    seed: str | None = None,
-    license: str | None = None,
-    anchored: bool | None = None,
-    limit: int = 10,
+    registry: Registry, query: str | np.ndarray, *, limit: int = 10, **sides: Unpack[Sides]
 ) -> list[Hit]:
     """The experts nearest to a text, or to a vector [m] of the registry's embedder; best first.
 
@@ -187,7 +204,7 @@ def search(
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}, expected at least 1")
     with registry.session(read_only=True) as session:
-        wanted = _wanted(session, seed, license, anchored)
+        wanted = _wanted(session, sides)
     embedder = load_embedder(registry.embedder)
     vector = _query_vector(embedder, query)
     found = nearest(registry, vector, embedder.id, limit=limit, wanted=wanted)
@@ -197,21 +214,24 @@ def search(
     return [Hit(experts[expert_id], score) for expert_id, score in found]
 
 
-def _wanted(
-    session: Session,
-    seed: str | None = None,
-    license: str | None = None,
-    anchored: bool | None = None,
-    include_withdrawn: bool = False,
-) -> list[ColumnElement[bool]]:
-    """What an expert's row must be; None leaves a side open. Raises NotFoundError for an unknown seed."""
+def _wanted(session: Session, sides: Sides, include_withdrawn: bool = False) -> list[ColumnElement[bool]]:
+    """What an expert's row must be. Raises NotFoundError for an unknown seed."""
     wanted: list[ColumnElement[bool]] = []
-    if seed is not None:
+    if (seed := sides.get("seed")) is not None:
         wanted.append(Expert.seed_id == find_seed(session, seed).id)
-    if license is not None:
+    if (license := sides.get("license")) is not None:
         wanted.append(Expert.license == license)
-    if anchored is not None:
+    if (anchored := sides.get("anchored")) is not None:
         wanted.append(Expert.anchored.is_(anchored))
+    if (parameters := sides.get("parameters")) is not None:
+        least, below = parameters
+        wanted.append(Expert.parameters >= least)
+        if below is not None:
+            wanted.append(Expert.parameters < below)
+    if (measured := sides.get("measured")) is not None:
+        in_a_mix = select(MixExpert.expert_id).join(Evaluation, Evaluation.mix_id == MixExpert.mix_id)
+        those = Expert.id.in_(in_a_mix.union(select(Measurement.expert_id)))
+        wanted.append(those if measured else not_(those))
     if not include_withdrawn:
         wanted.append(Expert.withdrawn.is_(None))
     return wanted

@@ -24,7 +24,17 @@ from registry.rows import (
     mix_record,
     seed_record,
 )
-from registry.schema import Blob, Evaluation, Expert, Mix, MixBlob, MixExpert, Seed, SeedFile
+from registry.schema import (
+    Blob,
+    Evaluation,
+    Expert,
+    Measurement,
+    Mix,
+    MixBlob,
+    MixExpert,
+    Seed,
+    SeedFile,
+)
 
 
 def publish_seed(
@@ -197,6 +207,13 @@ def record_evaluation(registry: Registry, mix_ref: str, evaluation: dict[str, An
     with registry.session() as session:
         entitle(session, registry.fence)
         session.add(Evaluation(mix_id=find_mix(session, mix_ref).id, result=evaluation))
+
+
+def record_measurement(registry: Registry, expert_ref: str, result: dict[str, Any]) -> None:
+    """Keep what an expert alone was measured at, beside earlier measurements. Raises NotFoundError."""
+    with registry.session() as session:
+        entitle(session, registry.fence)
+        session.add(Measurement(expert_id=find_expert(session, expert_ref).id, result=result))
 
 
 def _next_version(session: Session, table: type[Expert] | type[Mix], name: str) -> tuple[str, int]:

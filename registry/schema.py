@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0003"  # the newest migration, which these classes describe
+REVISION = "0004"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -216,6 +216,17 @@ class Evaluation(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     mix_id: Mapped[int] = mapped_column(ForeignKey("mixes.id"), index=True)
+    result: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+
+
+class Measurement(Base):
+    """What an expert alone was measured at on the text of several domains; the newest has the highest id."""
+
+    __tablename__ = "measurements"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    expert_id: Mapped[int] = mapped_column(ForeignKey("experts.id"), index=True)
     result: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=_now)
 

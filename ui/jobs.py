@@ -1,7 +1,8 @@
 """What a run can be: a table from its kind to the use case that does it, and how one is queued.
 
 A request is JSON: {"recipe": {…}} composes, {"mix": …, "expert": …} extends or removes, {"mix": …, "against":
-[…]} evaluates, {"mix": …, "out": …} exports; "contribute" and "train-expert" take the names of their options.
+[…]} evaluates, {"expert": …} measures, {"mix": …, "out": …} exports; "contribute" and "train-expert" take the
+names of their options.
 A result is what the verb of the same name prints with --json.
 """
 
@@ -92,6 +93,12 @@ def _export(registry: Registry, request: Request, progress: Progress) -> dict[st
     return {**dataclasses.asdict(written), "folder": str(written.folder)}
 
 
+def _measure(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.transfer import measure_transfer
+
+    return measure_transfer(registry, progress=progress, **_arguments(request, expert="expert_ref"))
+
+
 def _contribute(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
     from composer.lora import contribute_adapter, is_adapter
     from registry.intake import contribute
@@ -115,6 +122,7 @@ JOBS: Mapping[str, Job] = {
     "extend": _extend,
     "remove": _remove,
     "evaluate": _evaluate,
+    "measure": _measure,
     "export": _export,
     "contribute": _contribute,
     "train-expert": _train_expert,

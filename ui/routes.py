@@ -6,7 +6,7 @@ import streamlit as st
 
 
 def catalog() -> st.Page:
-    """/?q=TEXT&seed=SEED&page=N"""
+    """/?q=TEXT&seed=SEED&license=SPDX&size=tiny|small|medium|large&anchored=yes&measured=yes&page=N"""
     from ui.pages import catalog
 
     return st.Page(

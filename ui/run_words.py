@@ -25,7 +25,8 @@ RELATIVE_DAYS = 1
 def subject(run: RunRecord) -> str:
     """What the run works on: "team", "team@1 + german@1", "law → ./law"."""
     request = run.request
-    of = request.get("recipe", {}).get("name") or request.get("mix") or request.get("name") or ""
+    names = (request.get("recipe", {}).get("name"), *(request.get(key) for key in ("mix", "name", "expert")))
+    of = next((name for name in names if name), "")
     if run.kind in ("extend", "remove"):
         return f"{of} {'+' if run.kind == 'extend' else '−'} {request.get('expert')}"
     if run.kind == "export":

@@ -61,7 +61,10 @@ def test_experts_are_listed_in_pages_counted_and_narrowed(any_registry: Registry
     for number in range(5):
         add_expert(any_registry, f"e{number}", license="MIT" if number % 2 else "Apache-2.0")
     add_expert(any_registry, "e5", seed="other", license="MIT")
-    add_expert(any_registry, "e6", trunk=trunk, license="CC0-1.0")
+    add_expert(any_registry, "e6", trunk=trunk, license="CC0-1.0", parameters=1_000)
+    add_mix(any_registry, experts=["e3", "e4"])
+    catalog.record_evaluation(any_registry, "blend@1", {"mean": {"mix": 2.0}})
+    add_mix(any_registry, "unmeasured", experts=["e0"])
     catalog.withdraw(any_registry, "e1", "a test")
 
     def names(**narrow: Any) -> str:
@@ -79,6 +82,10 @@ def test_experts_are_listed_in_pages_counted_and_narrowed(any_registry: Registry
     assert names(license="MIT") == "35"
     assert names(anchored=True) == "6"
     assert names(license="MIT", anchored=False, seed="base") == "3"
+    assert names(parameters=(0, 7_000_000_000)) == "6"
+    assert names(parameters=(7_000_000_000, None), seed="other") == "5"
+    assert names(measured=True) == "34"
+    assert names(measured=False, license="Apache-2.0") == "02"
     assert catalog.list_licenses(any_registry) == ["Apache-2.0", "CC0-1.0", "MIT"]
 
 

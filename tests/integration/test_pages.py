@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pico
 import pytest
-from pages import code, html, links, open_page
+from pages import button, captions, code, html, links, open_page, toggle
 from streamlit.testing.v1 import AppTest
 
-from registry import catalog
+from registry import catalog, runs
 from registry.errors import StorageError
 from registry.home import Registry
+from ui.jobs import execute
 
 APP = str(Path(__file__).parents[2] / "ui" / "frame" / "app.py")
 
@@ -77,6 +78,34 @@ def test_a_seed_without_experts_says_how_to_contribute_one(filled: Registry) -> 
     assert any("--seed lonely" in command for command in code(app))
 
 
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ({"anchored": "yes"}, ["law"]),
+        ({"size": "tiny", "license": "Apache-2.0", "q": "court verdict"}, ["law"]),
+        ({"measured": "yes"}, ["code", "law"]),
+        ({"license": "Nobody-1.0", "size": "enormous"}, ["code", "cooking", "law"]),
+    ],
+)
+def test_filters_stand_in_the_address(mixed: Registry, query: dict[str, str], shown: list[str]) -> None:
+    app = open_page("catalog", **query)
+    assert not app.exception
+    assert [link.split(" ")[0] for link in links(app)] == shown
+    assert {name: app.query_params[name] for name in app.query_params} == {
+        name: value for name, value in query.items() if value not in ("Nobody-1.0", "enormous")
+    }
+
+
+def test_filters_that_nothing_passes_are_cleared_in_one_click(filled: Registry) -> None:
+    app = open_page("catalog", size="large")
+    assert "No expert passes these filters" in html(app)
+    button(app, "Clear the filters").click().run()
+    assert not app.exception
+    assert len(links(app)) == 3 and "size" not in app.query_params
+    toggle(app, "Anchored only").set_value(True).run()
+    assert len(links(app)) == 1 and app.query_params["anchored"] == "yes"
+
+
 def test_many_experts_are_paged(filled: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.pages.catalog.CARDS_PER_PAGE", 2)
     assert cards(open_page("catalog")) == ["code", "cooking"]
@@ -107,15 +136,27 @@ def test_an_expert_shows_its_card_digests_provenance_and_neighbours(filled: Regi
 
 def test_verifying_an_expert_reports_what_is_on_the_disk(filled: Registry) -> None:
     app = open_page("expert", ref="code@1")
-    app.button[0].click().run()
+    button(app, "Verify now").click().run()
     assert [message.value for message in app.success] == ["Every byte is what its digest says."]
     path = filled.blobs.path(catalog.get_expert(filled, "code").ffn)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    app.button[0].click().run()
+    button(app, "Verify now").click().run()
     assert not app.success
     assert len(app.error) == 1
+
+
+def test_an_expert_shows_what_it_gained_and_lost_elsewhere(filled: Registry) -> None:
+    app = open_page("expert", ref="law@1")
+    assert "Not measured yet" in captions(app)
+    button(app, "Measure it").click().run()
+    (run,) = runs.list_runs(filled)
+    assert (run.kind, run.request) == ("measure", {"expert": "law@1"})
+    execute(filled, run, lambda *_: None)
+    app = open_page("expert", ref="law@1")
+    assert not app.exception
+    assert "its own" in html(app) and "code@1" in html(app) and "this expert" in html(app)
 
 
 def test_a_withdrawn_expert_says_why_and_offers_no_command(filled: Registry) -> None:

@@ -26,6 +26,7 @@ from ui.cli import (
     gc,
     generate,
     list_experts,
+    measure,
     mixes,
     remove,
     reproduce,
@@ -88,6 +89,7 @@ _add("compose", compose.compose, MIX, compose.EXAMPLES)
 _add("extend", extend.extend, MIX, extend.EXAMPLES)
 _add("remove", remove.remove, MIX, remove.EXAMPLES)
 _add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
+_add("measure", measure.measure, MIX, measure.EXAMPLES)
 _add("generate", generate.generate, MIX, generate.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)

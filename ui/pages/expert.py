@@ -6,14 +6,16 @@ import textwrap
 
 import streamlit as st
 
-from registry.catalog import get_expert, list_mixes, list_versions, search, verify
+from registry.catalog import get_expert, get_measurement, list_mixes, list_versions, search, verify
 from registry.documents import load_documents
 from registry.home import Registry
 from registry.records import ExpertRecord
 from ui import routes
 from ui.components import empty_state, escaped, expert_link, fact_table, facts, label, score_bar
 from ui.display import parameters, plural, printable
+from ui.jobs import submit
 from ui.session import current_registry, shown_errors
+from ui.tables import figures
 
 NEIGHBOURS = 5
 NEIGHBOUR_WIDTH = 190
@@ -38,6 +40,7 @@ def render() -> None:
         with story:
             _card(expert)
             _commands(expert)
+            _transfer(registry, expert)
             _neighbours(registry, expert)
             _excerpts(registry, expert)
         with numbers, st.container(key="numbers", border=True):
@@ -76,6 +79,27 @@ def _commands(expert: ExpertRecord) -> None:
             icon=":material/hub:",
             query_params={"seed": expert.seed, "experts": expert.ref},
         )
+
+
+def _transfer(registry: Registry, expert: ExpertRecord) -> None:
+    """What it gained in its own domain, and what that cost or gave elsewhere."""
+    st.subheader("How good it is", anchor=False)
+    measurement = get_measurement(registry, expert.ref)
+    if measurement is None:
+        st.caption("Not measured yet: bits per byte on its own and other domains, beside its seed.")
+    else:
+        scores = measurement["bits_per_byte"]
+        rows = {
+            ("its own" if domain == expert.ref else domain): [row["seed"], row["expert"]]
+            for domain, row in scores.items()
+        }
+        caption = "Bits per byte on text that it has not seen; lower is better. Nearest domains first"
+        st.html(figures(["seed", "this expert"], rows, corner="text", caption=caption))
+    with st.container(key="measure"):
+        title = "Measure it" if measurement is None else "Measure again"
+        if st.button(title, icon=":material/monitoring:", disabled=expert.withdrawn is not None):
+            run = submit(registry, "measure", {"expert": expert.ref})
+            st.switch_page(routes.run(), query_params={"id": str(run.id)})
 
 
 def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
@@ -152,7 +176,7 @@ def _relatives(registry: Registry, expert: ExpertRecord) -> None:
     mixes = [mix.ref for mix in list_mixes(registry, expert=expert.ref)]
     if mixes:
         st.subheader("Used by", anchor=False)
-        with st.container(key="lineage"):
+        with st.container(key="lineage", gap=None):
             for ref in mixes:
                 st.page_link(routes.mix(), label=label(ref), query_params={"ref": ref})
 

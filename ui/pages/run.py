@@ -111,7 +111,7 @@ def _actions(registry: Registry, run: RunRecord) -> None:
                     icon=":material/stylus_note:",
                     query_params={"mix": made["mix"]},
                 )
-        if "expert" in made and run.kind == "contribute":
+        if "expert" in made and run.kind in ("contribute", "measure"):
             query = {"ref": made["expert"]}
             st.page_link(routes.expert(), label=f"Open {label(made['expert'])}", query_params=query)
 
