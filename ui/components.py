@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from registry.records import ExpertRecord
+from registry.records import ExpertRecord, MixRecord
 from ui import routes
 from ui.display import cosine, parameters, printable
 
@@ -56,6 +56,17 @@ def expert_link(expert: ExpertRecord, **options: Any) -> None:
     """A link to an expert's page: its name, and its version in a lighter colour."""
     text = f"{label(expert.name)} :gray[{label(f'@{expert.version}')}]"
     st.page_link(routes.expert(), label=text, query_params={"ref": expert.ref}, **options)
+
+
+def lineage_link(mix: MixRecord, happened: str, depth: int, *, here: bool = False) -> None:
+    """A link to a mix in a tree: how it came from the one above it, `depth` steps from the first."""
+    indent = "\u2003" * max(0, depth - 1) + ("└ " if depth else "")
+    st.page_link(
+        routes.mix(),
+        label=f"{indent}{label(mix.ref)} :gray[{label(happened)}]",
+        query_params={"ref": mix.ref},
+        disabled=here,
+    )
 
 
 def expert_card(expert: ExpertRecord, score: float | None = None) -> None:

@@ -77,7 +77,8 @@ def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
             x=plane.points[named, 0],
             y=plane.points[named, 1],
             mode="text",
-            text=[escaped(domains[index].name) for index in named],
+            # an empty line lifts the name off its point
+            text=[f"{escaped(domains[index].name)}<br> " for index in named],
             textposition="top center",
             hoverinfo="skip",
             showlegend=False,

@@ -61,7 +61,7 @@ def _cells(row: Sequence[float | None]) -> str:
     return "".join(
         "<td>–</td>"
         if score is None
-        else f'<td class="best" title="best of the row">{score:.3f}</td>'
+        else f'<td class="best" title="best of the row"><span>{score:.3f}</span></td>'
         if score == best
         else f"<td>{score:.3f}</td>"
         for score in row

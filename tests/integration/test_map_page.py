@@ -62,7 +62,7 @@ def test_the_map_carries_refs_and_escapes_what_others_wrote(app_registry: Regist
     assert not app.exception
     points, names = traces(app)
     assert points["customdata"] == [["law@1", "&lt;a href=&#x27;javascript:x&#x27;&gt;"]]
-    assert names["text"] == ["law"]
+    assert names["text"] == ["law<br> "]
 
 
 def test_a_new_expert_is_on_the_map_at_once(app_registry: Registry) -> None:
@@ -83,7 +83,7 @@ def test_many_experts_are_drawn_by_webgl_with_some_of_their_names(
     points, names = traces(open_page("map"))
     assert points["type"] == "scattergl"
     assert len(points["customdata"]) == 6
-    assert names["text"] == ["e0", "e1"]  # the others lie below these two
+    assert names["text"] == ["e0<br> ", "e1<br> "]  # the others lie below these two
 
 
 def test_an_empty_map_says_what_to_do(app_registry: Registry) -> None:

@@ -24,11 +24,12 @@ def test_without_mixes_a_page_says_how_to_get_one(app_registry: Registry, page: 
     assert words in html(app)
 
 
-def test_a_card_shows_the_newest_version_and_links_to_those_before(mixed: Registry) -> None:
+def test_a_card_shows_the_newest_version_and_the_tree_what_was_made_from_what(mixed: Registry) -> None:
     app = open_page("mixes")
     assert not app.exception
-    assert links(app) == ["team :gray[@2]", "@1"]
+    assert links(app)[:2] == ["team :gray[@2]", "@1"]
     assert "not evaluated yet" in html(app)
+    assert links(app)[2:] == ["team@1 :gray[composed]", "└ team@2 :gray[+ cooking@1]"]
 
 
 def test_two_mixes_are_compared_by_address(mixed: Registry) -> None:

@@ -11,7 +11,7 @@ from registry.deletion import delete_mix
 from registry.home import Registry
 from registry.records import MixRecord
 from ui import models, routes
-from ui.components import empty_state, expert_link, fact_table, label
+from ui.components import empty_state, expert_link, fact_table, label, lineage_link
 from ui.display import parameters
 from ui.jobs import submit
 from ui.mix_words import ancestors, children, manifest_of, mix_facts, settings_line, step
@@ -193,7 +193,7 @@ def _facts(mix: MixRecord, manifest: dict[str, Any]) -> None:
 
 def _experts(registry: Registry, mix: MixRecord) -> None:
     st.subheader("Experts", anchor=False)
-    with st.container(key="versions"):
+    with st.container(key="versions", gap=None):
         for ref in mix.experts:
             expert_link(get_expert(registry, ref))
 
@@ -207,19 +207,9 @@ def _lineage(mix: MixRecord, mixes: list[MixRecord]) -> None:
     with st.container(key="lineage", gap=None):
         for place, each in enumerate(line):
             happened = step(line[place - 1], each) if place else "composed"
-            _lineage_link(each, happened, place, here=each.ref == mix.ref)
+            lineage_link(each, happened, place, here=each.ref == mix.ref)
         for child in after:
-            _lineage_link(child, step(mix, child), len(line), here=False)
-
-
-def _lineage_link(mix: MixRecord, happened: str, depth: int, *, here: bool) -> None:
-    indent = "\u2003" * max(0, depth - 1) + ("└ " if depth else "")
-    st.page_link(
-        routes.mix(),
-        label=f"{indent}{label(mix.ref)} :gray[{label(happened)}]",
-        query_params={"ref": mix.ref},
-        disabled=here,
-    )
+            lineage_link(child, step(mix, child), len(line))
 
 
 def _digests(mix: MixRecord) -> None:

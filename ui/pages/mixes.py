@@ -1,4 +1,4 @@
-"""The mixes: one card a name with its versions, and any two side by side."""
+"""The mixes: one card a name with its versions, what was made from what, and any two side by side."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from registry.catalog import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
 from ui import routes
-from ui.components import empty_state, escaped, label
+from ui.components import empty_state, escaped, label, lineage_link
 from ui.display import plural
-from ui.mix_words import manifest_of, mix_facts, score_line, settings_line
+from ui.mix_words import children, manifest_of, mix_facts, score_line, settings_line, step
 from ui.session import current_registry, shown_errors
 from ui.tables import figures
 
@@ -37,6 +37,7 @@ def render() -> None:
         with st.container(key="mixes"):
             for versions in by_name.values():
                 _card(versions)
+        _lineage(mixes)
         if len(mixes) > 1:
             _comparison(registry, mixes)
 
@@ -59,6 +60,25 @@ def _card(versions: list[MixRecord]) -> None:
                     st.page_link(routes.mix(), label=label(f"@{version.version}"), query_params=query)
 
 
+def _lineage(mixes: list[MixRecord]) -> None:
+    """Which mix was made from which, as a tree; absent where none was made from another."""
+    known = {mix.ref: mix for mix in mixes}
+    if not any(mix.parent in known for mix in mixes):
+        return
+    st.subheader("Lineage", anchor=False)
+    with st.container(key="lineage", gap=None):
+        for mix in mixes:
+            if mix.parent not in known and children(mix, mixes):
+                lineage_link(mix, "composed", 0)
+                _descendants(mix, mixes, 1)
+
+
+def _descendants(mix: MixRecord, mixes: list[MixRecord], depth: int) -> None:
+    for child in children(mix, mixes):
+        lineage_link(child, step(mix, child), depth)
+        _descendants(child, mixes, depth + 1)
+
+
 def _comparison(registry: Registry, mixes: list[MixRecord]) -> None:
     st.subheader("Compare two", anchor=False)
     known = {mix.ref: mix for mix in mixes}
@@ -76,7 +96,7 @@ def _comparison(registry: Registry, mixes: list[MixRecord]) -> None:
     rows = [_settings(registry, mix) for mix in (one, other)]
     body = "".join(
         f'<tr class="{"" if rows[0][name] == rows[1][name] else "differs"}"><th scope="row">{escaped(name)}</th>'
-        f"<td>{escaped(rows[0][name])}</td><td>{escaped(rows[1][name])}</td></tr>"
+        f"<td><span>{escaped(rows[0][name])}</span></td><td><span>{escaped(rows[1][name])}</span></td></tr>"
         for name in rows[0]
     )
     head = f'<th></th><th scope="col">{escaped(one.ref)}</th><th scope="col">{escaped(other.ref)}</th>'

@@ -151,6 +151,7 @@ def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[
             disabled=not knobs.active or not (prompt or "").strip(),
         )
         stop = st.empty()
+    above = st.container()
     columns = st.columns(len(speakers), gap="medium")
     places = {}
     for who, column in zip(speakers, columns, strict=True):
@@ -163,16 +164,16 @@ def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[
         writing = st.session_state["writing"] = Writing(prompt, {who: [] for who in speakers})
         _write(registry, writing, knobs, hues, places)
         stop.empty()
-    _show(speakers, places, hues)
+    with above:
+        block = _block(_texts(speakers))
+    _show(speakers, places, hues, block)
 
 
 def _by(who: Speaker) -> None:
     """Who writes in this column; a mix with a link to its page."""
+    title = f"**{label(who.name)}**" + (" :gray[the seed]" if who.is_seed else "")
     with st.container(key=f"by-{who.name}-{who.is_seed}"):
-        if who.is_seed:
-            st.markdown(f"**{label(who.name)}** :gray[the seed]")
-        else:
-            st.page_link(routes.mix(), label=f"**{label(who.name)}**", query_params={"ref": who.name})
+        st.page_link(routes.mix(), label=title, query_params={"ref": who.name}, disabled=who.is_seed)
 
 
 def _write(
@@ -199,11 +200,20 @@ def _write(
         places[who].html(text_html(writing.prompt, writing.texts[who], hues, writing=True))
 
 
-def _show(speakers: Sequence[Speaker], places: Mapping[Speaker, DeltaGenerator], hues: Sequence[str]) -> None:
-    """The newest texts of who is chosen now, in all blocks or in one."""
+def _texts(speakers: Sequence[Speaker]) -> dict[Speaker, list[Token]]:
+    """The newest texts of who is chosen now."""
     writing: Writing | None = st.session_state.get("writing")
-    texts = {who: writing.texts[who] for who in speakers if writing and who in writing.texts}
-    block = _block(texts)
+    return {who: writing.texts[who] for who in speakers if writing and who in writing.texts}
+
+
+def _show(
+    speakers: Sequence[Speaker],
+    places: Mapping[Speaker, DeltaGenerator],
+    hues: Sequence[str],
+    block: int | None,
+) -> None:
+    """The texts in the colours of all blocks or of one, or what will be there."""
+    texts = _texts(speakers)
     for who, place in places.items():
         if who not in texts:
             said = "What it writes appears here" + (
@@ -213,9 +223,8 @@ def _show(speakers: Sequence[Speaker], places: Mapping[Speaker, DeltaGenerator],
         elif not texts[who]:
             place.html(f'<div class="nm-written empty">{escaped(who)} ended at once: it wrote nothing.</div>')
         else:
-            assert writing is not None
             with place.container():
-                _text(who, writing.prompt, texts[who], hues, block)
+                _text(who, st.session_state["writing"].prompt, texts[who], hues, block)
 
 
 def _text(who: Speaker, prompt: str, tokens: Sequence[Token], hues: Sequence[str], block: int | None) -> None:
