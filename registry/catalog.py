@@ -88,7 +88,7 @@ def list_seeds(registry: Registry) -> list[SeedRecord]:
 
 
 def get_expert(registry: Registry, ref: str) -> ExpertRecord:
-    """The expert that `name` (its newest version not withdrawn) or `name@version` means.
+    """The expert that `name` (its newest version not withdrawn), `name@version` or `name@alias` means.
 
     Raises NotFoundError. A withdrawn version is found when it is asked for by its number.
     """

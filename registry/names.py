@@ -18,6 +18,7 @@ RESERVED = frozenset(
 )
 _PUNCTUATION = frozenset("._-")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
+_ALIAS = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,21 @@ def parse_ref(text: str) -> Ref:
             f"{_shown(text)}: {_shown(version)} is no version: write name@N with N from 1"
         )
     return Ref(check_name(name), int(version))
+
+
+def is_alias(text: str) -> bool:
+    """Whether a reference has the form `name@word` rather than `name` or `name@version`."""
+    return _ALIAS.fullmatch(text.partition("@")[2]) is not None
+
+
+def parse_alias(text: str) -> tuple[str, str]:
+    """Read `name@word` as the name's key and the word. Raises InvalidInputError for any other form."""
+    name, _, alias = text.partition("@")
+    if not is_alias(text):
+        raise InvalidInputError(
+            f"{_shown(text)} is no alias: write name@word, the word of small letters, digits and '-', as in law@stable"
+        )
+    return name_key(check_name(name)), alias
 
 
 def parse_name(text: str) -> Ref:

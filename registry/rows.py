@@ -7,9 +7,9 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from registry.errors import NotFoundError
-from registry.names import Ref, parse_name, parse_ref
+from registry.names import Ref, is_alias, parse_alias, parse_name, parse_ref
 from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, SeedRecord
-from registry.schema import Embedding, Evaluation, Expert, Mix, Seed
+from registry.schema import Alias, Embedding, Evaluation, Expert, Mix, Seed
 
 _FLOAT32 = np.dtype("<f4")
 
@@ -24,10 +24,12 @@ def find_seed(session: Session, name: str) -> Seed:
 
 
 def find_expert(session: Session, text: str) -> Expert:
-    """The expert that `name` (its newest version not withdrawn) or `name@version` means.
+    """The expert that `name` (its newest version not withdrawn), `name@version` or `name@alias` means.
 
     Raises NotFoundError. A withdrawn version is found when it is asked for by its number.
     """
+    if is_alias(text):
+        return _find_aliased(session, text)
     ref = parse_ref(text)
     rows = session.scalars(select(Expert).where(_named(Expert, ref)).order_by(Expert.version.desc())).all()
     expert = next((row for row in rows if ref.version is not None or row.withdrawn is None), None)
@@ -39,6 +41,18 @@ def find_expert(session: Session, text: str) -> Expert:
             f"{ref.name}@{rows[0].version} still names it"
         )
     raise NotFoundError(f"no expert '{ref}': see `nexusmix list`")
+
+
+def _find_aliased(session: Session, text: str) -> Expert:
+    alias = session.get(Alias, parse_alias(text))
+    if alias is None:
+        raise NotFoundError(f"no alias '{text}': `nexusmix alias {text} EXPERT` makes it")
+    expert = alias.expert
+    if expert.withdrawn is not None:
+        raise NotFoundError(
+            f"'{text}' points to {expert.name}@{expert.version}, which is withdrawn because: {expert.withdrawn}"
+        )
+    return expert
 
 
 def find_mix(session: Session, text: str) -> Mix:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0004"  # the newest migration, which these classes describe
+REVISION = "0005"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -140,6 +140,18 @@ class Expert(Base):
 
     seed: Mapped[Seed] = relationship(lazy="joined", innerjoin=True)
     embedding: Mapped[Embedding] = relationship(lazy="joined", innerjoin=True, back_populates="expert")
+
+
+class Alias(Base):
+    """A word that stands for one version of an expert, as in `python@stable`; it may be moved to another."""
+
+    __tablename__ = "aliases"
+
+    name_key: Mapped[str] = mapped_column(String(400), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(32), primary_key=True)
+    expert_id: Mapped[int] = mapped_column(ForeignKey("experts.id"))
+
+    expert: Mapped[Expert] = relationship(lazy="joined", innerjoin=True)
 
 
 class Embedding(Base):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pico
 import pytest
-from pages import button, captions, code, html, links, open_page, toggle
+from pages import button, captions, code, field, html, links, open_page, toggle
 from streamlit.testing.v1 import AppTest
 
 from registry import catalog, runs
@@ -128,6 +128,9 @@ def test_an_expert_shows_its_card_digests_provenance_and_neighbours(filled: Regi
     assert app.title[0].value.replace("\\", "") == "law :gray[@1]"
     assert {expert.ffn, expert.trunk} <= set(code(app))
     assert "nexusmix extend MIX law@1" in code(app)
+    (python,) = (block for block in code(app) if block.startswith("from composer"))
+    compile(python, "snippet", "exec")
+    assert 'seed="smol", experts=["law@1", "OTHER"]' in python
     assert "the seed&#x27;s own (anchored)" in html(app)
     assert "Trained tokens" in html(app) and "1,500,000" in html(app)
     assert set(cards(app)) >= {"code", "cooking"}
@@ -157,6 +160,15 @@ def test_an_expert_shows_what_it_gained_and_lost_elsewhere(filled: Registry) -> 
     app = open_page("expert", ref="law@1")
     assert not app.exception
     assert "its own" in html(app) and "code@1" in html(app) and "this expert" in html(app)
+
+
+def test_an_alias_is_pointed_at_the_version_that_is_open(filled: Registry) -> None:
+    app = open_page("expert", ref="law@1")
+    field(app, "Alias").set_value("stable").run()
+    button(app, "Point it here").click().run()
+    assert not app.exception
+    assert "law@stable" in html(app) and "→ law@1" in html(app)
+    assert open_page("expert", ref="law@stable").title[0].value.replace("\\", "") == "law :gray[@1]"
 
 
 def test_a_withdrawn_expert_says_why_and_offers_no_command(filled: Registry) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ui.cli import (
+    alias,
     compose,
     contribute,
     delete,
@@ -84,6 +85,7 @@ app.add_typer(seed.app, name="seed", rich_help_panel=GIVE, help="Add, list and s
 _add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
 _add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
 _add("embed", embed.embed, GIVE, embed.EXAMPLES)
+_add("alias", alias.alias, GIVE, alias.EXAMPLES)
 _add("withdraw", withdraw.withdraw, GIVE, withdraw.EXAMPLES)
 _add("compose", compose.compose, MIX, compose.EXAMPLES)
 _add("extend", extend.extend, MIX, extend.EXAMPLES)

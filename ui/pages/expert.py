@@ -6,6 +6,7 @@ import textwrap
 
 import streamlit as st
 
+from registry.aliases import list_aliases, point
 from registry.catalog import get_expert, get_measurement, list_mixes, list_versions, search, verify
 from registry.documents import load_documents
 from registry.home import Registry
@@ -22,6 +23,14 @@ NEIGHBOUR_WIDTH = 190
 EXCERPTS = 3
 EXCERPT_CHARS = 600
 TITLE_CHARS = 70
+PYTHON = """\
+from composer.compose import compose
+from composer.recipe import Recipe
+from registry.home import open_registry
+
+recipe = Recipe(name="NAME", seed="{seed}", experts=["{ref}", "OTHER"])
+result = compose(open_registry(), recipe)
+"""
 
 
 def render() -> None:
@@ -47,6 +56,7 @@ def render() -> None:
             _facts(expert)
             _digests(registry, expert)
             _provenance(expert)
+            _aliases(registry, expert)
             _relatives(registry, expert)
 
 
@@ -66,12 +76,15 @@ def _commands(expert: ExpertRecord) -> None:
     if expert.withdrawn is not None:
         return
     st.subheader("Use it", anchor=False)
-    st.code(
-        f"nexusmix compose NAME --seed {expert.seed} --experts {expert.ref},OTHER",
-        language=None,
-        wrap_lines=True,
-    )
-    st.code(f"nexusmix extend MIX {expert.ref}", language=None, wrap_lines=True)
+    shell, python = st.tabs(["Shell", "Python"])
+    with shell:
+        for command in (
+            f"nexusmix compose NAME --seed {expert.seed} --experts {expert.ref},OTHER",
+            f"nexusmix extend MIX {expert.ref}",
+        ):
+            st.code(command, language=None, wrap_lines=True)
+    with python:
+        st.code(PYTHON.format(seed=expert.seed, ref=expert.ref), language="python", wrap_lines=True)
     with st.container(key="run-actions"):
         st.page_link(
             routes.compose(),
@@ -163,6 +176,25 @@ def _provenance(expert: ExpertRecord) -> None:
     if expert.provenance:
         st.subheader("Provenance", anchor=False)
         fact_table({_title(name): _figure(value) for name, value in expert.provenance.items()})
+
+
+def _aliases(registry: Registry, expert: ExpertRecord) -> None:
+    """The words that stand for a version of it, and one more for this version."""
+    aliases = list_aliases(registry, expert.name)
+    st.subheader("Aliases", anchor=False)
+    if aliases:
+        fact_table({f"{expert.name}@{word}": f"→ {ref}" for word, ref in aliases.items()})
+    with st.popover("Point an alias here", icon=":material/label:", disabled=expert.withdrawn is not None):
+        word = st.text_input("Alias", placeholder="stable").strip()
+        alias = f"{expert.name}@{word}"
+        stands = aliases.get(word)
+        if stands == expert.ref:
+            st.caption("It stands for this version already.")
+        elif stands:
+            st.caption(f"It stands for {label(stands)} now, and will be moved.")
+        if st.button("Point it here", type="primary", disabled=not word or stands == expert.ref):
+            point(registry, alias, expert.ref, expected=stands)
+            st.rerun()
 
 
 def _relatives(registry: Registry, expert: ExpertRecord) -> None:

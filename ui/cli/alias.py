@@ -1,0 +1,53 @@
+"""`nexusmix alias`: a word that stands for one version of an expert."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ui.cli.context import Json, examples, open_registry
+from ui.cli.output import note, print_json
+
+EXAMPLES = examples(
+    "nexusmix alias law@stable law@3",
+    "nexusmix alias law@stable law@4 --from law@3",
+    "nexusmix alias law@stable --delete",
+)
+NOTHING = "none"
+
+
+def alias(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME@WORD", help="The alias.")],
+    expert: Annotated[
+        str | None, typer.Argument(metavar="NAME@N", help="The version; without it, say what it stands for.")
+    ] = None,
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="NAME@N", help=f"Change it only if it stands for this now ({NOTHING}: nothing)."
+        ),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Forget it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a word such as stable stand for one version of an expert.
+
+    Wherever an expert is named, NAME@WORD may stand; what is composed
+    is pinned to the version that it stands for then.
+    """
+    if delete and expert is not None:
+        raise typer.BadParameter("give a version or --delete, not both")
+    from registry.aliases import UNCHECKED, point
+    from registry.catalog import get_expert
+
+    with open_registry(ctx) as registry:
+        if delete or expert is not None:
+            seen = UNCHECKED if expected is None else None if expected == NOTHING else expected
+            point(registry, name, expert, expected=seen)
+        target = None if delete else get_expert(registry, name).ref
+    if as_json:
+        print_json({"alias": name, "expert": target})
+    else:
+        note(f"{name} stands for {target or 'nothing any more'}")
