@@ -90,7 +90,7 @@ def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> 
         parent=None,
         training={},
     )
-    manifest = _learn(registry, draft, training, progress) if training.learns else draft
+    manifest = _learn(registry, draft, training, merge.fitted, progress) if training.learns else draft
     return manifest, nearly_equal(lock.experts, means)
 
 
@@ -166,11 +166,13 @@ def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
     return mine - others
 
 
-def _learn(registry: Registry, draft: Manifest, training: Training, progress: Progress) -> Manifest:
+def _learn(
+    registry: Registry, draft: Manifest, training: Training, fitted: bool, progress: Progress
+) -> Manifest:
     """What the draft becomes by training. Only here torch is needed, which takes longer to import than all before."""
     from composer.learn import learn, stored_standard
     from composer.weights import map_tensors
 
     domains = [load_domain(registry, member.expert) for member in draft.members]
     standard = stored_standard(map_tensors(registry.blobs.path(draft.router)))
-    return learn(registry, draft, domains, standard, training, progress=progress)
+    return learn(registry, draft, domains, standard, training, fitted=fitted, progress=progress)

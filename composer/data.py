@@ -61,11 +61,12 @@ def mixed_rows(
     tokens: int,
     length: int,
     random_seed: int,
+    experts: Sequence[str] = (),
 ) -> Any:
     """A `datasets.Dataset` of rows with the given share of each domain, `tokens` in all, in random order.
 
-    Documents are drawn at random; a domain with too little text is repeated. Raises MissingTextError when no
-    domain has text.
+    Documents are drawn at random; a domain with too little text is repeated. With `experts`, each row says in
+    `own_expert` which of them has its domain's name (−1: none). Raises MissingTextError when no domain has text.
     """
     from datasets import Dataset, concatenate_datasets
 
@@ -83,7 +84,10 @@ def mixed_rows(
         shuffled = list(documents)
         random.Random(f"{random_seed}/{name}").shuffle(shuffled)
         rows_RS = pack(tokenizer, shuffled, length, wanted)
-        parts.append(Dataset.from_dict({"input_ids": rows_RS.numpy()}))
+        columns: dict[str, Any] = {"input_ids": rows_RS.numpy()}
+        if experts:
+            columns["own_expert"] = [experts.index(name) if name in experts else -1] * len(rows_RS)
+        parts.append(Dataset.from_dict(columns))
         # A row that comes again is an index that comes again: memory grows with the text, not with the tokens.
         order.append(first + np.arange(wanted) % len(rows_RS))
         first += len(rows_RS)

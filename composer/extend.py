@@ -23,6 +23,7 @@ from composer.progress import Progress, silent
 from composer.recipe import Lock, LockedExpert, Training, lock_expert
 from composer.routers import ROUTERS
 from composer.streaming import merge_trunks
+from composer.trunks import chosen_merge
 from composer.trunks.base import TrunkMerge
 from composer.weights import map_tensors
 from registry import catalog
@@ -133,7 +134,9 @@ def assemble_extension(
             "training": {},
         }
     )
-    trained = learn(registry, draft, domains, standard, training, new=domains[-1].name, progress=progress)
+    fitted = chosen_merge(first_lock(registry, old).settings["trunk_merge"]).fitted
+    new = domains[-1].name
+    trained = learn(registry, draft, domains, standard, training, fitted=fitted, new=new, progress=progress)
     return trained, nearly_equal(experts, domain_means(registry, experts))
 
 

@@ -33,7 +33,9 @@ def finetune(
         tokens=training.tokens,
         length=training.sequence_length,
         random_seed=training.random_seed,
+        experts=mix.model.config.experts,
     )
+    mix.model.config.guidance = training.guided
     schedule = Schedule(
         learning_rate=training.learning_rate,
         batch_rows=max(1, training.batch_tokens // training.sequence_length),

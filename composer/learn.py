@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from composer.data import shares
 from composer.domains import Domain, Standard
-from composer.mix import PREFIX, Manifest, OpenMix, open_mix, seed_config
-from composer.progress import Progress
-from composer.recipe import Training
+from composer.mix import PREFIX, Manifest, OpenMix, open_dense, open_mix, read_manifest, seed_config
+from composer.progress import Progress, timed
+from composer.recipe import LockedExpert, Training
 from composer.weights import TORCH_DTYPES, put_tensors
 from composer.work import exclusive, work_folder
 from registry import documents
 from registry.families import family_of
 from registry.home import Registry
 from registry.records import Digest
+
+if TYPE_CHECKING:
+    from composer.warmstart.trunk import Source
 
 GENERAL = "general"
 
@@ -31,60 +35,114 @@ def learn(
     standard: Standard,
     training: Training,
     *,
+    fitted: bool = False,
     new: str | None = None,
     progress: Progress,
 ) -> Manifest:
     """Train a draft and return the manifest of what it became; a draft that trains nothing comes back as it is.
 
-    `new` names the domain that gets half of the tokens. An interrupted run goes on from its last checkpoint when
-    the same lock is composed again; two runs of one lock wait for each other.
+    `fitted`: the warm start fits the trunk too. `new` names the domain that gets half of the tokens. An
+    interrupted run goes on from its last checkpoint when the same lock is composed again; two runs of one lock
+    wait for each other.
     """
     if not training.learns:
         return draft
     from composer.finetune import finetune, trains_router
-    from composer.warmstart import warm_start
 
     work = work_folder(registry, draft.lock)
     report: dict[str, Any] = {}
     with exclusive(work):
         mix = open_mix(registry, draft, dtype=torch.float32)
-
+        solve = partial(_solve_routers, mix, domains, standard, training, progress)
         # What trains moves the states away from the embeddings that were solved for them.
         twice = training.warm_start and training.tokens > 0 and not trains_router(training)
-
-        def solve_routers(*, extended: bool, preliminary: bool) -> dict[str, Any]:
-            """Solve the routers for the model as it is; what to report of it."""
-            done = warm_start(
-                mix.model,
-                mix.tokenizer,
-                domains,
-                standard,
-                random_seed=training.random_seed,
-                extended=extended,
-                preliminary=preliminary,
-                progress=progress,
-            )
-            if not math.isfinite(done.own_domain):  # no text: nothing was done
-                return {}
-            return {"warm_start": {"tokens": done.tokens_forwarded, "own_domain": round(done.own_domain, 4)}}
-
+        sources = _trunk_sources(registry, draft, domains) if training.warm_start and fitted else []
+        with timed("trunk"):
+            trunk_tokens = _fit_trunk(mix, sources, training, progress)
         if training.warm_start:
             # Old embeddings are kept exactly, unless the recipe lets the fine-tune change the router.
             keep = new is not None and training.train_router is not True
-            report |= solve_routers(extended=keep, preliminary=twice)
+            with timed("router"):
+                report |= solve(extended=keep, preliminary=twice)
+            if trunk_tokens:
+                report.setdefault("warm_start", {"tokens": 0})
+                report["warm_start"]["tokens"] += trunk_tokens
         if training.tokens:
             texts = _texts(registry, draft, domains)
             share = shares(list(texts), new)
-            losses = finetune(mix, texts, share, training, work, progress)
+            with timed("fine-tune"):
+                losses = finetune(mix, texts, share, training, work, progress)
             report |= {"tokens": training.tokens, "first_loss": losses[0], "last_loss": losses[-1]}
             if twice:
-                again = solve_routers(extended=False, preliminary=False)
+                with timed("router"):
+                    again = solve(extended=False, preliminary=True)
                 for name in again.keys() & report.keys():
                     again[name]["tokens"] += report[name]["tokens"]
                 report |= again
-        trained = _store(registry, draft, mix, standard, training)
+        trained = _store(registry, draft, mix, standard, training, trunk=bool(sources))
     shutil.rmtree(work)
     return trained.model_copy(update={"training": report})
+
+
+def _solve_routers(
+    mix: OpenMix,
+    domains: Sequence[Domain],
+    standard: Standard,
+    training: Training,
+    progress: Progress,
+    *,
+    extended: bool,
+    preliminary: bool,
+) -> dict[str, Any]:
+    """Solve the routers for the model as it is; what to report of it."""
+    from composer.warmstart import warm_start
+
+    done = warm_start(
+        mix.model,
+        mix.tokenizer,
+        domains,
+        standard,
+        random_seed=training.random_seed,
+        extended=extended,
+        preliminary=preliminary,
+        progress=progress,
+    )
+    if not math.isfinite(done.own_domain):  # no text: nothing was done
+        return {}
+    return {"warm_start": {"tokens": done.tokens_forwarded, "own_domain": round(done.own_domain, 4)}}
+
+
+def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> list[Source]:
+    """The models whose trunks the draft's is made of; none where all of these are equal."""
+    from composer.warmstart.trunk import Source
+
+    def dense(expert: LockedExpert) -> Any:
+        return open_dense(
+            registry, draft.seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width, dtype=torch.float32
+        )
+
+    experts = [member.expert for member in draft.members]
+    trunks = {expert.trunk for expert in experts}
+    sources = [
+        Source(partial(dense, expert), [domain]) for expert, domain in zip(experts, domains, strict=True)
+    ]
+    if draft.parent is not None:
+        old = read_manifest(registry, draft.parent)
+        trunks = {old.trunk, experts[-1].trunk}
+        mix = Source(
+            lambda: open_mix(registry, old, dtype=torch.float32).model, domains[:-1], weight=len(old.members)
+        )
+        sources = [mix, sources[-1]]
+    return sources if len(trunks) > 1 else []
+
+
+def _fit_trunk(mix: OpenMix, sources: Sequence[Source], training: Training, progress: Progress) -> int:
+    """Fit the trunk to the sources, if there are any; the tokens that passed forward."""
+    from composer.warmstart.trunk import fit_trunk
+
+    if not sources:
+        return 0
+    return fit_trunk(mix.model, mix.tokenizer, sources, random_seed=training.random_seed, progress=progress)
 
 
 def put_router(registry: Registry, routers: Sequence[torch.nn.Module], standard: Standard) -> Digest:
@@ -112,14 +170,13 @@ def _texts(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> di
 
 
 def _store(
-    registry: Registry, draft: Manifest, mix: OpenMix, standard: Standard, training: Training
+    registry: Registry, draft: Manifest, mix: OpenMix, standard: Standard, training: Training, *, trunk: bool
 ) -> Manifest:
-    """Blobs for what was trained; what was frozen keeps its digest."""
+    """Blobs for what was trained; what was frozen keeps its digest. `trunk`: the trunk changed before."""
     changed: dict[str, Any] = {
         "router": put_router(registry, [m.router for m in mix.model.mixtures()], standard)
     }
-    if training.tokens == 0 or training.train == "router":
-        return draft.model_copy(update=changed)
+    trained = training.train if training.tokens else "router"
     blobs = registry.blobs
     family = family_of(seed_config(blobs, draft.seed))
     state = mix.model.state_dict()
@@ -138,13 +195,13 @@ def _store(
             },
         )
 
-    if training.train in ("trunk", "all"):
+    if trunk or trained in ("trunk", "all"):
         tied = set(mix.model.all_tied_weights_keys)
-        trunk = {
+        tensors = {
             k.removeprefix(PREFIX): v.to(dtype) for k, v in state.items() if marker not in k and k not in tied
         }
-        changed["trunk"] = put_tensors(blobs, trunk)
-    if training.train in ("ffn", "all"):
+        changed["trunk"] = put_tensors(blobs, tensors)
+    if trained in ("ffn", "all"):
         changed["shared"] = part("shared")
         changed["members"] = [
             member.model_copy(update={"ffn": part(f"experts.{j}")}) for j, member in enumerate(draft.members)

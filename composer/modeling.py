@@ -46,6 +46,7 @@ class NexusConfig(PreTrainedConfig):
         combine: str = "convex",
         num_experts_per_tok: int = 1,
         load_balance: float = 0.01,
+        guidance: float = 0.0,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -55,7 +56,7 @@ class NexusConfig(PreTrainedConfig):
         self.experts, self.ffn_widths = list(experts), list(ffn_widths)
         self.router, self.domain_dim = router, domain_dim
         self.num_experts_per_tok = num_experts_per_tok
-        self.combine, self.load_balance = combine, load_balance
+        self.combine, self.load_balance, self.guidance = combine, load_balance, guidance
         for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(token, getattr(self.text_config, token, None))
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
@@ -165,14 +166,26 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         return self.language_model.get_output_embeddings()
 
     def forward(
-        self, input_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        own_expert: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """As the seed's forward; with labels, `loss` is cross-entropy + load_balance · Switch loss."""
+        """As the seed's forward; with labels, `loss` is cross-entropy and, in training, what routing adds to it:
+
+        load_balance · Switch loss + guidance · guidance loss. `own_expert` [B] says whose domain each row is of;
+        −1: nobody's.
+        """
         output = self.language_model(input_ids=input_ids, labels=labels, **kwargs)
         loss, balance = output.loss, None
-        if labels is not None and self.training and self.config.load_balance > 0:
-            balance = switch_loss([m.routing for m in self.mixtures() if m.routing is not None])
-            loss = loss + self.config.load_balance * balance
+        if labels is not None and self.training:
+            routings = [m.routing for m in self.mixtures() if m.routing is not None]
+            if self.config.load_balance > 0:
+                balance = switch_loss(routings)
+                loss = loss + self.config.load_balance * balance
+            if self.config.guidance > 0 and own_expert is not None:
+                loss = loss + self.config.guidance * guidance_loss(routings, own_expert)
         # Named as the output names them: transformers 5.24 calls `cache` what was `past_key_values` before.
         return NexusOutput(**{**output, "loss": loss, "load_balance": balance})
 
@@ -187,6 +200,20 @@ def switch_loss(routings: Sequence[Routing]) -> torch.Tensor:
         n = routing.probabilities.shape[-1]
         share_N = torch.bincount(routing.chosen.flatten(), minlength=n) / routing.chosen.numel()
         losses.append(n * (share_N * routing.probabilities.mean(dim=0)).sum())
+    return torch.stack(losses).mean()
+
+
+def guidance_loss(routings: Sequence[Routing], own_B: torch.Tensor) -> torch.Tensor:
+    """−log p of each token's own domain's expert, mean over tokens and blocks; tokens of no domain are left out.
+
+    Domain labels as in DEMix layers (arXiv 2108.05036), but as a loss: they are not needed when the mix is used.
+    """
+    losses = []
+    for routing in routings:
+        own_T = own_B.repeat_interleave(len(routing.probabilities) // len(own_B))
+        known_T = own_T >= 0
+        chance_T = routing.probabilities.gather(1, own_T.clamp(min=0)[:, None])[:, 0]
+        losses.append((-chance_T.clamp(min=1e-9).log() * known_T).sum() / known_T.sum().clamp(min=1))
     return torch.stack(losses).mean()
 
 

@@ -1,5 +1,6 @@
 """How long work tells its caller where it stands, and whoever listens what it measures on the way."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,3 +38,11 @@ def measured(name: str, step: int, value: float) -> None:
     listener = _listener.get()
     if listener is not None:
         listener(name, step, value)
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Tell the listener how many seconds the block took, as "<stage> seconds"."""
+    started = time.monotonic()
+    yield
+    measured(f"{stage} seconds", 0, time.monotonic() - started)

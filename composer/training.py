@@ -163,8 +163,8 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
 
 
 def _collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    ids = torch.stack([row["input_ids"] for row in rows])
-    return {"input_ids": ids, "labels": ids}
+    columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    return {**columns, "labels": columns["input_ids"]}
 
 
 def _sha256(path: Path) -> str:

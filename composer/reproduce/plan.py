@@ -14,7 +14,7 @@ from composer.errors import RecipeError
 
 BASELINES = {False: "baselines", True: "baselines-anchored"}  # cells of the dense models, by anchored
 # The paper's peak learning rate and load balancing (arXiv 2408.15901, section 3).
-PAPER = {"warm_start": False, "learning_rate": 1e-3, "load_balance": 0.05}
+PAPER = {"warm_start": False, "learning_rate": 1e-3, "batch_tokens": 1024, "load_balance": 0.05}
 ADDITIVE = {"combine": "additive", "trunk_merge": "mean"}
 BALANCE_DIVISOR = 100
 

@@ -11,6 +11,7 @@ from composer.trunks.base import NamedMerge, TrunkMerge
 from composer.trunks.mean import Mean
 from composer.trunks.mean_with_seed import MeanWithSeed
 from composer.trunks.pcb import Pcb
+from composer.trunks.regmean import RegMean
 from composer.trunks.seed import Seed
 from composer.trunks.task_arithmetic import TaskArithmetic
 from composer.trunks.ties import Ties
@@ -19,7 +20,7 @@ from composer.trunks.weighted import Weighted
 __all__ = ["TRUNK_MERGES", "NamedMerge", "TrunkMerge", "TrunkMergeChoice", "chosen_merge"]
 
 TrunkMergeChoice = Annotated[
-    Mean | MeanWithSeed | Seed | Weighted | TaskArithmetic | Ties | Pcb,
+    Mean | MeanWithSeed | RegMean | Seed | Weighted | TaskArithmetic | Ties | Pcb,
     Field(discriminator="method"),
     # A method that needs no parameters may be written as its name alone.
     BeforeValidator(lambda given: {"method": given} if isinstance(given, str) else given),
@@ -28,6 +29,7 @@ TrunkMergeChoice = Annotated[
 TRUNK_MERGES: dict[str, type[NamedMerge]] = {
     "mean": Mean,
     "mean_with_seed": MeanWithSeed,
+    "regmean": RegMean,
     "seed": Seed,
     "weighted": Weighted,
     "task_arithmetic": TaskArithmetic,

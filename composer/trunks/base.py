@@ -32,6 +32,7 @@ class NamedMerge(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     elementwise: ClassVar[bool]
+    fitted: ClassVar[bool] = False  # whether the warm start puts closed forms in place of the merge
 
     def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
         """As TrunkMerge has it."""

@@ -55,7 +55,7 @@ def warm_start(
     """Solve the routers in place; `domains` are the members in the mix's order. Does nothing without any text.
 
     With `extended` the last member is new: the others' expert embeddings stay as they are, if the router can
-    keep them at all. `preliminary` spends fewer tokens: the routers will be solved again.
+    keep them at all. `preliminary` spends fewer tokens: a fine-tune has most of them.
     """
     if not any(domain.has_text for domain in domains):
         return WarmStart(0, float("nan"))

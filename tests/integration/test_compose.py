@@ -22,7 +22,7 @@ from registry.home import open_registry
 from registry.intake import add_seed, contribute
 
 UNTRAINED = Training(warm_start=False, tokens=0)
-SHORT = Training(tokens=2048, sequence_length=64, batch_tokens=512)
+SHORT = Training(tokens=2048, sequence_length=64, batch_tokens=512, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,8 @@ def test_a_fine_tune_with_frozen_ffns_writes_no_ffn_blob(registry):
 
 
 def test_a_fine_tune_of_everything_stores_what_it_trained_and_opens_again(registry):
-    manifest = compose(registry, recipe("trained", training=SHORT)).manifest
+    unguided = SHORT.model_copy(update={"guidance": 0.0})
+    manifest = compose(registry, recipe("trained", training=unguided)).manifest
     assert all(m.ffn != m.expert.ffn for m in manifest.members)
     assert manifest.training["last_loss"] < manifest.training["first_loss"]
     opened = open_mix(registry, manifest)
@@ -117,6 +118,34 @@ def test_the_warm_start_sends_each_domain_to_its_own_expert(registry):
     own = [warm_shares[name][f"{name}@1"] for name in ("code", "math")]
     assert min(own) > 0.8
     assert sum(own) > sum(cold_shares[name][f"{name}@1"] for name in ("code", "math"))
+
+
+def test_a_warm_start_fits_the_trunk_to_the_experts_text_and_a_cold_mix_has_the_mean(registry):
+    start = Training(tokens=0)
+    cold = compose(registry, recipe("averaged", ("code", "cooking"))).manifest
+    warm = compose(registry, recipe("fitted", ("code", "cooking"), start)).manifest
+    chosen = compose(
+        registry, recipe("chosen", ("code", "cooking"), start, trunk_merge="mean_with_seed")
+    ).manifest
+    assert chosen.trunk == cold.trunk != warm.trunk
+    assert warm.training["warm_start"]["tokens"] > chosen.training["warm_start"]["tokens"]
+    # Rows of the embeddings follow the text; the norms stay the merge's.
+    fitted, mean = (map_tensors(registry.blobs.path(m.trunk)) for m in (warm, cold))
+    assert torch.equal(fitted["model.norm.weight"], mean["model.norm.weight"])
+    assert not torch.equal(fitted["model.embed_tokens.weight"], mean["model.embed_tokens.weight"])
+
+
+def test_the_trunk_of_an_anchored_expert_is_not_fitted(registry):
+    manifest = compose(registry, recipe("anchored", ("math",), Training(tokens=0))).manifest
+    assert manifest.trunk == manifest.seed.trunk
+
+
+def test_extension_fits_the_trunk_between_the_mix_and_the_new_expert(registry):
+    start = Training(tokens=0)
+    old = compose(registry, recipe("widening", training=start)).manifest
+    new = extend(registry, "widening", "cooking", training=start).manifest
+    merged = extend(registry, "widening@1", "cooking", training=UNTRAINED).manifest
+    assert len({old.trunk, new.trunk, merged.trunk}) == 3
 
 
 def test_a_mix_of_an_expert_without_text_composes_with_a_warm_start_and_a_fine_tune(registry):

@@ -69,6 +69,21 @@ def test_the_random_seed_decides_the_order() -> None:
     assert first(1) == first(1) != first(2)
 
 
+def test_rows_say_whose_domain_they_are_and_that_general_text_is_nobodys() -> None:
+    letters = {"math": "a", "code": "b", "general": "c"}
+    rows = mixed_rows(
+        Letters(),
+        {name: [letter * 100] for name, letter in letters.items()},
+        shares(list(letters)),
+        tokens=240,
+        length=8,
+        random_seed=0,
+        experts=["code", "math"],
+    )
+    own = {ord("a"): 1, ord("b"): 0, ord("c"): -1}
+    assert all(own[int(row["input_ids"][-1])] == int(row["own_expert"]) for row in rows)
+
+
 def test_without_any_text_there_is_nothing_to_train_on() -> None:
     with pytest.raises(MissingTextError, match="no domain of this mix has text"):
         mixed_rows(Letters(), {}, {}, tokens=8, length=8, random_seed=0)

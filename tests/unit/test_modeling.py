@@ -4,7 +4,7 @@ import pico
 import pytest
 import torch
 
-from composer.modeling import NexusConfig, NexusForCausalLM, Routing, forced, switch_loss
+from composer.modeling import NexusConfig, NexusForCausalLM, Routing, forced, guidance_loss, switch_loss
 from composer.routers import ROUTERS, LinearRouter, NexusRouter
 
 
@@ -129,6 +129,24 @@ def test_training_adds_the_load_balancing_loss_and_its_gradient_reaches_the_rout
     output.loss.backward()
     for mixture in mix.mixtures():
         assert mixture.router.w1.grad.abs().sum() > 0
+
+
+def test_guidance_is_the_surprise_at_each_tokens_own_expert_and_leaves_out_general_text():
+    probabilities = torch.tensor([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1], [0.2, 0.8]])
+    routing = Routing(probabilities, probabilities.argmax(dim=1, keepdim=True), probabilities[:, :1])
+    own = torch.tensor([0, -1])  # two rows of two tokens
+    expected = -(torch.tensor(0.5).log() + torch.tensor(0.25).log()) / 2
+    torch.testing.assert_close(guidance_loss([routing], own), expected)
+    assert guidance_loss([routing], torch.tensor([-1, -1])) == 0
+
+
+def test_training_adds_the_guidance_loss_where_rows_name_their_expert(dense, ids):
+    mix = mixture_of(dense, perturb=0.1, load_balance=0.0, guidance=0.3).train()
+    own = torch.tensor([1, 0])
+    guided = mix(ids, labels=ids, own_expert=own).loss
+    added = guidance_loss([mixture.routing for mixture in mix.mixtures()], own)
+    torch.testing.assert_close(guided, mix(ids, labels=ids).loss + 0.3 * added)
+    torch.testing.assert_close(mix.eval()(ids, labels=ids, own_expert=own).loss, mix(ids, labels=ids).loss)
 
 
 def test_a_model_saved_and_loaded_again_gives_the_same_logits(dense, ids, tmp_path):

@@ -74,6 +74,7 @@ def pcb(seed: torch.Tensor, experts: Tensors, density: float, scale: float) -> t
 EXPECTED: dict[str, tuple[dict[str, object], Callable[[torch.Tensor, Tensors], torch.Tensor]]] = {
     "mean": ({}, lambda seed, experts: sum(experts) / len(experts)),
     "mean_with_seed": ({}, lambda seed, experts: (seed + sum(experts)) / (len(experts) + 1)),
+    "regmean": ({}, lambda seed, experts: (seed + sum(experts)) / (len(experts) + 1)),
     "seed": ({}, lambda seed, experts: seed),
     "weighted": (
         {"weights": [3.0, 1.0, 0.5]},

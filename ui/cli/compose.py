@@ -48,7 +48,8 @@ def compose(
         str | None,
         typer.Option(
             metavar="RULE",
-            help="The mix's trunk: mean, mean_with_seed, seed, task_arithmetic, ties or pcb; "
+            help="The mix's trunk: regmean (fitted to the experts' text), mean, mean_with_seed, seed, "
+            "task_arithmetic, ties or pcb; "
             "their parameters, and weighted, in a recipe.",
         ),
     ] = None,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SAMPLE_CHARS = 100_000
 TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
 TRUNK_MERGES = {
+    "regmean": "Fitted to the experts' text",
     "mean": "Mean of the experts",
     "mean_with_seed": "Mean of the experts and the seed",
     "seed": "The seed's own",
