@@ -38,6 +38,7 @@ CHUNK_CHARS = 1000
 MIN_CHUNK_CHARS = 40
 MAX_CENTROIDS = 8
 CHUNKS_PER_CENTROID = 8
+CLUSTERING_ROUNDS = 25
 MAX_FILE_BYTES = 4 << 20
 FILE_FORMAT = "nexusmix-domain-embedding/1"
 _UNIT_TOLERANCE = 1e-3
@@ -177,15 +178,15 @@ def _parse(content: Any) -> DomainEmbedding:
 
 def _cluster(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Spherical k-means of unit vectors [n, m]: unit centroids [c, m] and their shares [c], largest first."""
-    import faiss
-
-    count, dimension = vectors.shape
+    count = len(vectors)
     wanted = max(1, min(MAX_CENTROIDS, count // CHUNKS_PER_CENTROID))
-    kmeans = faiss.Kmeans(
-        dimension, wanted, niter=25, spherical=True, seed=0, min_points_per_centroid=1, verbose=False
-    )
-    kmeans.train(vectors)
-    centroids = np.asarray(kmeans.centroids, dtype=np.float32)
+    centroids = vectors[np.random.default_rng(0).permutation(count)[:wanted]].astype(np.float32)
+    for _ in range(CLUSTERING_ROUNDS):
+        nearest = (vectors @ centroids.T).argmax(axis=1)
+        sums = (nearest == np.arange(wanted)[:, None]).astype(np.float32) @ vectors
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        # A centroid that no vector is nearest to stays where it is.
+        centroids = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centroids)
     nearest = (vectors @ centroids.T).argmax(axis=1)
     shares = np.bincount(nearest, minlength=wanted).astype(np.float32) / np.float32(count)
     largest_first = [i for i in np.argsort(-shares, kind="stable") if shares[i] > 0]

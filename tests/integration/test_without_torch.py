@@ -1,5 +1,6 @@
 """Composing without training, and exporting to stock software, import no torch, which takes longer than they do."""
 
+import os
 import subprocess
 import sys
 
@@ -33,10 +34,13 @@ def home(tmp_path_factory):
     return root / "home"
 
 
-def imported(home, *command):
+def imported(home, *command, **environment):
     """Which heavy packages a command imports."""
     ran = subprocess.run(
-        [sys.executable, "-c", RUN, "--home", home, *command, "--json"], capture_output=True, text=True
+        [sys.executable, "-c", RUN, "--home", home, *command, "--json"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stderr.splitlines()[-1]
@@ -49,3 +53,10 @@ def test_composing_without_training_and_exporting_import_no_torch(home, tmp_path
     out = tmp_path / "out"
     assert imported(home, "export", router, str(out), "--format", "qwen2_moe") == "[]"
     assert map_tensors(out / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.bfloat16
+
+
+def test_contributing_imports_no_torch_and_no_index(home):
+    root = home.parent
+    given = ("--seed", "pico", "--license", "MIT", "--data", str(root / "code.jsonl"))
+    command = ("contribute", "code", str(root / "code"), *given)
+    assert imported(home, *command, NEXUSMIX_EMBEDDER="hashing:16") == "[]"
