@@ -95,7 +95,8 @@ def evaluate(
     result = {"mix": record.ref, "bits_per_byte": scores, "mean": _mean(scores), **shares}
     if active is not None:
         return {**result, "active_experts": [manifest.members[place].expert.ref for place in active]}
-    catalog.record_evaluation(registry, record.ref, result)
+    tasks = (record.evaluation or {}).get("tasks")  # measured apart (tasks.py), and kept
+    catalog.record_evaluation(registry, record.ref, result if tasks is None else {**result, "tasks": tasks})
     return result
 
 

@@ -137,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # Progress is ours to show; the bars that libraries draw for single steps would tear it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     interrupted = _watch_for_interrupts()
     try:
         code = app(args=list(arguments), prog_name="nexusmix", standalone_mode=False) or 0

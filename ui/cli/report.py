@@ -48,7 +48,22 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     )
 
 
-def _columns(rows: Mapping[str, Mapping[str, float]], show: Any) -> list[Column]:
+def print_tasks(tasks: Mapping[str, Any]) -> None:
+    """One row for each task and metric, one column for each model; what is better depends on the metric."""
+    rows, models = [], {}
+    for task, run in tasks.items():
+        names = dict.fromkeys(name for metrics in run["metrics"].values() for name in metrics)
+        for name in names:
+            if name.split(",")[0].endswith("_stderr"):
+                continue
+            values = {model: metrics.get(name) for model, metrics in run["metrics"].items()}
+            rows.append({"task": task, "metric": name, **values})
+            models[task, name] = values
+    head = [Column("task", "Task", style="bold"), Column("metric", "Metric")]
+    print_table(rows, [*head, *_columns(models, "{:.4f}".format)], empty="no task was run")
+
+
+def _columns(rows: Mapping[Any, Mapping[str, Any]], show: Any) -> list[Column]:
     """One column for each key that any row has, in order of first appearance."""
     keys = dict.fromkeys(key for row in rows.values() for key in row)
     return [Column(key, key.replace("_", " "), show=show, justify="right") for key in keys]

@@ -1,0 +1,126 @@
+"""Tasks of lm-evaluation-harness on a mix, its seed, its experts, dense merging and other mixes.
+
+Needs the extra `eval`. Any task works that the harness knows, or that a YAML file in a folder of one's own defines.
+Such a file may name code of its own, which the harness runs: point to folders that you trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from composer.errors import RecipeError
+from composer.evaluate import evaluate, open_dense_merging
+from composer.extras import require
+from composer.mix import Manifest, find_mix, open_dense, open_mix, open_tokenizer, seed_config
+from composer.progress import Progress, silent
+from registry import catalog
+from registry.home import Registry
+
+BATCH = 8
+
+
+def evaluate_tasks(
+    registry: Registry,
+    mix_ref: str,
+    tasks: Sequence[str],
+    *,
+    task_path: Path | None = None,
+    limit: int | None = None,
+    against: Sequence[str] = (),
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Run tasks on every model beside a mix, on the first `limit` examples of each if that is given.
+
+    Returns the mix's evaluation as it is then recorded: that of `evaluate`, measured now if it never was, and
+        "tasks": {task: {"limit": limit, "metrics": {"seed", expert ref …, "dense_merging", "mix", other ref …:
+                  {metric: value}}}}
+    beside the tasks that were run before. A metric's standard error is called "<metric>_stderr".
+
+    Raises MissingExtraError, NotFoundError, RecipeError for a task that is unknown or whose data cannot be had, and
+    MissingTextError as `evaluate` does: all before any model is opened.
+    """
+    require("lm_eval", "eval")
+    record, manifest = find_mix(registry, mix_ref)
+    models = {**_models(registry, manifest), **{ref: _opener(registry, ref) for ref in against}}
+    loaded = _load(tasks, task_path)
+    if catalog.get_mix(registry, record.ref).evaluation is None:
+        evaluate(registry, record.ref, progress=progress)
+    tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
+    found: dict[str, dict[str, Any]] = {name: {"limit": limit, "metrics": {}} for name in loaded}
+    for done, (column, open_model) in enumerate(models.items()):
+        progress("running tasks", done, len(models))
+        for task, metrics in _run(open_model(), tokenizer, loaded, limit).items():
+            found[task]["metrics"][column] = metrics
+    progress("running tasks", len(models), len(models))
+    earlier = catalog.get_mix(registry, record.ref).evaluation or {}
+    result = {**earlier, "tasks": {**earlier.get("tasks", {}), **found}}
+    catalog.record_evaluation(registry, record.ref, result)
+    return result
+
+
+def _models(registry: Registry, manifest: Manifest) -> dict[str, Callable[[], Any]]:
+    """How to open each model, by the name of its column. Dense merging is left out where FFN widths differ."""
+    seed, experts = manifest.seed, [member.expert for member in manifest.members]
+    dense = partial(open_dense, registry, seed)
+    models: dict[str, Callable[[], Any]] = {"seed": partial(dense, seed.ffn, seed.trunk)}
+    for e in experts:
+        models[e.ref] = partial(dense, e.ffn, e.trunk, ffn_width=e.ffn_width)
+    if {e.ffn_width for e in experts} == {seed_config(registry.blobs, seed)["intermediate_size"]}:
+        models["dense_merging"] = partial(open_dense_merging, registry, seed, experts)
+    models["mix"] = lambda: open_mix(registry, manifest).model
+    return models
+
+
+def _opener(registry: Registry, ref: str) -> Callable[[], Any]:
+    _, manifest = find_mix(registry, ref)
+    return lambda: open_mix(registry, manifest).model
+
+
+def _load(names: Sequence[str], folder: Path | None) -> dict[str, Any]:
+    """The harness's task objects by name; groups and tags give all of theirs."""
+    from lm_eval.tasks import TaskManager
+
+    if folder is not None and not folder.is_dir():
+        raise RecipeError(f"{folder} is no folder; --task-path expects one that holds task files in YAML")
+    include = str(folder) if folder is not None else None
+    manager = TaskManager(include_path=include, include_defaults=False)
+    if not set(names) <= manager.task_index.keys():
+        manager = TaskManager(include_path=include)  # reads thousands of files
+    if unknown := [name for name in names if name not in manager.task_index]:
+        raise RecipeError(
+            f"the harness knows no task {', '.join(unknown)}: `lm-eval ls tasks` lists its own; "
+            "give the folder of yours with --task-path"
+        )
+    try:
+        tasks: dict[str, Any] = manager.load(list(names))["tasks"]
+    except OSError as error:  # of the hub, or of a file that the task names
+        raise RecipeError(f"the data of {', '.join(names)} cannot be loaded: {error}") from error
+    return tasks
+
+
+def _run(model: Any, tokenizer: Any, tasks: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """One model's metrics by task."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    results = simple_evaluate(
+        HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=BATCH),
+        tasks=list(tasks.values()),
+        limit=limit,
+        log_samples=False,
+        bootstrap_iters=1000,
+    )
+    assert results is not None, "only other processes than the first get none"
+    return {task: _numbers(results["results"][task]) for task in tasks}
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """{"acc,none": .5, "acc_stderr,none": "N/A"} as {"acc": .5}; a filter other than none stays in the name."""
+    return {
+        name.removesuffix(",none"): float(value)
+        for name, value in metrics.items()
+        if "," in name and isinstance(value, (int, float))
+    }
