@@ -88,6 +88,8 @@ def _measure(
     lab.experts(lab.settings.domains)
     for done, (case, random_seed) in enumerate(missing, total - len(missing)):
         progress(f"measuring {total} cells", done, total)
+        if cells.path(case.name, random_seed).exists():  # brought from elsewhere meanwhile
+            continue
         anchored = SYSTEMS[case.system].anchored
         for kind in (False, True) if anchored else (False,):
             name = BASELINES[kind]
