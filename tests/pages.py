@@ -49,7 +49,7 @@ def button(app: AppTest, label: str) -> Any:
 
 def field(app: AppTest, label: str) -> Any:
     """The input whose label begins so."""
-    fields = [*app.text_input, *app.text_area, *app.selectbox, *app.segmented_control]
+    fields = [*app.text_input, *app.text_area, *app.selectbox, *app.segmented_control, *app.radio]
     return next(field for field in fields if field.label.startswith(label))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -65,10 +65,11 @@ def write(
     temperature: float,
     random_seed: int,
     active_experts: Sequence[str],
-) -> Iterator[tuple[Speaker, Token]]:
+) -> Generator[tuple[Speaker, Token], None, None]:
     """Let speakers continue a prompt in turns, a token each, opening them if need be.
 
-    `active_experts` masks the experts of the first one, a mix. Raises what `composer.generate` raises.
+    The models are taken until the generator ends or is closed. `active_experts` masks the experts of the first
+    speaker, a mix. Raises what `composer.generate` raises.
     """
     from composer.generate import stream_text
 

@@ -36,7 +36,7 @@ def figures(
         for name, row in rows.items()
     )
     return (
-        f'<div class="nm-scroll"><table class="nm-figures"><caption>{escaped(caption)}</caption>'
+        f'<div class="nm-scroll" tabindex="0"><table class="nm-figures"><caption>{escaped(caption)}</caption>'
         f'<thead><tr><th scope="col">{escaped(corner)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
@@ -50,7 +50,7 @@ def heat_map(routing: Mapping[str, Mapping[str, float]], caption: str) -> str:
         for domain, row in routing.items()
     )
     return (
-        f'<div class="nm-scroll"><table class="nm-heat"><caption>{escaped(caption)}</caption>'
+        f'<div class="nm-scroll" tabindex="0"><table class="nm-heat"><caption>{escaped(caption)}</caption>'
         f'<thead><tr><th scope="col">text ↓ · expert →</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 

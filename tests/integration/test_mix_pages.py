@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from streamlit.testing.v1 import AppTest
 from registry import runs
 from registry.catalog import list_mixes
 from registry.home import Registry
+from ui import models
+from ui.models import Speaker
 
 
 @pytest.mark.parametrize(
@@ -157,6 +160,24 @@ def test_a_token_is_shown_by_one_block_or_by_every_block(mixed: Registry) -> Non
     assert "nm-grid" not in html(app)
     toggle(app, "Every block").set_value(True).run()
     assert '<th scope="row">block 2</th>' in html(app)
+
+
+def test_a_model_is_free_again_when_its_writing_is_broken_off(mixed: Registry) -> None:
+    def stream() -> Generator[tuple[Speaker, Any], None, None]:
+        return models.write(
+            mixed,
+            [Speaker("team@1"), Speaker("smol", is_seed=True)],
+            "court",
+            max_new_tokens=3,
+            temperature=0.0,
+            random_seed=0,
+            active_experts=["law@1"],
+        )
+
+    broken_off = stream()
+    next(broken_off)
+    broken_off.close()
+    assert len(list(stream())) <= 6
 
 
 def test_nobody_beside_a_mix_is_chosen_by_an_address_that_names_none(mixed: Registry) -> None:

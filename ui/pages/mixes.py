@@ -101,7 +101,7 @@ def _comparison(registry: Registry, mixes: list[MixRecord]) -> None:
     )
     head = f'<th></th><th scope="col">{escaped(one.ref)}</th><th scope="col">{escaped(other.ref)}</th>'
     st.html(
-        f'<div class="nm-scroll"><table class="nm-figures words"><caption>What differs is marked</caption>'
+        f'<div class="nm-scroll" tabindex="0"><table class="nm-figures words"><caption>What differs is marked</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
     _scores(one, other)

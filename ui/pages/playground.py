@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -195,9 +196,10 @@ def _write(
         random_seed=knobs.random_seed,
         active_experts=knobs.active,
     )
-    for who, token in stream:
-        writing.texts[who].append(token)
-        places[who].html(text_html(writing.prompt, writing.texts[who], hues, writing=True))
+    with closing(stream):  # a click in between ends this script: the models are free at once
+        for who, token in stream:
+            writing.texts[who].append(token)
+            places[who].html(text_html(writing.prompt, writing.texts[who], hues, writing=True))
 
 
 def _texts(speakers: Sequence[Speaker]) -> dict[Speaker, list[Token]]:
