@@ -75,6 +75,7 @@ def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> 
             layers=layer_count(config),
             hidden_size=config["hidden_size"],
             random_seed=training.random_seed,
+            null_experts=lock.settings.get("null_experts", 0),
         )
         trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, trunks, progress)
     draft = Manifest(
@@ -94,6 +95,8 @@ def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> 
         lock=registry.blobs.put_bytes(lock.to_bytes()),
         parent=None,
         training={},
+        top_p=lock.settings.get("top_p"),
+        null_experts=lock.settings.get("null_experts", 0),
     )
     manifest = _learn(registry, draft, training, merge.fitted, progress) if training.learns else draft
     return manifest, nearly_equal(lock.experts, means)

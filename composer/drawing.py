@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from composer.domains import Standard
-from composer.fresh import FRESH
+from composer.fresh import FRESH, fresh_null
 from composer.streaming import put_float32
 from registry.blobs import BlobStore
 from registry.records import Digest
@@ -23,6 +23,7 @@ def put_fresh_routers(
     layers: int,
     hidden_size: int,
     random_seed: int,
+    null_experts: int = 0,
 ) -> Digest:
     """Store a fresh router for each of `layers` blocks, and the standardisation of its domain vectors.
 
@@ -31,6 +32,8 @@ def put_fresh_routers(
     count, width = means_NM.shape
     domains_NM = standard(means_NM)
     parameters = FRESH[kind](hidden_size, width, count)
+    if null_experts:
+        parameters |= fresh_null(hidden_size, null_experts)
     given = {f"layers.{layer}.domains": domains_NM for layer in range(layers)}
     given |= {"standard.center": standard.center, "standard.scale": standard.scale.reshape(1)}
     drawn = {

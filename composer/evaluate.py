@@ -38,7 +38,8 @@ def evaluate(
          "bits_per_byte": {domain: {"seed", "expert", "dense_merging", "mix", other ref …: bits per byte}},
          "mean": the same over the domains,
          "routing": {domain: {expert ref: share of tokens}}, shares sum to 1, mean over blocks,
-         "routing_by_layer": {domain: {expert ref: [share in each block]}}}
+         "routing_by_layer": {domain: {expert ref: [share in each block]}},
+         "experts_per_token": {domain: mean number of routed experts, null experts not counted}}
 
     A domain is named after its expert. Dense merging (the mean of all experts and the seed) is left out where
     FFN widths differ. `active_experts` masks the mix's other experts: masking is not removal, their influence
@@ -151,21 +152,28 @@ def score_mix(
     scores: dict[str, float] = {}
     routing: dict[str, dict[str, float]] = {}
     by_layer: dict[str, dict[str, list[float]]] = {}
+    per_token: dict[str, float] = {}
     for domain, text in texts.items():
-        counts_LN = torch.zeros(len(model.mixtures()), len(refs))
+        counts_LN = torch.zeros(len(model.mixtures()), len(refs), dtype=torch.float64)
+        tokens_L = torch.zeros(len(model.mixtures()), dtype=torch.float64)
 
-        def count(counts_LN: torch.Tensor = counts_LN) -> None:
+        def count(counts_LN: torch.Tensor = counts_LN, tokens_L: torch.Tensor = tokens_L) -> None:
             for layer, mixture in enumerate(model.mixtures()):
-                counts_LN[layer] += torch.bincount(
-                    mixture.routing.chosen.flatten().cpu(), minlength=len(refs)
-                )
+                counts_LN[layer] += mixture.routing.counts()[: len(refs)].cpu()
+                tokens_L[layer] += len(mixture.routing.chosen)
 
         with mask(model, active):
             scores[domain] = bits_per_byte(model, text, after_batch=count)
-        share_LN = counts_LN / counts_LN.sum(dim=1, keepdim=True)
+        share_LN = counts_LN / counts_LN.sum(dim=1, keepdim=True).clamp(min=1)
         routing[domain] = dict(zip(refs, share_LN.mean(dim=0).tolist(), strict=True))
         by_layer[domain] = dict(zip(refs, share_LN.T.tolist(), strict=True))
-    return {"bits_per_byte": scores, "routing": routing, "routing_by_layer": by_layer}
+        per_token[domain] = (counts_LN.sum() / tokens_L.sum()).item()
+    return {
+        "bits_per_byte": scores,
+        "routing": routing,
+        "routing_by_layer": by_layer,
+        "experts_per_token": per_token,
+    }
 
 
 def _mean(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -174,7 +174,8 @@ def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> dict[str, An
     Of weights in the trunk merge each keeps its own; an expert that was appended later counts as the mean of
     the first ones, as its share at extension said.
     """
-    settings = {**first.settings, "top_k": min(first.settings["top_k"], len(rest))}
+    most = len(rest) + first.settings.get("null_experts", 0)
+    settings = {**first.settings, "top_k": min(first.settings["top_k"], most)}
     merge = settings["trunk_merge"]
     if isinstance(merge, Mapping) and "weights" in merge:
         known = dict(zip((expert.ref for expert in first.experts), merge["weights"], strict=True))
@@ -195,7 +196,9 @@ def _appended_router(
     generator = torch.Generator().manual_seed(training.random_seed)
     routers = []
     for layer in range(layer_count(config)):
-        router = ROUTERS[old.router_kind](config["hidden_size"], old.domain_dim, len(old.members))
+        router = ROUTERS[old.router_kind](
+            config["hidden_size"], old.domain_dim, len(old.members), old.null_experts
+        )
         prefix = f"layers.{layer}."
         router.load_state_dict({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
         router.append(standard(new.mean), generator)

@@ -55,7 +55,7 @@ def learn(
         mix = open_mix(registry, draft, dtype=torch.float32)
         solve = partial(_solve_routers, mix, domains, standard, training, progress)
         # What trains moves the states away from the embeddings that were solved for them.
-        twice = training.warm_start and training.tokens > 0 and not trains_router(training)
+        twice = training.warm_start and training.tokens > 0 and not trains_router(training, draft.router_kind)
         sources = _trunk_sources(registry, draft, domains) if training.warm_start and fitted else []
         with timed("trunk"):
             trunk_tokens = _fit_trunk(mix, sources, training, progress)

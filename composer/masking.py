@@ -32,7 +32,7 @@ def mask(model: NexusForCausalLM, active: Sequence[int] | None) -> Iterator[None
         for mixture in mixtures:
             mixture.active = torch.zeros(len(mixture.experts), dtype=torch.bool)
             mixture.active[list(active)] = True
-            mixture.top_k = min(mixture.top_k, len(set(active)))
+            mixture.top_k = min(mixture.top_k, len(set(active)) + model.config.null_experts)
         yield
     finally:
         for mixture, (active_before, top_k) in zip(mixtures, before, strict=True):

@@ -63,10 +63,19 @@ class Manifest(BaseModel):
     lock: Digest
     parent: Digest | None
     training: dict[str, Any]
+    top_p: float | None = None
+    null_experts: int = 0
+
+    @property
+    def selection(self) -> str:
+        """How many experts a token takes, in words: "top-2 with 1 null expert"."""
+        chosen = f"top-{self.top_k}" if self.top_p is None else f"top-p {self.top_p:g}"
+        nulls = f" with {self.null_experts} null expert{'s'[: self.null_experts > 1]}"
+        return chosen + nulls if self.null_experts else chosen
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON."""
-        return canonical_json(self.model_dump())
+        """Canonical JSON. Fields with a default came later; left out at it, they let old locks keep their digests."""
+        return canonical_json({"format": self.format, **self.model_dump(exclude_defaults=True)})
 
     def blobs(self) -> list[Digest]:
         """Every blob that the mix needs, but the manifest itself."""
@@ -206,6 +215,8 @@ def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Ne
         combine=manifest.combine,
         num_experts_per_tok=manifest.top_k,
         load_balance=manifest.load_balance,
+        routing_top_p=manifest.top_p,
+        null_experts=manifest.null_experts,
         dtype=dtype,
     )
 

@@ -3,10 +3,12 @@
     additive (the paper):  y = E_0(x) + Σ_top p_i · E_i(x)
     convex:                y = (1 − Σ_top p_i) · E_0(x) + Σ_top p_i · E_i(x)
 
-p is the softmax over all routed experts and is not renormalised over the chosen ones (arXiv 2408.15901).
-This file and the routers need torch and transformers only, so that an export can carry them.
+p is the softmax over all routed experts and is not renormalised over the chosen ones (arXiv 2408.15901); which
+are chosen says selection.py. This file and what it imports need torch and transformers only, so that an export can
+carry them.
 
-Shape suffixes: B batch, S sequence, T = B·S tokens, H model width, N routed experts, K experts per token.
+Shape suffixes: B batch, S sequence, T = B·S tokens, H model width, N routed experts, P = N and the null experts,
+K places of a token.
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from composer.router_losses import RouterLosses
 from composer.routers import ROUTERS
 from composer.routers.base import Router
+from composer.selection import Routing, dense_to_sparse, top_k, top_p
 
 
 class NexusConfig(PreTrainedConfig):
@@ -31,6 +36,9 @@ class NexusConfig(PreTrainedConfig):
 
     text_config: the seed's configuration (its own model type). experts: names of the routed experts, in order.
     ffn_widths: their FFN widths; they may differ from the seed's. domain_dim: width of the domain embeddings.
+    routing_top_p: the probability that a token's experts have together; None: `num_experts_per_tok` are taken.
+    (A field `top_p` would be read as a setting of generation.)
+    null_experts: how many of the router's columns compute nothing.
     """
 
     model_type = "nexus"
@@ -46,7 +54,8 @@ class NexusConfig(PreTrainedConfig):
         combine: str = "convex",
         num_experts_per_tok: int = 1,
         load_balance: float = 0.01,
-        guidance: float = 0.0,
+        routing_top_p: float | None = None,
+        null_experts: int = 0,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -55,20 +64,13 @@ class NexusConfig(PreTrainedConfig):
         self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
         self.experts, self.ffn_widths = list(experts), list(ffn_widths)
         self.router, self.domain_dim = router, domain_dim
-        self.num_experts_per_tok = num_experts_per_tok
-        self.combine, self.load_balance, self.guidance = combine, load_balance, guidance
+        self.num_experts_per_tok, self.routing_top_p = num_experts_per_tok, routing_top_p
+        self.null_experts = null_experts
+        self.combine, self.load_balance = combine, load_balance
         for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(token, getattr(self.text_config, token, None))
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         super().__init__(**kwargs)
-
-
-class Routing(NamedTuple):
-    """What a block decided for T tokens: probabilities [T, N], the chosen experts and their weights [T, K]."""
-
-    probabilities: torch.Tensor
-    chosen: torch.Tensor
-    weights: torch.Tensor
 
 
 class NexusMLP(nn.Module):
@@ -79,7 +81,9 @@ class NexusMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.shared, self.experts, self.router = shared, nn.ModuleList(experts), router
-        self.convex, self.top_k = config.combine == "convex", config.num_experts_per_tok
+        self.convex = config.combine == "convex"
+        self.top_k, self.top_p = config.num_experts_per_tok, config.routing_top_p
+        self.temperature: float | None = None  # in training: routing is dense still, at this temperature
         self.active: torch.Tensor | None = None  # bool [N]; None: every expert may be chosen
         self.forced: int | None = None  # every token goes to this expert, with weight 1
         self.routing: Routing | None = None  # of the last forward pass
@@ -90,12 +94,16 @@ class NexusMLP(nn.Module):
             chosen_TK = torch.full((len(x_TH), 1), self.forced, device=x_TH.device)
             probs_TN = nn.functional.one_hot(chosen_TK[:, 0], len(self.experts)).to(torch.float32)
             return Routing(probs_TN, chosen_TK, torch.ones_like(chosen_TK, dtype=torch.float32))
-        logits_TN = self.router(x_TH).float()
+        logits_TP = self.router(x_TH).float()
+        n = len(self.experts)
         if self.active is not None:
-            logits_TN = logits_TN.masked_fill(~self.active.to(logits_TN.device), float("-inf"))
-        probs_TN = logits_TN.softmax(dim=-1)
-        weights_TK, chosen_TK = probs_TN.topk(min(self.top_k, len(self.experts)), dim=-1)
-        return Routing(probs_TN, chosen_TK, weights_TK)
+            masked_P = nn.functional.pad(~self.active, (0, logits_TP.shape[-1] - n)).to(logits_TP.device)
+            logits_TP = logits_TP.masked_fill(masked_P, float("-inf"))
+        if self.training and self.temperature is not None:
+            return dense_to_sparse(logits_TP, n, self.temperature)
+        if self.top_p is not None:
+            return top_p(logits_TP, n, self.top_p)
+        return top_k(logits_TP, n, self.top_k)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         x_TH = hidden_states.reshape(-1, hidden_states.shape[-1])
@@ -112,13 +120,14 @@ class NexusMLP(nn.Module):
         """Run each chosen expert once on its tokens. An expert that no token chose is not touched at all."""
         if len(x_TH) == 1:  # decoding: nothing to sort
             for k, expert in enumerate(chosen_TK[0].tolist()):
-                y_TH = y_TH + self.experts[expert](x_TH) * weights_TK[:, k : k + 1]
+                if expert < len(self.experts):
+                    y_TH = y_TH + self.experts[expert](x_TH) * weights_TK[:, k : k + 1]
             return y_TH
         counts = torch.bincount(chosen_TK.flatten(), minlength=len(self.experts)).tolist()
         order = chosen_TK.flatten().argsort(stable=True)
         rows = order.div(chosen_TK.shape[1], rounding_mode="floor").split(counts)
         weights = weights_TK.flatten()[order].split(counts)
-        for expert, row, weight in zip(self.experts, rows, weights, strict=True):
+        for expert, row, weight in zip(self.experts, rows, weights, strict=False):  # null experts come last
             if len(row):
                 y_TH.index_add_(0, row, expert(x_TH[row]) * weight[:, None])
         return y_TH
@@ -126,7 +135,7 @@ class NexusMLP(nn.Module):
 
 @dataclass
 class NexusOutput(CausalLMOutputWithPast):
-    """The language model's output; `load_balance` is the auxiliary loss already contained in `loss`."""
+    """The language model's output; `load_balance` is that loss before its factor, already contained in `loss`."""
 
     load_balance: torch.Tensor | None = None
 
@@ -146,6 +155,9 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         for block in self.blocks():
             block.mlp = _mixture(block.mlp, config)
+        for below, mixture in pairwise(self.mixtures()):
+            mixture.router.follow(below.router)
+        self.router_losses = RouterLosses(config.load_balance, experts=len(config.experts))
         self.post_init()
 
     def blocks(self) -> Iterator[Any]:
@@ -172,49 +184,18 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         own_expert: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As the seed's forward; with labels, `loss` is cross-entropy and, in training, what routing adds to it:
+        """As the seed's forward; with labels, `loss` is cross-entropy and, in training, what `router_losses` adds.
 
-        load_balance · Switch loss + guidance · guidance loss. `own_expert` [B] says whose domain each row is of;
-        −1: nobody's.
+        `own_expert` [B] says whose domain each row is of; −1: nobody's.
         """
         output = self.language_model(input_ids=input_ids, labels=labels, **kwargs)
         loss, balance = output.loss, None
         if labels is not None and self.training:
             routings = [m.routing for m in self.mixtures() if m.routing is not None]
-            if self.config.load_balance > 0:
-                balance = switch_loss(routings)
-                loss = loss + self.config.load_balance * balance
-            if self.config.guidance > 0 and own_expert is not None:
-                loss = loss + self.config.guidance * guidance_loss(routings, own_expert)
+            added, balance = self.router_losses(routings, own_expert)
+            loss = loss + added
         # Named as the output names them: transformers 5.24 calls `cache` what was `past_key_values` before.
         return NexusOutput(**{**output, "loss": loss, "load_balance": balance})
-
-
-def switch_loss(routings: Sequence[Routing]) -> torch.Tensor:
-    """Load-balancing loss n · Σ_i f_i · P_i (Switch, arXiv 2101.03961), mean over blocks; 1 when balanced.
-
-    f_i is the share of tokens sent to expert i, P_i its mean probability, over the tokens of this micro-batch.
-    """
-    losses = []
-    for routing in routings:
-        n = routing.probabilities.shape[-1]
-        share_N = torch.bincount(routing.chosen.flatten(), minlength=n) / routing.chosen.numel()
-        losses.append(n * (share_N * routing.probabilities.mean(dim=0)).sum())
-    return torch.stack(losses).mean()
-
-
-def guidance_loss(routings: Sequence[Routing], own_B: torch.Tensor) -> torch.Tensor:
-    """−log p of each token's own domain's expert, mean over tokens and blocks; tokens of no domain are left out.
-
-    Domain labels as in DEMix layers (arXiv 2108.05036), but as a loss: they are not needed when the mix is used.
-    """
-    losses = []
-    for routing in routings:
-        own_T = own_B.repeat_interleave(len(routing.probabilities) // len(own_B))
-        known_T = own_T >= 0
-        chance_T = routing.probabilities.gather(1, own_T.clamp(min=0)[:, None])[:, 0]
-        losses.append((-chance_T.clamp(min=1e-9).log() * known_T).sum() / known_T.sum().clamp(min=1))
-    return torch.stack(losses).mean()
 
 
 @contextmanager
@@ -236,7 +217,9 @@ def _mixture(mlp: nn.Module, config: NexusConfig) -> NexusMLP:
         text_config = copy.copy(config.text_config)
         text_config.intermediate_size = width
         experts.append(type(mlp)(text_config))
-    router = ROUTERS[config.router](config.text_config.hidden_size, config.domain_dim, len(experts))
+    router = ROUTERS[config.router](
+        config.text_config.hidden_size, config.domain_dim, len(experts), config.null_experts
+    )
     if (
         router.domains.device.type != "meta"
     ):  # transformers initialises the modules that it knows, and no others

@@ -19,7 +19,7 @@ from registry import catalog
 from registry.home import Registry
 from registry.records import Digest, ExpertRecord, SeedRecord
 
-RouterName = Literal["nexus", "linear"]
+RouterName = Literal["nexus", "linear", "recurrent", "random"]
 Combine = Literal["convex", "additive"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
 
@@ -37,12 +37,21 @@ class Training(BaseModel):
     # None: only a router that was not warm-started. A short fine-tune makes a warm-started one worse.
     train_router: bool | None = None
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    # The losses of router_losses.py by their factors; `global_batch` balances a whole step, not each micro-batch.
     load_balance: Annotated[float, Field(ge=0)] = 0.01
+    balance_over: Literal["micro_batch", "global_batch"] = "micro_batch"
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    entropy: Annotated[float, Field(ge=0)] = 0.0
     # The weight of a loss that asks each token to choose its own domain's expert; 0: the paper's fine-tune.
     # None: 0 without a warm start, else GUIDANCE.
     guidance: Annotated[float | None, Field(ge=0)] = None
+    # The share of the fine-tune's steps in which routing goes from dense to what the mix does (selection.py).
+    dense_to_sparse: Annotated[float, Field(ge=0, le=1)] = 0.0
     sequence_length: Annotated[int, Field(ge=8)] = 256
     batch_tokens: Annotated[int, Field(ge=8)] = 512
+    # Both save memory: a step's batch in so many pieces, and activations computed again when they are needed.
+    micro_batches: Annotated[int, Field(ge=1)] = 1
+    gradient_checkpointing: bool = False
     random_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @property
@@ -57,11 +66,27 @@ class Training(BaseModel):
         """Whether anything is trained or solved at all."""
         return self.warm_start or self.tokens > 0
 
+    @property
+    def batch_rows(self) -> int:
+        """Rows of `sequence_length` tokens in a step."""
+        return max(1, self.batch_tokens // self.sequence_length)
+
+    @model_validator(mode="after")
+    def _micro_batches_are_whole_rows(self) -> Training:
+        if self.batch_rows % self.micro_batches:
+            raise ValueError(
+                f"{self.micro_batches} micro_batches cannot share the {self.batch_rows} rows of a step "
+                "(batch_tokens / sequence_length) evenly"
+            )
+        return self
+
 
 class Recipe(BaseModel):
     """What the user asks for. `experts` are names (the newest version is taken) or `name@version`.
 
-    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}.
+    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}. With `top_p` a
+    token takes as few experts as reach this probability together; `null_experts` compute nothing and leave the
+    token to the seed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,6 +97,8 @@ class Recipe(BaseModel):
     router: RouterName = "nexus"
     combine: Combine = "convex"
     top_k: Annotated[int, Field(ge=1)] = 1
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    null_experts: Annotated[int, Field(ge=0)] = 0
     trunk_merge: TrunkMergeChoice = RegMean()
     training: Training = Training()
     license_override: str | None = Field(
@@ -85,6 +112,23 @@ class Recipe(BaseModel):
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice; an expert is routed to once")
         return experts
+
+    @model_validator(mode="after")
+    def _experts_are_chosen_in_one_way(self) -> Recipe:
+        if self.top_p is not None and self.top_k != 1:
+            raise ValueError(f"top_k {self.top_k} and top_p {self.top_p} exclude each other; give one")
+        if self.null_experts and self.top_p is None and self.top_k == 1:
+            raise ValueError(
+                "null_experts need top_k of 2 or more, or top_p: the best expert always scores above the average, "
+                "where null experts begin"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> Recipe:
+        if self.router == "random" and self.training.train == "router" and self.training.tokens:
+            raise ValueError("the random router is fixed, so that train: router trains nothing")
+        return self
 
     @model_validator(mode="after")
     def _a_weight_for_each_expert(self) -> Recipe:
@@ -188,8 +232,9 @@ def resolve(registry: Registry, recipe: Recipe) -> Lock:
     refs = [expert.ref for expert in experts]
     if len(set(refs)) < len(refs):
         raise RecipeError(f"the recipe names an expert twice: {', '.join(refs)}")
-    if recipe.top_k > len(experts):
-        raise RecipeError(f"top_k is {recipe.top_k}, but there are {len(experts)} routed experts")
+    if recipe.top_k > len(experts) + recipe.null_experts:
+        nulls = f" and {recipe.null_experts} null experts" if recipe.null_experts else ""
+        raise RecipeError(f"top_k is {recipe.top_k}, but there are {len(experts)} routed experts{nulls}")
     return Lock(
         seed=lock_seed(seed),
         experts=[lock_expert(expert) for expert in experts],

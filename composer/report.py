@@ -70,7 +70,7 @@ def _section(registry: Registry, record: MixRecord) -> str:
     return (
         f"<h2>{escape(record.ref)}</h2><p>{escape(origin)} on the seed <b>{escape(record.seed)}</b> with "
         f"{escape(', '.join(record.experts))} · {manifest.router_kind} router, {manifest.combine} combination, "
-        f"top-{manifest.top_k} · licence {escape(manifest.license)} · lock <code>{record.lock[:19]}…</code></p>"
+        f"{manifest.selection} · licence {escape(manifest.license)} · lock <code>{record.lock[:19]}…</code></p>"
         + _scores(record.evaluation)
         + routing_svg(record.evaluation["routing"])
     )

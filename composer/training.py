@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from composer.errors import TrainingDivergedError
 from composer.progress import Progress, measured, silent
@@ -32,23 +32,27 @@ class Schedule:
     learning_rate: float
     batch_rows: int
     random_seed: int
+    micro_batches: int = 1  # pieces in which the rows of a step pass
+    gradient_checkpointing: bool = False
     final_rate: float = 0.3
     warm_up: float = 0.1
     checkpoints: int = 4
 
 
 def fit(
-    model: nn.Module,
+    model: PreTrainedModel,
     dataset: Any,
     trained: Iterable[nn.Parameter],
     schedule: Schedule,
     folder: Path,
     *,
     stage: str,
+    before_step: Callable[[int, int], None] = lambda step, steps: None,
     progress: Progress = silent,
 ) -> list[float]:
     """Train the given parameters of a causal LM for one pass over `dataset` (rows of `input_ids`).
 
+    `before_step` is called with the number of steps done and of all steps, before each of them.
     Goes on from the newest sound checkpoint in `folder`, if there is one. Returns the losses (nats per token)
     that were logged. Raises TrainingDivergedError when the loss is no number; the checkpoints stay.
     """
@@ -58,7 +62,7 @@ def fit(
         parameter.requires_grad_(True)
     set_seed(schedule.random_seed)
     steps = max(1, math.ceil(len(dataset) / schedule.batch_rows))
-    watch = _Watch(stage, steps, progress)
+    watch = _Watch(stage, steps, before_step, progress)
     trainer = _Trainer(
         model=model,
         args=_arguments(schedule, steps, folder),
@@ -66,11 +70,17 @@ def fit(
         data_collator=_collate,
         callbacks=[watch],
     )
+    if schedule.micro_batches > 1:
+        # The model's loss must be a mean, which the Trainer divides: a sum over the step's tokens would weigh
+        # the routers' own losses once for every micro-batch.
+        trainer.model_accepts_loss_kwargs = False
     for noise in list(trainer.callback_handler.callbacks):  # the Trainer's own printing; ours reports
         if type(noise).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(noise)
     checkpoint = newest_sound_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if schedule.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
     model.requires_grad_(False)
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -104,8 +114,10 @@ class _Trainer(Trainer):
 class _Watch(TrainerCallback):
     """Reports progress, stops at a loss that is no number, and seals checkpoints."""
 
-    def __init__(self, stage: str, steps: int, progress: Progress) -> None:
-        self.stage, self.steps, self.progress = stage, steps, progress
+    def __init__(
+        self, stage: str, steps: int, before_step: Callable[[int, int], None], progress: Progress
+    ) -> None:
+        self.stage, self.steps, self.before_step, self.progress = stage, steps, before_step, progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         for (
@@ -113,6 +125,9 @@ class _Watch(TrainerCallback):
         ) in state.log_history:  # of a resumed run: the last figures before it died may not have arrived
             if "loss" in entry:
                 measured("loss", entry["step"], entry["loss"])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before_step(state.global_step, self.steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress(self.stage, state.global_step, self.steps)
@@ -140,7 +155,11 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=schedule.batch_rows,
+        per_device_train_batch_size=schedule.batch_rows // schedule.micro_batches,
+        gradient_accumulation_steps=schedule.micro_batches,
+        gradient_checkpointing=schedule.gradient_checkpointing,
+        # Reentrant checkpointing runs a block without gradients at first: what routers pay would reach no router.
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=schedule.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": schedule.final_rate},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from composer.fresh import FRESH
 from registry import licenses, runs
 from registry.errors import LicenseError
 from registry.home import Registry
@@ -49,7 +51,8 @@ def estimate(
     trunk, shared = (_weights(registry, digest, seed.dtype) for digest in (seed.trunk, seed.ffn))
     routed = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
     router = _router_weights(seed, experts, recipe["router"])
-    top = sorted(routed, reverse=True)[: recipe["top_k"]]
+    # With top-p it depends on the token: all at most.
+    top = sorted(routed, reverse=True)[: len(routed) if recipe["top_p"] else recipe["top_k"]]
     gates = _layers(seed) * seed.config["hidden_size"] * len(experts)
     active = trunk + shared + sum(top) + gates
     seconds, measured = _seconds(registry, seed, active, training["tokens"])
@@ -110,12 +113,11 @@ def _license(seed: SeedRecord, experts: Sequence[ExpertRecord]) -> tuple[str | N
 
 
 def _router_weights(seed: SeedRecord, experts: Sequence[ExpertRecord], router: str) -> int:
-    """P_r of every block is W1 [2H, M] and W2 [H, H]; a linear router is one gate [H] an expert."""
-    hidden, layers = seed.config["hidden_size"], _layers(seed)
-    domains = len(experts) * experts[0].embedding.embedder.dimension
-    if router == "linear":
-        return layers * hidden * len(experts)
-    return layers * (2 * hidden * experts[0].embedding.embedder.dimension + hidden * hidden + domains)
+    """The parameters of the routers of all blocks, and the domain vectors that each of them keeps."""
+    hidden, layers, width = seed.config["hidden_size"], _layers(seed), experts[0].embedding.embedder.dimension
+    domains = len(experts) * width
+    shapes = [first.shape for first in FRESH[router](hidden, width, len(experts)).values()]
+    return layers * (sum(map(math.prod, shapes)) + domains)
 
 
 def _layers(seed: SeedRecord) -> int:

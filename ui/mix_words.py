@@ -22,9 +22,15 @@ def settings_line(manifest: dict[str, Any]) -> dict[str, str]:
     return {
         "Router": manifest["router_kind"],
         "Combination": manifest["combine"],
-        "Experts a token": str(manifest["top_k"]),
+        "Experts a token": _experts_a_token(manifest),
         "Licence": manifest["license"],
     }
+
+
+def _experts_a_token(manifest: dict[str, Any]) -> str:
+    if manifest.get("top_p") is not None:
+        return f"as many as reach p = {manifest['top_p']:g}"
+    return f"at most {manifest['top_k']}" if manifest.get("null_experts") else str(manifest["top_k"])
 
 
 def mix_facts(mix: MixRecord) -> str:

@@ -1,6 +1,6 @@
 """The linear gate to which a mix's router collapses: its experts' embeddings do not depend on what is routed.
 
-Shape suffixes: N routed experts, M domain-embedding width, H model width.
+Shape suffixes: N routed experts, P = N and the null experts, M domain-embedding width, H model width.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Parameters = Mapping[str, np.ndarray]
 
 
 def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
-    """Each block's gate [N, H], one block in memory at a time."""
+    """Each block's gate [P, H], one block in memory at a time; the rows of null experts come last."""
     config = seed_config(blobs, manifest.seed)
     stored = stored_tensors(blobs, manifest.router)
     gate = GATES.get(manifest.router_kind)
@@ -29,7 +29,9 @@ def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
             for name, info in stored.items()
             if name.startswith(prefix)
         }
-        yield gate(parameters) if gate else _gate_by_torch(manifest, config["hidden_size"], parameters)
+        null = parameters.pop("null", None)
+        rows = gate(parameters) if gate else _gate_by_torch(manifest, config["hidden_size"], parameters)
+        yield rows if null is None else np.concatenate([rows, rows.mean(axis=0) + null])
 
 
 def _nexus(parameters: Parameters) -> np.ndarray:
@@ -43,7 +45,10 @@ def _nexus(parameters: Parameters) -> np.ndarray:
 GATES: Mapping[str, Callable[[Parameters], np.ndarray]] = {
     "nexus": _nexus,
     "linear": lambda parameters: parameters["weight"],
+    "random": lambda parameters: parameters["weight"],
 }
+# Routers that no gate can stand for, and why.
+NOT_LINEAR: Mapping[str, str] = {"recurrent": "carries a state from block to block"}
 
 
 def _gate_by_torch(manifest: Manifest, hidden_size: int, parameters: Parameters) -> np.ndarray:

@@ -77,10 +77,16 @@ def _config(blobs: BlobStore, manifest: Manifest, dtype: str) -> dict[str, Any]:
 
 def bundle() -> str:
     """The source of one module that defines NexusConfig and NexusForCausalLM and imports nothing of ours."""
-    from composer import modeling, routers
+    from composer import modeling, routers  # these import the others
 
     kinds = sorted({router.__module__ for router in routers.ROUTERS.values()})
-    names = ["composer.fresh", "composer.routers.base", *kinds]
+    names = [
+        "composer.fresh",
+        "composer.selection",
+        "composer.router_losses",
+        "composer.routers.base",
+        *kinds,
+    ]
     modules = [*(sys.modules[name] for name in names), routers, modeling]
     return join_modules(modules)
 

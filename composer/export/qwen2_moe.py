@@ -8,6 +8,9 @@ sigmoid is ½; S = E_0 with its down projection doubled makes the first term E_0
     convex:    R_i = E_i − E_0, one gated FFN of both widths: gates [E_i; E_0], ups [E_i; E_0], downs [E_i, −E_0],
                since (1 − Σ_top p_i) · E_0 + Σ_top p_i · E_i = E_0 + Σ_top p_i · (E_i − E_0)
 
+A null expert is one whose weights are all zero. What cannot be expressed: top-p, which takes a number of experts
+that depends on the token, and a router that is not linear in x.
+
 Experts stand one by one on disk (`experts.3.gate_proj.weight`), as every reader of Qwen2-MoE expects them.
 """
 
@@ -18,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from composer.errors import ExportError
-from composer.export.gates import gates
+from composer.export.gates import NOT_LINEAR, gates
 from composer.export.plan import Plan, small_files
 from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.floats import DTYPE_NAMES
@@ -40,6 +43,16 @@ Infos = Mapping[str, TensorInfo]
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     """Raises ExportError listing every reason why Qwen2-MoE cannot express the mix."""
+    if manifest.top_p is not None:
+        raise ExportError(
+            f"Qwen2-MoE takes the same number of experts for every token, and this mix takes as few as reach "
+            f"top_p = {manifest.top_p}; use --format nexus, or compose it with top_k"
+        )
+    if manifest.router_kind in NOT_LINEAR:
+        raise ExportError(
+            f"Qwen2-MoE's gate is linear in a block's input, and the {manifest.router_kind} router "
+            f"{NOT_LINEAR[manifest.router_kind]}; use --format nexus"
+        )
     raw = seed_config(blobs, manifest.seed)
     config = _expressible(raw)
     shared = stored_tensors(blobs, manifest.shared)
@@ -55,6 +68,8 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
         tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2], _width(shared))
         for j, parts in enumerate(ffns):
             tensors |= _joined(f"{mlp}experts.{j}.", mlp, parts, [1, -1][: len(parts)], max(widths))
+        for j in range(len(ffns), len(ffns) + manifest.null_experts):
+            tensors |= _null(f"{mlp}experts.{j}.", config["hidden_size"], max(widths))
     return Plan(
         config=_config(raw, config, manifest, dtype, _width(shared), max(widths)),
         tensors=tensors,
@@ -139,6 +154,12 @@ def _joined(
     return tensors
 
 
+def _null(prefix: str, hidden: int, width: int) -> dict[str, Rows]:
+    """An FFN that computes zero."""
+    shapes = {"gate_proj": (width, hidden), "up_proj": (width, hidden), "down_proj": (hidden, width)}
+    return {f"{prefix}{name}.weight": Zeros(*shape) for name, shape in shapes.items()}
+
+
 def _config(
     raw: Mapping[str, Any],
     config: Mapping[str, Any],
@@ -174,7 +195,7 @@ def _config(
         "intermediate_size": shared_width,
         "shared_expert_intermediate_size": shared_width,
         "moe_intermediate_size": expert_width,
-        "num_experts": len(manifest.members),
+        "num_experts": len(manifest.members) + manifest.null_experts,
         "num_experts_per_tok": manifest.top_k,
         "norm_topk_prob": False,
         "decoder_sparse_step": 1,

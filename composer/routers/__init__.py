@@ -3,5 +3,12 @@
 from composer.routers.base import Router
 from composer.routers.linear import LinearRouter
 from composer.routers.nexus import NexusRouter
+from composer.routers.random import RandomRouter
+from composer.routers.recurrent import RecurrentRouter
 
-ROUTERS: dict[str, type[Router]] = {"nexus": NexusRouter, "linear": LinearRouter}
+ROUTERS: dict[str, type[Router]] = {
+    "nexus": NexusRouter,
+    "linear": LinearRouter,
+    "recurrent": RecurrentRouter,
+    "random": RandomRouter,
+}

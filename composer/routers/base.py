@@ -1,6 +1,6 @@
 """The protocol of a router.
 
-Shape suffixes: T tokens, H model width, M domain-embedding width, N routed experts.
+Shape suffixes: T tokens, H model width, M domain-embedding width, N routed experts, P = N and the null experts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from composer.fresh import Normal
 
 
 class Router(nn.Module):
-    """Scores the N routed experts of one block. Every router holds `domains`, the standardised vectors [N, M]."""
+    """Scores the N routed experts of one block. Every router holds `domains`, the standardised vectors [N, M].
+
+    A null expert (selection.py) scores as the average expert does; `null` [P − N, H] is what it has learned beyond
+    that. So it needs no warm start, and no reset when an expert is appended.
+    """
 
     domains: torch.Tensor
     keeps_experts: ClassVar[bool] = True  # whether experts stay as they are when one is appended
+    fixed: ClassVar[bool] = False  # whether neither a warm start nor training changes it
+    needs_training: ClassVar[bool] = False  # whether a warm start leaves something to learn by gradients
 
-    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
+    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
         super().__init__()
         self.hidden_size, self.domain_dim, self.num_experts = hidden_size, domain_dim, num_experts
         self.register_buffer("domains", torch.zeros(num_experts, domain_dim))
+        self.null = nn.Parameter(torch.zeros(null_experts, hidden_size)) if null_experts else None
 
     @staticmethod
     def fresh(hidden_size: int, domain_dim: int, num_experts: int) -> Mapping[str, Normal]:
@@ -36,18 +43,29 @@ class Router(nn.Module):
         raise NotImplementedError
 
     def gate(self) -> torch.Tensor:
-        """The linear gate [N, H] to which the router collapses, since its experts' embeddings do not depend on x."""
+        """The routed experts' embeddings [N, H] as they are now."""
         return self.gate_for(self.domains)
 
+    def rows(self) -> torch.Tensor:
+        """The linear gate [P, H] to which the router collapses where its scores are linear in x."""
+        gate_NH = self.gate()
+        if self.null is None:
+            return gate_NH
+        return torch.cat([gate_NH, gate_NH.mean(dim=0) + self.null.to(gate_NH)])
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """MLP inputs [T, H] to routing logits [T, N]."""
-        return F.linear(hidden_states, self.gate().to(hidden_states.dtype))
+        """MLP inputs [T, H] to routing logits [T, P]."""
+        return F.linear(hidden_states, self.rows().to(hidden_states.dtype))
+
+    def follow(self, below: Router) -> None:
+        """Hear which router stands one block below."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw fresh weights."""
         fresh = self.fresh(self.hidden_size, self.domain_dim, self.num_experts)
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         for name, first in fresh.items():
-            nn.init.normal_(self.get_parameter(name), first.mean, first.std, generator=generator)
+            nn.init.normal_(tensors[name], first.mean, first.std, generator=generator)
 
     def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
         """Set the parameters so that `gate_for(domains)` comes near to gates [D, H], each with its weight [D]."""

@@ -26,8 +26,8 @@ class NexusRouter(Router):
 
     fresh = staticmethod(fresh_nexus)
 
-    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int) -> None:
-        super().__init__(hidden_size, domain_dim, num_experts)
+    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
+        super().__init__(hidden_size, domain_dim, num_experts, null_experts)
         self.w1 = nn.Parameter(torch.empty(2 * hidden_size, domain_dim))
         self.w2 = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self._cached: tuple[tuple[torch.Tensor, ...], tuple[int | None, ...], torch.Tensor] | None = None

@@ -52,15 +52,17 @@ def warm_start(
     preliminary: bool = False,
     progress: Progress = silent,
 ) -> WarmStart:
-    """Solve the routers in place; `domains` are the members in the mix's order. Does nothing without any text.
+    """Solve the routers in place; `domains` are the members in the mix's order.
+
+    Does nothing without any text, or where the router is fixed.
 
     With `extended` the last member is new: the others' expert embeddings stay as they are, if the router can
     keep them at all. `preliminary` spends fewer tokens: a fine-tune has most of them.
     """
-    if not any(domain.has_text for domain in domains):
+    routers = [mixture.router for mixture in model.mixtures()]
+    if routers[0].fixed or not any(domain.has_text for domain in domains):
         return WarmStart(0, float("nan"))
     generator = torch.Generator().manual_seed(random_seed)
-    routers = [mixture.router for mixture in model.mixtures()]
     chunks = FEW_CHUNKS if preliminary else CHUNKS_PER_ROUND
     keep = extended and routers[0].keeps_experts
     order = [torch.randperm(len(domain.vectors), generator=generator).tolist() for domain in domains]

@@ -122,7 +122,7 @@ def test_a_mix_runs_as_stock_qwen2_moe(model_type, config, combine, top_k, tmp_p
 
 
 @pytest.mark.parametrize("combine", ["additive", "convex"])
-@pytest.mark.parametrize("router", ["nexus", "linear"])
+@pytest.mark.parametrize("router", ["nexus", "linear", "random"])
 def test_experts_of_different_widths_are_padded_to_the_widest(router, combine, tmp_path):
     registry = make_registry(tmp_path, widths=(40, 72))
     mix = make_mix(registry, combine=combine, router=router)
@@ -130,6 +130,29 @@ def test_experts_of_different_widths_are_padded_to_the_widest(router, combine, t
     model = load(tmp_path / "out")
     assert model.config.moe_intermediate_size == 72 + (48 if combine == "convex" else 0)
     assert_same_function(mix, model)
+
+
+@pytest.mark.parametrize("combine", ["additive", "convex"])
+def test_a_null_expert_is_exported_as_one_whose_weights_are_zero(combine, tmp_path):
+    registry = make_registry(tmp_path)
+    mix = make_mix(registry, combine=combine, top_k=2, null_experts=1)
+    export(registry, "mix", tmp_path / "out", format="qwen2_moe")
+    model = load(tmp_path / "out")
+    assert model.config.num_experts == 3
+    assert_same_function(mix, model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"top_p": 0.6}, r"the same number of experts for every token.* top_p = 0\.6"),
+        ({"router": "recurrent"}, "the recurrent router carries a state from block to block"),
+    ],
+)
+def test_routing_that_qwen2_moe_cannot_express_is_refused_with_the_reason(settings, reason, llama, tmp_path):
+    make_mix(llama, "beyond", **settings)
+    with pytest.raises(ExportError, match=reason):
+        export(llama, "beyond", tmp_path / "out", format="qwen2_moe")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +207,7 @@ def test_what_qwen2_moe_cannot_express_is_refused_with_the_reason(model_type, co
     ("model_type", "dtype", "settings"),
     [
         ("llama", "float32", {"router": "linear", "combine": "additive", "top_k": 2}),
+        ("llama", "float32", {"router": "recurrent", "top_p": 0.6, "null_experts": 1}),
         ("llama", "bfloat16", {}),
         ("gemma2", "float32", {}),
         ("gpt_neox", "float32", {}),

@@ -68,7 +68,7 @@ def test_torchs_router_opens_what_was_drawn_and_draws_by_the_same_table(
     torch.testing.assert_close(router.domains, torch.from_numpy(Standard.of(means())(means())))
     router.reset_parameters(torch.Generator().manual_seed(0))
     for name, first in FRESH[kind](HIDDEN, WIDTH, COUNT).items():
-        torch.testing.assert_close(router.get_parameter(name).std().item(), first.std, rtol=0.3, atol=1e-6)
+        torch.testing.assert_close(router.state_dict()[name].std().item(), first.std, rtol=0.3, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", sorted(GATES))

@@ -35,7 +35,8 @@ def compose(
         Path | None, typer.Option(metavar="FILE", help="A recipe in YAML; options given here override it.")
     ] = None,
     router: Annotated[
-        str | None, typer.Option(metavar="ROUTER", help="How tokens find experts: nexus or linear.")
+        str | None,
+        typer.Option(metavar="ROUTER", help="How tokens find experts: nexus, linear, recurrent or random."),
     ] = None,
     combine: Annotated[
         str | None,
@@ -44,6 +45,16 @@ def compose(
         ),
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, metavar="K", help="Routed experts per token.")] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="As few experts per token as have this probability together."),
+    ] = None,
+    null_experts: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="M", help="Choices that compute nothing, beside --top-k 2 or more or --top-p."
+        ),
+    ] = None,
     trunk_merge: Annotated[
         str | None,
         typer.Option(
@@ -102,6 +113,8 @@ def compose(
         "router": router,
         "combine": combine,
         "top_k": top_k,
+        "top_p": top_p,
+        "null_experts": null_experts,
         "trunk_merge": trunk_merge,
         "license_override": license_override,
     }
