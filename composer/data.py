@@ -46,11 +46,18 @@ def separator(tokenizer: Any) -> list[int]:
     return []
 
 
-def shares(names: Sequence[str], new: str | None = None) -> dict[str, float]:
-    """The share of training tokens of each domain: equal, or half for the new one and half for the rest."""
-    if new is None or len(names) == 1:
-        return {name: 1 / len(names) for name in names}
-    return {name: 0.5 if name == new else 0.5 / (len(names) - 1) for name in names}
+def shares(weights: Mapping[str, float], new: str | None = None) -> dict[str, float]:
+    """The share of training tokens of each domain: by weight, with half of all for the new one, if there is one."""
+    rest = {name: weight for name, weight in weights.items() if name != new}
+    if not rest:
+        return dict.fromkeys(weights, 1.0)
+    for_rest, total = (1.0 if len(rest) == len(weights) else 0.5), sum(rest.values())
+    return {name: for_rest * rest[name] / total if name in rest else 0.5 for name in weights}
+
+
+def characters(domains: Mapping[str, Documents]) -> dict[str, float]:
+    """How much text each domain has."""
+    return {name: float(sum(map(len, documents))) for name, documents in domains.items()}
 
 
 def mixed_rows(

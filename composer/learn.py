@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from composer.data import shares
 from composer.domains import Domain, Standard
 from composer.mix import PREFIX, Manifest, OpenMix, open_dense, open_mix, read_manifest, seed_config
 from composer.progress import Progress, timed
@@ -48,6 +47,7 @@ def learn(
     if not training.learns:
         return draft
     from composer.finetune import finetune, trains_router
+    from composer.regmix import choose_shares
 
     work = work_folder(registry, draft.lock)
     report: dict[str, Any] = {}
@@ -69,10 +69,11 @@ def learn(
                 report["warm_start"]["tokens"] += trunk_tokens
         if training.tokens:
             texts = _texts(registry, draft, domains)
-            share = shares(list(texts), new)
+            with timed("data mix"):
+                share, found = choose_shares(mix, texts, new, training, work, progress)
             with timed("fine-tune"):
                 losses = finetune(mix, texts, share, training, work, progress)
-            report |= {"tokens": training.tokens, "first_loss": losses[0], "last_loss": losses[-1]}
+            report |= found | {"tokens": training.tokens, "first_loss": losses[0], "last_loss": losses[-1]}
             if twice:
                 with timed("router"):
                     again = solve(extended=False, preliminary=True)

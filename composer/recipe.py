@@ -21,6 +21,7 @@ from registry.records import Digest, ExpertRecord, SeedRecord
 
 RouterName = Literal["nexus", "linear", "recurrent", "random"]
 Combine = Literal["convex", "additive"]
+DataMixName = Literal["uniform", "proportional", "regmix"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
 
 GUIDANCE = 0.3
@@ -36,6 +37,10 @@ class Training(BaseModel):
     train: TrainedPart = "all"
     # None: only a router that was not warm-started. A short fine-tune makes a warm-started one worse.
     train_router: bool | None = None
+    # How much of each domain: equal parts, as much as it has text, or what short runs found best (regmix.py).
+    data_mix: DataMixName = "uniform"
+    regmix_runs: Annotated[int, Field(ge=2)] = 16
+    regmix_tokens: Annotated[int, Field(ge=8)] = 4096
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     # The losses of router_losses.py by their factors; `global_batch` balances a whole step, not each micro-batch.
     load_balance: Annotated[float, Field(ge=0)] = 0.01

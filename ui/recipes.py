@@ -18,7 +18,7 @@ MOST_PROPOSED = 4
 NAME_CHARS = 40
 BETWEEN_SAMPLES = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)
 _FLAGS = ("router", "combine", "top_k", "top_p", "null_experts", "license_override")
-_TRAINING_FLAGS = ("tokens", "train", "learning_rate", "random_seed")
+_TRAINING_FLAGS = ("tokens", "train", "data_mix", "learning_rate", "random_seed")
 
 
 def command(recipe: Recipe) -> str:

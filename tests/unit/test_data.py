@@ -74,7 +74,7 @@ def test_rows_say_whose_domain_they_are_and_that_general_text_is_nobodys() -> No
     rows = mixed_rows(
         Letters(),
         {name: [letter * 100] for name, letter in letters.items()},
-        shares(list(letters)),
+        shares(dict.fromkeys(letters, 1.0)),
         tokens=240,
         length=8,
         random_seed=0,
@@ -87,8 +87,3 @@ def test_rows_say_whose_domain_they_are_and_that_general_text_is_nobodys() -> No
 def test_without_any_text_there_is_nothing_to_train_on() -> None:
     with pytest.raises(MissingTextError, match="no domain of this mix has text"):
         mixed_rows(Letters(), {}, {}, tokens=8, length=8, random_seed=0)
-
-
-def test_at_extension_the_new_domain_gets_half() -> None:
-    assert shares(["old", "older", "new"], "new") == {"old": 0.25, "older": 0.25, "new": 0.5}
-    assert shares(["a", "b"]) == {"a": 0.5, "b": 0.5}

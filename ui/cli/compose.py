@@ -90,6 +90,14 @@ def compose(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    data_mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="How much of each domain: uniform, proportional to its text, or regmix, which asks short runs.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Peak of the schedule.", rich_help_panel=TRAINING)
     ] = None,
@@ -122,6 +130,7 @@ def compose(
         "tokens": tokens,
         "warm_start": warm_start,
         "train": train,
+        "data_mix": data_mix,
         "learning_rate": learning_rate,
         "random_seed": random_seed,
     }
