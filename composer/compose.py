@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from composer.domains import Standard, domain_means, load_domain, nearly_equal
 from composer.drawing import put_fresh_routers
 from composer.errors import IncompatibleExpertsError, MixFormatError
 from composer.mix import Manifest, Member, seed_config
-from composer.progress import Progress, silent
+from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.recipe import Lock, LockedExpert, LockedSeed, Recipe, Training, resolve
 from composer.streaming import merge_trunks
 from composer.trunks import chosen_merge
@@ -25,13 +26,18 @@ from registry.records import Digest, MixRecord
 
 @dataclass(frozen=True)
 class ComposeResult:
-    """A published mix; `bytes_written` counts its own blobs, not those it shares with its experts or its parent."""
+    """A published mix; `bytes_written` counts its own blobs, not those it shares with its experts or its parent.
+
+    `stage_seconds`: what of `seconds` went into fitting the trunk, solving the routers and the fine-tune. They
+    stand beside the manifest, whose training report counts tokens: equal locks give equal manifests.
+    """
 
     mix: MixRecord
     manifest: Manifest
     bytes_written: int
     seconds: float
     warnings: list[str] = field(default_factory=list)
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def compose(registry: Registry, recipe: Recipe, *, progress: Progress = silent) -> ComposeResult:
@@ -50,8 +56,9 @@ def compose_lock(
 ) -> ComposeResult:
     """Compose what a lock pins; the same lock gives the same blobs. `parent` is a `name@version` for lineage."""
     started = time.monotonic()
-    manifest, warnings = assemble(registry, lock, progress=progress)
-    return publish(registry, name, manifest, started, parent=parent, warnings=warnings)
+    with added_up(STAGE_SECONDS) as seconds:
+        manifest, warnings = assemble(registry, lock, progress=progress)
+    return publish(registry, name, manifest, started, parent=parent, warnings=warnings, stage_seconds=seconds)
 
 
 def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> tuple[Manifest, list[str]]:
@@ -140,6 +147,7 @@ def publish(
     *,
     parent: str | None,
     warnings: list[str],
+    stage_seconds: Mapping[str, float],
 ) -> ComposeResult:
     """Store the manifest and commit the mix's row, last of all."""
     digest = registry.blobs.put_bytes(manifest.to_bytes())
@@ -154,7 +162,7 @@ def publish(
         parent=parent,
     )
     written = sum(registry.blobs.size(each) for each in {digest, *own_blobs(registry, manifest)})
-    return ComposeResult(record, manifest, written, time.monotonic() - started, warnings)
+    return ComposeResult(record, manifest, written, time.monotonic() - started, warnings, stage_seconds)
 
 
 def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:

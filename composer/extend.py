@@ -19,7 +19,7 @@ from composer.domains import Domain, Standard, domain_means, load_domain, nearly
 from composer.errors import MixFormatError, RecipeError
 from composer.learn import learn, put_router, stored_standard
 from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
-from composer.progress import Progress, silent
+from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.recipe import Lock, LockedExpert, Training, lock_expert
 from composer.routers import ROUTERS
 from composer.streaming import merge_trunks
@@ -101,8 +101,9 @@ def extend_lock(
 ) -> ComposeResult:
     """Extend what a lock pins; the same lock gives the same blobs."""
     started = time.monotonic()
-    manifest, warnings = assemble_extension(registry, lock, progress=progress)
-    return publish(registry, name, manifest, started, parent=parent, warnings=warnings)
+    with added_up(STAGE_SECONDS) as seconds:
+        manifest, warnings = assemble_extension(registry, lock, progress=progress)
+    return publish(registry, name, manifest, started, parent=parent, warnings=warnings, stage_seconds=seconds)
 
 
 def assemble_extension(

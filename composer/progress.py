@@ -16,6 +16,8 @@ def silent(stage: str, done: int, total: int) -> None:
     """The progress of callers that do not want any."""
 
 
+STAGE_SECONDS = " stage seconds"  # how the names of figures end that `timed` measures
+
 _listener: ContextVar[Measure | None] = ContextVar("listener", default=None)
 
 
@@ -41,8 +43,27 @@ def measured(name: str, step: int, value: float) -> None:
 
 
 @contextmanager
+def added_up(ending: str) -> Iterator[dict[str, float]]:
+    """Sums of the figures measured inside the block whose name ends so, by the rest of their name.
+
+    Whoever listens outside hears everything as before.
+    """
+    outer = _listener.get()
+    sums: dict[str, float] = {}
+
+    def listen(name: str, step: int, value: float) -> None:
+        if name.endswith(ending):
+            sums[name.removesuffix(ending)] = sums.get(name.removesuffix(ending), 0.0) + value
+        if outer is not None:
+            outer(name, step, value)
+
+    with measuring(listen):
+        yield sums
+
+
+@contextmanager
 def timed(stage: str) -> Iterator[None]:
-    """Tell the listener how many seconds the block took, as "<stage> seconds"."""
+    """Tell the listener how many seconds the block took, by the stage's name."""
     started = time.monotonic()
     yield
-    measured(f"{stage} seconds", 0, time.monotonic() - started)
+    measured(stage + STAGE_SECONDS, 0, time.monotonic() - started)

@@ -123,7 +123,9 @@ def test_the_warm_start_sends_each_domain_to_its_own_expert(registry):
 def test_a_warm_start_fits_the_trunk_to_the_experts_text_and_a_cold_mix_has_the_mean(registry):
     start = Training(tokens=0)
     cold = compose(registry, recipe("averaged", ("code", "cooking"))).manifest
-    warm = compose(registry, recipe("fitted", ("code", "cooking"), start)).manifest
+    result = compose(registry, recipe("fitted", ("code", "cooking"), start))
+    warm = result.manifest
+    assert set(result.stage_seconds) == {"trunk", "router"}
     chosen = compose(
         registry, recipe("chosen", ("code", "cooking"), start, trunk_merge="mean_with_seed")
     ).manifest

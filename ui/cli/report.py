@@ -7,11 +7,11 @@ from typing import Any
 
 from ui.cli.output import Column, note, print_fields, print_table
 from ui.display import duration, share, size
+from ui.learning_words import learning_facts
 
 
 def print_composed(shape: Mapping[str, Any]) -> None:
     """A published mix as lines of name and value."""
-    numbers = {key: value for key, value in shape["training"].items() if isinstance(value, (int, float, str))}
     print_fields(
         {
             "mix": shape["mix"],
@@ -22,7 +22,7 @@ def print_composed(shape: Mapping[str, Any]) -> None:
             "lock": shape["lock"],
             "written": size(shape["bytes_written"]),
             "took": duration(shape["seconds"]),
-            **{key.replace("_", " "): _number(value) for key, value in numbers.items()},
+            **learning_facts(shape["training"], shape["stage_seconds"]),
         }
     )
     for warning in shape["warnings"]:
@@ -67,7 +67,3 @@ def _columns(rows: Mapping[Any, Mapping[str, Any]], show: Any) -> list[Column]:
     """One column for each key that any row has, in order of first appearance."""
     keys = dict.fromkeys(key for row in rows.values() for key in row)
     return [Column(key, key.replace("_", " "), show=show, justify="right") for key in keys]
-
-
-def _number(value: float | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

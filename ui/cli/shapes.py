@@ -98,6 +98,7 @@ def composed_shape(result: ComposeResult) -> dict[str, Any]:
         "bytes_written": result.bytes_written,
         "seconds": round(result.seconds, 1),
         "training": result.manifest.training,
+        "stage_seconds": {stage: round(seconds, 1) for stage, seconds in result.stage_seconds.items()},
         "warnings": result.warnings,
     }
 

@@ -14,6 +14,7 @@ from ui import models, routes
 from ui.components import empty_state, expert_link, fact_table, label, lineage_link
 from ui.display import parameters
 from ui.jobs import submit
+from ui.learning_words import learning_facts
 from ui.mix_words import ancestors, children, manifest_of, mix_facts, settings_line, step
 from ui.session import current_registry, shown_errors
 from ui.tables import heat_map, score_table
@@ -175,17 +176,13 @@ def _routing(mix: MixRecord) -> None:
 
 def _facts(mix: MixRecord, manifest: dict[str, Any]) -> None:
     st.subheader("At a glance", anchor=False)
-    training = manifest["training"]
-    losses = None
-    if "first_loss" in training:
-        losses = f"{training['first_loss']:.2f} → {training['last_loss']:.2f} nats per token"
+    learning = {name.capitalize(): fact for name, fact in learning_facts(manifest["training"]).items()}
     fact_table(
         {
             "Seed": mix.seed,
             **settings_line(manifest),
             "Licence override": manifest.get("license_override"),
-            "Fine-tune": f"{training['tokens']:,} tokens" if training.get("tokens") else "none",
-            "Loss": losses,
+            **learning,
             "Published": f"{mix.created_at:%Y-%m-%d %H:%M} UTC",
         }
     )

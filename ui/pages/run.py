@@ -15,6 +15,7 @@ from registry.records import RunRecord
 from ui import routes
 from ui.components import chip, empty_state, fact_table, label
 from ui.display import duration, printable
+from ui.learning_words import learning_facts
 from ui.run_words import ago, outcome, progress, spent, state_chip, subject
 from ui.session import current_registry, shown_errors
 
@@ -162,6 +163,12 @@ def _log(run: RunRecord) -> None:
         st.code(printable(run.log, lines=True), language=None, wrap_lines=True)
 
 
+def _learning(run: RunRecord) -> dict[str, str]:
+    """What the learning of the mix that this run made has cost."""
+    result = run.result or {}
+    return learning_facts(result["training"], result.get("stage_seconds")) if "training" in result else {}
+
+
 def _facts(run: RunRecord) -> None:
     st.subheader("At a glance", anchor=False)
     seconds = spent(run)
@@ -173,6 +180,7 @@ def _facts(run: RunRecord) -> None:
             "Attempt": f"{run.attempt} of {run.max_attempts}" if run.attempt else None,
             "Worker": run.worker,
             "Queued": f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+            **{name.capitalize(): fact for name, fact in _learning(run).items()},
             "Mix": made.get("mix"),
             "Expert": made.get("expert"),
             "Folder": made.get("folder"),
