@@ -64,7 +64,9 @@ def _addresses(home: Path) -> dict[str, str]:
         "expert": f"/expert?ref={quote(mix.experts[0])}",
         "compose": f"/compose?seed={quote(mix.seed)}&experts={quote(experts)}",
         "mix": f"/mix?ref={quote(mix.ref)}",
-        "playground": f"/playground?mix={quote(mix.ref)}",
+        "mixes": "/mixes",
+        "playground": f"/playground?mix={quote(mix.ref)}&beside=seed",
+        "contribute": "/contribute",
     }
     done = runs.list_runs(registry, states=["succeeded"], kind="compose", limit=1)
     registry.engine.dispose()
@@ -115,6 +117,7 @@ def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, promp
         page.get_by_role("heading", name="Playground").click()
         page.get_by_role("button", name="Write on").click()
         page.locator(".nm-shares").wait_for()
+        page.get_by_role("heading", name="Playground").hover()
         _settle(page)
     page.screenshot(path=path)
     context.close()

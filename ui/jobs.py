@@ -1,8 +1,8 @@
 """What a run can be: a table from its kind to the use case that does it, and how one is queued.
 
-A request is JSON: {"recipe": {…}} composes, {"mix": …, "expert": …} extends or removes, {"mix": …, "against":
-[…]} evaluates, {"expert": …} measures, {"mix": …, "out": …} exports; "contribute" and "train-expert" take the
-names of their options.
+A request is JSON: {"recipe": {…}} composes, and with "evaluate": true queues the evaluation of what came of it,
+{"mix": …, "expert": …} extends or removes, {"mix": …, "against": […]} evaluates, {"expert": …} measures, {"mix": …,
+"out": …} exports; "contribute" and "train-expert" take the names of their options.
 A result is what the verb of the same name prints with --json.
 """
 
@@ -55,7 +55,12 @@ def _compose(registry: Registry, request: Request, progress: Progress) -> dict[s
     from composer.compose import compose
     from composer.recipe import Recipe
 
-    return _composed(compose(registry, Recipe.parse(request["recipe"]), progress=progress))
+    result = compose(registry, Recipe.parse(request["recipe"]), progress=progress)
+    if request.get(
+        "evaluate"
+    ):  # a run of its own: it may fail or be cancelled, and the mix is there all the same
+        submit(registry, "evaluate", {"mix": result.mix.ref, "against": []})
+    return _composed(result)
 
 
 def _extend(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:

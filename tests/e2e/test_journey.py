@@ -84,7 +84,7 @@ def test_find_open_compose_watch_and_play(page: Any, url: str) -> None:
 
     page.get_by_role("link", name="law-code@1").click()
     page.get_by_role("heading", name="law-code").wait_for()
-    page.get_by_text("Not evaluated yet").wait_for()
+    page.get_by_role("heading", name="How good it is").wait_for()
 
 
 def test_a_reload_in_the_middle_finds_the_run_again_and_it_is_cancelled(

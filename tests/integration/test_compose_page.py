@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pico
+import pytest
 import yaml
-from pages import button, code, html, open_page
+from pages import button, code, field, html, open_page, toggle
 
+from composer import recipe
 from registry import runs
 from registry.home import Registry
+from ui import recipe_form
+from ui.jobs import execute, submit
 from ui.recipes import propose
 
 
@@ -42,11 +47,43 @@ def test_every_control_reaches_the_command(filled: Registry) -> None:
     app.select_slider[0].set_value(10_000)
     app.number_input[0].set_value(2)
     app.selectbox[1].set_value("ties")
-    app.toggle[0].set_value(False).run()
+    toggle(app, "Fit the router to the domains first").set_value(False).run()
     assert code(app)[-2] == (
         "nexusmix compose team --seed smol --experts code@1,law@1 --top-k 2 --tokens 10000 "
         "--trunk-merge ties --no-warm-start"
     )
+
+
+def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    (nulls,) = (each for each in app.number_input if each.label == "Null experts")
+    assert nulls.disabled
+    field(app, "Experts a token").set_value("top_p").run()
+    assert not app.exception
+    (nulls,) = (each for each in app.number_input if each.label == "Null experts")
+    nulls.set_value(1)
+    field(app, "Router").set_value("linear")
+    field(app, "How much of each domain").set_value("proportional").run()
+    assert not app.exception
+    assert code(app)[-2] == (
+        "nexusmix compose code-law --seed smol --experts code@1,law@1 --router linear --top-p 0.7 "
+        "--null-experts 1 --data-mix proportional"
+    )
+
+
+@pytest.mark.parametrize(
+    ("choices", "names"),
+    [
+        (recipe_form.ROUTERS, get_args(recipe.RouterName)),
+        (recipe_form.COMBINATIONS, get_args(recipe.Combine)),
+        (recipe_form.DATA_MIXES, get_args(recipe.DataMixName)),
+        (recipe_form.TRAINED, get_args(recipe.TrainedPart)),
+    ],
+)
+def test_whatever_a_recipe_may_say_has_its_words_on_the_page(
+    choices: dict[str, object], names: tuple[str, ...]
+) -> None:
+    assert set(choices) == set(names)
 
 
 def test_composing_queues_one_run_of_the_recipe_shown(filled: Registry) -> None:
@@ -55,6 +92,16 @@ def test_composing_queues_one_run_of_the_recipe_shown(filled: Registry) -> None:
     (run,) = runs.list_runs(filled)
     assert run.kind == "compose"
     assert run.request["recipe"]["experts"] == ["code@1", "law@1"]
+    assert run.request["evaluate"] is True
+
+
+def test_the_evaluation_is_queued_when_the_mix_is_there(filled: Registry) -> None:
+    training = {"warm_start": False, "tokens": 0}
+    wanted = {"name": "team", "seed": "smol", "experts": ["code@1", "law@1"], "training": training}
+    asked = {"recipe": wanted, "evaluate": True}
+    execute(filled, submit(filled, "compose", asked), lambda *_: None)
+    (run,) = runs.list_runs(filled, kind="evaluate")
+    assert run.request == {"mix": "team@1", "against": []}
 
 
 def test_licences_that_forbid_each_other_name_the_pair_and_ask_for_a_reason(filled: Registry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -15,7 +14,8 @@ from ui.components import empty_state, escaped, expert_link, fact_table, facts, 
 from ui.display import parameters, plural, size
 from ui.estimate import Estimate, estimate
 from ui.jobs import submit
-from ui.recipes import command, default_name, propose
+from ui.recipe_form import recipe_form
+from ui.recipes import command, propose
 from ui.run_words import roughly
 from ui.session import current_registry, shown_errors
 
@@ -23,19 +23,6 @@ if TYPE_CHECKING:
     from composer.recipe import Recipe
 
 SAMPLE_CHARS = 100_000
-TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
-TRUNK_MERGES = {
-    "regmean": "Fitted to the experts' text",
-    "mean": "Mean of the experts",
-    "mean_with_seed": "Mean of the experts and the seed",
-    "seed": "The seed's own",
-    "task_arithmetic": "Task arithmetic",
-    "ties": "TIES",
-    "pcb": "PCB",
-}
-ROUTERS = {"nexus": "Nexus", "linear": "Linear"}
-COMBINATIONS = {"convex": "Convex", "additive": "Additive"}
-TRAINED = {"all": "Everything", "trunk": "Trunk", "ffn": "FFNs", "router": "Router"}
 
 
 def render() -> None:
@@ -59,7 +46,7 @@ def render() -> None:
                 with outlook:
                     _nothing_chosen()
                 return
-            settings = _settings(experts)
+            settings = recipe_form(experts)
         with outlook, st.container(key="numbers"):
             recipe, forecast = _outlook(registry, seed, experts, settings)
             _submit_button(registry, recipe, forecast)
@@ -146,82 +133,6 @@ def _nothing_chosen() -> None:
         st.caption("Choose experts, and their mix is estimated here: its size, its licence, what it costs.")
 
 
-def _settings(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
-    """The rest of the recipe, as its fields; each control begins with the recipe's own default."""
-    from composer.recipe import Recipe
-
-    default = Recipe(name="mix", seed="seed", experts=["expert"])
-    training = default.training
-    st.subheader("Recipe", anchor=False)
-    name = st.text_input(
-        "Name", value="", placeholder=default_name(experts), help="Composed again, it gets the next version."
-    )
-    tokens = st.select_slider(
-        "Tokens of fine-tuning",
-        sorted({*TOKENS, training.tokens}),
-        value=training.tokens,
-        format_func=lambda count: parameters(count).replace(" ", "") if count else "none",
-        help="After its warm start the router is good already; a short fine-tune settles the rest.",
-    )
-    with st.container(horizontal=True, gap="large"):
-        train = _one_of(
-            "What to train",
-            TRAINED,
-            training.train,
-            disabled=tokens == 0,
-            help="Training FFNs writes new ones.",
-        )
-        top_k = st.number_input("Experts a token", 1, len(experts), default.top_k, width=130, help="top-k")
-    with st.expander("More"):
-        with st.container(horizontal=True, gap="large"):
-            router = _one_of(
-                "Router",
-                ROUTERS,
-                default.router,
-                help="Nexus knows experts by the embedding of their domain, so that others can join later.",
-            )
-            combine = _one_of(
-                "Combination",
-                COMBINATIONS,
-                default.combine,
-                help="Convex: (1−p)·seed + p·expert. Additive: seed + p·expert, as in the paper.",
-            )
-        merges = sorted(TRUNK_MERGES, key=lambda merge: merge != default.trunk_merge.method)
-        merge = st.selectbox("Trunk", merges, format_func=TRUNK_MERGES.__getitem__)
-        warm_start = st.toggle("Fit the router to the domains first", value=training.warm_start)
-        with st.container(horizontal=True):
-            rate = st.number_input(
-                "Learning rate", 1e-6, 1.0, training.learning_rate, format="%.1e", width=150
-            )
-            random_seed = st.number_input("Random seed", 0, 2**32 - 1, training.random_seed, width=150)
-    return {
-        "name": name.strip() or default_name(experts),
-        "router": router,
-        "combine": combine,
-        "top_k": top_k,
-        "trunk_merge": default.trunk_merge if merge == default.trunk_merge.method else merge,
-        "training": {
-            "warm_start": warm_start,
-            "tokens": tokens,
-            "train": train,
-            "learning_rate": rate,
-            "random_seed": random_seed,
-        },
-    }
-
-
-def _one_of(title: str, options: dict[str, str], default: str, **more: Any) -> str:
-    chosen: str = st.segmented_control(
-        title,
-        list(options),
-        default=default,
-        required=True,
-        format_func=options.__getitem__,
-        **more,
-    )
-    return chosen
-
-
 def _outlook(
     registry: Registry, seed: SeedRecord, experts: list[ExpertRecord], settings: dict[str, Any]
 ) -> tuple[Recipe, Estimate]:
@@ -239,7 +150,7 @@ def _outlook(
     fact_table(
         {
             "Name": recipe.name,
-            "Experts": f"{len(experts)} beside the seed, {plural(recipe.top_k, 'expert')} a token",
+            "Experts": f"{len(experts)} beside the seed, {_taken(recipe)} a token",
             "Total": f"{parameters(forecast.total)} parameters",
             "Active": f"{parameters(forecast.active)} a token",
             "New bytes": size(forecast.bytes_written),
@@ -256,10 +167,22 @@ def _outlook(
     return recipe.model_copy(update={"license_override": reason.strip() or None}), forecast
 
 
+def _taken(recipe: Recipe) -> str:
+    """How many experts a token takes, in words."""
+    if recipe.top_p is not None:
+        return f"as many as reach p = {recipe.top_p:g}"
+    return ("at most " if recipe.null_experts else "") + plural(recipe.top_k, "expert")
+
+
 def _submit_button(registry: Registry, recipe: Recipe, forecast: Estimate) -> None:
+    measured = st.toggle(
+        "Evaluate it afterwards",
+        value=True,
+        help="A second run measures it beside its seed, each expert and dense merging, and where tokens go.",
+    )
     allowed = forecast.is_allowed or recipe.license_override is not None
     if st.button("Compose", type="primary", icon=":material/hub:", width="stretch", disabled=not allowed):
-        run = submit(registry, "compose", {"recipe": recipe.model_dump(mode="json")})
+        run = submit(registry, "compose", {"recipe": recipe.model_dump(mode="json"), "evaluate": measured})
         st.switch_page(routes.run(), query_params={"id": str(run.id)})
     if len(recipe.experts) == 1:
         st.caption("One expert is a mix too, but two or more show what routing is for.")
