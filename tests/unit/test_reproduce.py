@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from composer.errors import RecipeError
+from composer.errors import MissingExtraError, RecipeError
 from composer.reproduce.cells import Cells
 from composer.reproduce.plan import ANCHORED, LINEAR, LOW_BALANCE, OURS, Settings, composed, plan
 from composer.reproduce.summary import aggregate, summarise
@@ -162,3 +162,12 @@ def test_a_damaged_cell_is_named_with_the_remedy(tmp_path):
 def test_settings_that_cannot_be_measured_are_refused(settings, message):
     with pytest.raises(RecipeError, match=message):
         Settings(**settings)
+
+
+def test_without_matplotlib_nothing_is_measured_and_the_error_says_what_to_install(tmp_path, monkeypatch):
+    from composer.reproduce.run import reproduce
+
+    monkeypatch.setattr("composer.extras.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'nexusmix\[report\]'"):
+        reproduce(None, "seed", tmp_path / "corpora", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
