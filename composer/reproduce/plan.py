@@ -166,6 +166,7 @@ def plan(settings: Settings) -> list[Case]:
         extended(base[NEXUS], main),
         composed(OURS, high),
         _low_balance(NEXUS, main),
+        *(composed(s, main, PROPORTIONAL, {"data_mix": "proportional"}) for s in (OURS, LINEAR)),
     ]
 
 
