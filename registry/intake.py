@@ -206,23 +206,23 @@ def _read_text(data: Sequence[Path], held_out: Sequence[Path] = ()) -> Sample:
 def _store_roles(registry: Registry, roles: Roles, progress: Progress | None) -> tuple[Digest, Digest]:
     """Stream the checkpoint into its two canonical blobs: each byte is read, checked and hashed once.
 
-    The trunk is copied beside the FFNs, on another core; progress is told from this thread alone.
+    The trunk is stored beside the FFNs, on another core; progress is told from this thread alone.
     """
-
     ffn_bytes, trunk_bytes = canonical_size(roles.ffn), canonical_size(roles.trunk)
-    blobs = registry.blobs
-    with (
-        # The first writer is asked for the room of both, so that a full disk is found before anything is copied.
-        blobs.writer(ffn_bytes + trunk_bytes) as ffn,
-        blobs.writer(trunk_bytes) as trunk,
-        ThreadPoolExecutor(max_workers=1) as beside,
-    ):
-        copying = beside.submit(write_canonical, trunk, roles.trunk)
+
+    def store_trunk() -> Digest:
+        with registry.blobs.writer(trunk_bytes) as writer:
+            write_canonical(writer, roles.trunk)
+        return writer.digest
+
+    # The first writer is asked for the room of both, so that a full disk is found before anything is copied.
+    with registry.blobs.writer(ffn_bytes + trunk_bytes) as ffn, ThreadPoolExecutor(max_workers=1) as beside:
+        trunk = beside.submit(store_trunk)
         write_canonical(ffn, roles.ffn, stage="ffn", progress=progress)
-        copying.result()
+        digest = trunk.result()
     if progress is not None:
         progress("trunk", trunk_bytes, trunk_bytes)
-    return ffn.digest, trunk.digest
+    return ffn.digest, digest
 
 
 def _store_domain(

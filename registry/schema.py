@@ -251,8 +251,9 @@ class Run(Base):
 
     __tablename__ = "runs"
     __table_args__ = (
-        # the same request is in the queue once at most, and may come again when it has ended
-        Index("uq_runs_key_live", "key", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
+        # the same request is in the queue once at most, and may come again when it has ended; in PostgreSQL too,
+        # as the migration has it: to name it here would import that dialect and asyncio into every command
+        Index("uq_runs_key_live", "key", unique=True, sqlite_where=_LIVE),
         Index("ix_runs_state", "state"),
     )
 
