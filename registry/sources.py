@@ -51,8 +51,9 @@ def opened(
     check_remote(registry, snapshot, seed)
     work = registry.home / "work" / f"hub-{snapshot.repository.replace('/', '--')}-{snapshot.commit}"
     folder = work / "files"
-    folder.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     with FileLock(work / "lock"):
+        folder.mkdir(parents=True, exist_ok=True)  # whoever held the lock before may have removed it all
         _require_room(folder, snapshot)
         hub.download(snapshot, folder, progress)
         yield Source(folder, {"source": str(snapshot)})

@@ -107,4 +107,4 @@ def empty_state(title: str, text: str, commands: Sequence[str] = ()) -> None:
     with st.container(border=True):
         st.html(f'<div class="nm-empty"><strong>{escaped(title)}</strong><p>{escaped(text)}</p></div>')
         for command in commands:
-            st.code(command, language=None)
+            st.code(command, language=None, wrap_lines=True)

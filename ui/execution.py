@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType, TracebackType
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     from ui.jobs import execute
 
     run_id, token, descriptor = map(int, arguments)
+    # The log is for whoever asked for the run; libraries' notes to their developers drown it.
+    warnings.simplefilter("ignore", FutureWarning)
     signal.signal(signal.SIGTERM, _stop)
     _end_with_parent()
     try:

@@ -75,7 +75,7 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
         "Tokens of fine-tuning",
         sorted({*TOKENS, training.tokens}),
         value=training.tokens,
-        format_func=lambda count: parameters(count).replace(" ", "") if count else "none",
+        format_func=lambda count: parameters(count) if count else "none",
         help="After its warm start the router is good already; a short fine-tune settles the rest.",
     )
     train = st.segmented_control(

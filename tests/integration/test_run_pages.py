@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from pages import captions, code, html, links, open_page
 
+from composer.recipe import Recipe
 from registry import claims, runs
 from registry.home import Registry
 from registry.records import Metric, RunRecord
@@ -42,6 +44,18 @@ def test_a_queued_run_waits_and_is_cancelled_at_once(app_registry: Registry) -> 
     assert app.button[0].label == "Try again"
     app.button[0].click().run()
     assert runs.get_run(app_registry, run.id).state == "queued"
+
+
+def test_what_was_asked_for_is_the_recipe_without_its_defaults(app_registry: Registry) -> None:
+    recipe = Recipe.parse({**REQUEST["recipe"], "training": {"tokens": 77}}).model_dump(mode="json")
+    run = runs.submit(app_registry, "compose", {"recipe": recipe, "evaluate": True})
+    (asked,) = (block for block in code(open_page("run", id=str(run.id))) if block.startswith("recipe:"))
+    assert yaml.safe_load(asked) == {
+        "recipe": {**REQUEST["recipe"], "training": {"tokens": 77}},
+        "evaluate": True,
+    }
+    foreign = runs.submit(app_registry, "compose", {"recipe": {**recipe, "from_the_future": 1}})
+    assert any("from_the_future" in block for block in code(open_page("run", id=str(foreign.id))))
 
 
 def test_a_running_run_shows_progress_loss_and_an_inert_log(

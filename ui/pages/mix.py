@@ -93,7 +93,7 @@ def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> Non
         "Tokens of fine-tuning",
         TOKENS,
         value=DEFAULT_TOKENS,
-        format_func=lambda count: parameters(count).replace(" ", "") if count else "none",
+        format_func=lambda count: parameters(count) if count else "none",
     )
     if st.button("Extend it", type="primary", width="stretch"):
         training = {"tokens": tokens, "load_balance": manifest["load_balance"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 import yaml
@@ -187,7 +187,21 @@ def _facts(run: RunRecord) -> None:
         }
     )
     st.subheader("Asked for", anchor=False)
-    asked = yaml.safe_dump(run.request, sort_keys=False, allow_unicode=True)
+    asked = yaml.safe_dump(_request(run), sort_keys=False, allow_unicode=True)
     st.code(printable(asked, lines=True), language="yaml", wrap_lines=True)
     st.subheader("In the shell", anchor=False)
     st.code(f"nexusmix runs follow {run.id}", language=None)
+
+
+def _request(run: RunRecord) -> dict[str, Any]:
+    """What was asked for; of a recipe, what is not its default."""
+    from composer.errors import RecipeError
+    from composer.recipe import Recipe
+
+    if "recipe" not in run.request:
+        return run.request
+    try:
+        recipe = Recipe.parse(run.request["recipe"])
+    except RecipeError:  # another version's
+        return run.request
+    return {**run.request, "recipe": recipe.model_dump(mode="json", exclude_defaults=True)}
