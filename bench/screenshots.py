@@ -127,6 +127,7 @@ def _settle(page: Any) -> None:
     """Until the script has run and charts and fonts are there."""
     page.locator(".stApp[data-test-script-state='notRunning']").wait_for()
     page.wait_for_load_state("networkidle")
+    page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
     page.wait_for_timeout(1_000)
 
 
