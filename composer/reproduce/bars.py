@@ -33,12 +33,12 @@ def bars(results: Results) -> list[dict[str, Any]]:
     """Rows of {"bar", "found", "met": True, False, or None where it was not measured}."""
     low, main, high = results["settings"]["budgets"]
     return [
-        *_reaches_the_baseline(results, main, high, "our default reaches the linear baseline's loss at"),
-        *_reaches_the_baseline(results, low, high, "stretch: it reaches the linear baseline's loss at"),
+        _reaches_the_baseline(results, main, high, "our default reaches the linear baseline's loss at"),
+        _reaches_the_baseline(results, low, high, "stretch: it reaches the linear baseline's loss at"),
         *_own_shares(results, main),
         *_extension(results, main),
         *_without_gradients(results),
-        *_balance(results, main),
+        _balance(results, main),
     ]
 
 
@@ -57,7 +57,7 @@ def _case(results: Results, name: str) -> Any:
     return results["cases"].get(name)
 
 
-def _reaches_the_baseline(results: Results, budget: int, high: int, words: str) -> list[dict[str, Any]]:
+def _reaches_the_baseline(results: Results, budget: int, high: int, words: str) -> dict[str, Any]:
     def find(ours: Any, linear: Any) -> tuple[str, bool]:
         found = (
             f"{_pm(ours['old'])} at {thousands(ours['spent']['mean'])} against {_pm(linear['old'])} "
@@ -67,7 +67,7 @@ def _reaches_the_baseline(results: Results, budget: int, high: int, words: str) 
         return found, within and ours["old"]["mean"] <= linear["old"]["mean"]
 
     cases = [_case(results, composed(OURS, budget).name), _case(results, composed(LINEAR, high).name)]
-    return [_row(f"{words} {short(high)} with ≤ {short(budget)}", cases, find)]
+    return _row(f"{words} {short(high)} with ≤ {short(budget)}", cases, find)
 
 
 def _own_shares(results: Results, main: int) -> list[dict[str, Any]]:
@@ -93,7 +93,8 @@ def _extension(results: Results, main: int) -> list[dict[str, Any]]:
         def gain(ours: Any, linear: Any) -> tuple[str, bool]:
             seed = results["baselines"]["seed"][new]
             gains = [seed - each["new"]["mean"] for each in (ours, linear)]
-            found = f"{gains[0]:.3f} against {gains[1]:.3f} bits per byte"
+            spent = [thousands(each["spent"]["mean"]) for each in (ours, linear)]
+            found = f"{gains[0]:.3f} at {spent[0]} against {gains[1]:.3f} at {spent[1]}"
             return found, gains[0] >= GAIN_RATIO * gains[1]
 
         def old(ours: Any, linear: Any) -> tuple[str, bool]:
@@ -133,7 +134,11 @@ def _without_gradients(results: Results) -> list[dict[str, Any]]:
 
             how = "router-only warm start" if variant else "no gradient step"
             rows.append(
-                _row(f"{kind} experts, {how}: ≥ {share:.0%} of the dense expert's gain on {new}", cases, kept)
+                _row(
+                    f"{kind} experts, {how}: ≥ {share:.0%} of the {kind} dense expert's gain on {new}",
+                    cases,
+                    kept,
+                )
             )
             if system == ANCHORED:
                 rows.append(
@@ -142,13 +147,13 @@ def _without_gradients(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def _balance(results: Results, main: int) -> list[dict[str, Any]]:
+def _balance(results: Results, main: int) -> dict[str, Any]:
     def find(usual: Any, low: Any) -> tuple[str, bool]:
         change = low["old"]["mean"] / usual["old"]["mean"] - 1
         return f"{change:+.2%}", change < BALANCE_COST
 
     cases = [_case(results, composed(OURS, main, v).name) for v in ("", LOW_BALANCE)]
-    return [_row(f"load balance / 100 costs our default < {BALANCE_COST:.1%}", cases, find)]
+    return _row(f"load balance / 100 costs our default < {BALANCE_COST:.1%}", cases, find)
 
 
 def _pm(stat: Mapping[str, float]) -> str:

@@ -15,7 +15,7 @@ TITLE = "The paper's evaluation, reproduced"
 MORE_STYLE = """
 body { max-width: 76rem; } figure { margin: 1.5rem 0; } figcaption { color: #6b7280; }
 tr:last-child td { border-top: 0; } table { font-size: .9rem; } td.met { color: #166534; } td.missed { color: #b91c1c; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; } td:not(:first-child) { white-space: nowrap; } td:nth-child(2) { white-space: normal; }
 """
 
 

@@ -62,7 +62,7 @@ class Settings:
                 f"the paper's phases need two or more domains and another one as the newcomer, "
                 f"got {', '.join(self.members) or 'none'} and {self.newcomer}"
             )
-        if list(self.budgets) != sorted(set(self.budgets)):
+        if len(self.budgets) != 3 or list(self.budgets) != sorted(set(self.budgets)):
             raise RecipeError(f"budgets must be three rising numbers of tokens, got {self.budgets}")
 
     @property

@@ -157,6 +157,7 @@ def test_a_damaged_cell_is_named_with_the_remedy(tmp_path):
         ({"members": ("code",), "newcomer": "law"}, "two or more domains"),
         ({"members": ("code", "law"), "newcomer": "law"}, "another one as the newcomer"),
         ({"members": ("code", "math"), "newcomer": "law", "budgets": (3, 2, 1)}, "rising"),
+        ({"members": ("code", "math"), "newcomer": "law", "budgets": (1, 2)}, "three rising"),
     ],
 )
 def test_settings_that_cannot_be_measured_are_refused(settings, message):
