@@ -12,6 +12,7 @@ from composer.bits import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
 from composer.masking import mask, places
 from composer.mix import Manifest, build_dense, find_mix, open_dense, open_mix, open_tokenizer, seed_config
+from composer.modeling import forced
 from composer.progress import Progress, silent
 from composer.recipe import LockedExpert, LockedSeed
 from composer.weights import TORCH_DTYPES, map_tensors
@@ -29,6 +30,7 @@ def evaluate(
     against: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
     active_experts: Sequence[str] | None = None,
+    oracle: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compare a mix with its seed, each domain's own expert, dense merging and other mixes, on unseen text.
@@ -42,8 +44,10 @@ def evaluate(
          "experts_per_token": {domain: mean number of routed experts, null experts not counted}}
 
     A domain is named after its expert. Dense merging (the mean of all experts and the seed) is left out where
-    FFN widths differ. `active_experts` masks the mix's other experts: masking is not removal, their influence
-    on the averaged trunk stays; use `remove`. What is measured then carries "active_experts" and is not recorded.
+    FFN widths differ. `oracle` adds a column of that name: every token sent to its own domain's expert, the
+    ceiling of a router that knows the domain. `active_experts` masks the mix's other experts: masking is not
+    removal, their influence on the averaged trunk stays; use `remove`. What is measured then carries
+    "active_experts" and is not recorded.
 
     Raises NotFoundError, MissingTextError when no member has held-out text, RecipeError for `active_experts`
     that are no members.
@@ -51,7 +55,7 @@ def evaluate(
     record, manifest = find_mix(registry, mix_ref)
     active = places(manifest, active_experts)
     others = [find_mix(registry, ref) for ref in against]
-    texts = _held_out(registry, manifest, max_bytes)
+    texts = held_out_texts(registry, manifest, max_bytes)
     cache = ScoreCache(registry.home / "cache" / "scores")
     steps = 4 + len(others)
     scores: dict[str, dict[str, float]] = {domain: {} for domain in texts}
@@ -85,7 +89,12 @@ def evaluate(
         score("dense_merging", key, lambda: open_dense_merging(registry, seed, experts))
     progress("evaluating", 3, steps)
     refs = [member.expert.ref for member in manifest.members]
-    shares = score_mix(open_mix(registry, manifest).model, refs, texts, active)
+    model = open_mix(registry, manifest).model
+    shares = score_mix(model, refs, texts, active)
+    if oracle:
+        places_of = {domain: place for place, domain in enumerate(_domains(manifest))}
+        for domain, bits in score_oracle(model, texts, places_of).items():
+            scores[domain]["oracle"] = bits
     for domain, bits in shares.pop("bits_per_byte").items():
         scores[domain]["mix"] = bits
     progress("evaluating", 4, steps)
@@ -124,7 +133,8 @@ def _domains(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _held_out(registry: Registry, manifest: Manifest, max_bytes: int) -> dict[str, HeldOut]:
+def held_out_texts(registry: Registry, manifest: Manifest, max_bytes: int) -> dict[str, HeldOut]:
+    """Up to `max_bytes` of each member's held-out text, by domain. Raises MissingTextError where none has any."""
     tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
     limit = seed_config(registry.blobs, manifest.seed).get("max_position_embeddings") or WINDOW
     texts = {}
@@ -174,6 +184,15 @@ def score_mix(
         "routing_by_layer": by_layer,
         "experts_per_token": per_token,
     }
+
+
+def score_oracle(model: Any, texts: Mapping[str, HeldOut], places_of: Mapping[str, int]) -> dict[str, float]:
+    """A mix's bits per byte with every token of a domain sent to the expert at its place, with weight 1."""
+    scores = {}
+    for domain, text in texts.items():
+        with forced(model, places_of[domain]):
+            scores[domain] = bits_per_byte(model, text)
+    return scores
 
 
 def _mean(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

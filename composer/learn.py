@@ -81,7 +81,7 @@ def learn(
                     again[name]["tokens"] += report[name]["tokens"]
                 report |= again
         trained = _store(registry, draft, mix, standard, training, trunk=bool(sources))
-    shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)  # whoever waited for the same lock may be writing already
     return trained.model_copy(update={"training": report})
 
 

@@ -81,6 +81,7 @@ def search(
     """
     names = list(domains)
     mixtures_RD = draw_mixtures(len(names), training.regmix_runs, training.random_seed)
+    folder.mkdir(parents=True, exist_ok=True)
     done_path = folder / "regmix.json"
     losses: list[list[float]] = json.loads(done_path.read_text()) if done_path.exists() else []
     for run in range(len(losses), len(mixtures_RD)):

@@ -24,7 +24,13 @@ th:first-child, td:first-child { text-align: left; } td.best { font-weight: 650;
 tr:last-child td { border-top: 2px solid #9ca3af; } pre { background: #f3f4f6; padding: 1rem; overflow-x: auto;
        white-space: pre-wrap; } svg { max-width: 100%; height: auto; } code { font-size: .9em; }
 """
-COLUMN_NAMES = {"seed": "seed", "expert": "own expert", "dense_merging": "dense merging", "mix": "this mix"}
+COLUMN_NAMES = {
+    "seed": "seed",
+    "expert": "own expert",
+    "dense_merging": "dense merging",
+    "mix": "this mix",
+    "oracle": "this mix, own expert forced",
+}
 
 
 def write_report(

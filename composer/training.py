@@ -80,7 +80,7 @@ def fit(
     checkpoint = newest_sound_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if schedule.gradient_checkpointing:
-        model.gradient_checkpointing_disable()
+        getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
     model.requires_grad_(False)
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -157,9 +157,6 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
         max_steps=steps,
         per_device_train_batch_size=schedule.batch_rows // schedule.micro_batches,
         gradient_accumulation_steps=schedule.micro_batches,
-        gradient_checkpointing=schedule.gradient_checkpointing,
-        # Reentrant checkpointing runs a block without gradients at first: what routers pay would reach no router.
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=schedule.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": schedule.final_rate},
@@ -178,7 +175,16 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=cuda,
+        **(_checkpointing() if schedule.gradient_checkpointing else {}),
     )
+
+
+def _checkpointing() -> dict[str, Any]:
+    """Activations that are computed again: from transformers 5.24 on by that name, before by the gradients'."""
+    new = "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+    name = f"{'activation' if new else 'gradient'}_checkpointing"
+    # Reentrant checkpointing runs a block without gradients at first: what routers pay would reach no router.
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 def _collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

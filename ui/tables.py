@@ -8,7 +8,13 @@ from typing import Any
 from ui.components import escaped
 from ui.display import share
 
-COLUMN_NAMES = {"seed": "seed", "expert": "own expert", "dense_merging": "dense merging", "mix": "this mix"}
+COLUMN_NAMES = {
+    "seed": "seed",
+    "expert": "own expert",
+    "dense_merging": "dense merging",
+    "mix": "this mix",
+    "oracle": "this mix, own expert forced",
+}
 MEAN = "mean"
 
 

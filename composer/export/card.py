@@ -18,7 +18,13 @@ HUB_LICENSES = (
     *("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MPL-2.0", "Unlicense", "WTFPL"),
     *("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-3.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0"),
 )
-COLUMNS = {"seed": "seed", "expert": "own expert", "dense_merging": "dense merging", "mix": "this mix"}
+COLUMNS = {
+    "seed": "seed",
+    "expert": "own expert",
+    "dense_merging": "dense merging",
+    "mix": "this mix",
+    "oracle": "this mix, own expert forced",
+}
 USAGE = {
     "nexus": "The folder carries its own modeling code (`modeling_nexus.py`), which needs torch and transformers 5.",
     "qwen2_moe": "The weights are those of a stock Qwen2-MoE model and compute the same function as the mix.",

@@ -212,6 +212,13 @@ def test_evaluation_compares_seed_experts_dense_merging_and_other_mixes(registry
     assert catalog.get_mix(registry, "compared").evaluation == result
 
 
+def test_the_oracle_is_the_expert_itself_where_nothing_was_merged(registry):
+    compose(registry, recipe("ceiling", ("math", "law"), trunk_merge="seed", license_override="a test"))
+    row = evaluate(registry, "ceiling", oracle=True)["bits_per_byte"]["math"]
+    assert row["oracle"] == pytest.approx(row["expert"], abs=1e-6)  # math is anchored
+    assert row["mix"] > row["oracle"]
+
+
 def test_generation_with_a_seed_repeats_and_names_the_experts_of_each_token(registry):
     compose(registry, recipe("talking"))
     one, two = (generate(registry, "talking", "def ", max_new_tokens=8, random_seed=3) for _ in range(2))

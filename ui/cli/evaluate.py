@@ -30,6 +30,10 @@ def evaluate(
         int | None, typer.Option(min=1, metavar="N", help="Bytes of held-out text per domain.")
     ] = None,
     active_experts: ActiveExperts = None,
+    oracle: Annotated[
+        bool,
+        typer.Option("--oracle", help="Also with each domain's own expert forced: a router's ceiling."),
+    ] = False,
     tasks: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Tasks to run, or groups of them.", rich_help_panel=HARNESS),
@@ -58,8 +62,8 @@ def evaluate(
     kept beside the rest.
     """
     if tasks is not None:
-        if active_experts is not None or max_bytes is not None:
-            raise typer.BadParameter("--tasks goes with neither --active-experts nor --max-bytes")
+        if active_experts is not None or max_bytes is not None or oracle:
+            raise typer.BadParameter("--tasks goes with none of --active-experts, --max-bytes and --oracle")
         _run_tasks(ctx, mix, tasks, task_path, limit, against or (), as_json)
         return
     if task_path is not None or limit is not None:
@@ -73,6 +77,7 @@ def evaluate(
             mix,
             against=against or (),
             active_experts=parse_names(active_experts),
+            oracle=oracle,
             progress=report,
             **chosen,
         )
