@@ -6,17 +6,13 @@ The registry must hold an evaluated mix, as the demo's does. Needs Chromium.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+from bench.browser import CHROMIUM_FLAGS, CHROMIUM_PATH, served, wait_for_script
+
 OUT = Path(__file__).parents[1] / "docs" / "screens"
 WIDTH, HEIGHT, NARROW = 1280, 900, 390
 MOST_BYTES = 200_000
@@ -29,19 +25,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".demo"))
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--browser", default="/usr/bin/chromium", help="path of a Chromium")
+    parser.add_argument("--browser", default=CHROMIUM_PATH, help="path of a Chromium")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     addresses = _addresses(options.home)
     from playwright.sync_api import sync_playwright
 
-    with _app(options.home) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=options.browser, args=CHROMIUM)
+    with served(options.home) as app, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=options.browser, args=CHROMIUM_FLAGS)
         for name, address in addresses.items():
-            _shoot(browser, url + address, options.out / f"{name}.png", scheme="light", width=WIDTH)
-        play = url + addresses["playground"]
+            _shoot(browser, app.url + address, options.out / f"{name}.png", scheme="light", width=WIDTH)
+        play = app.url + addresses["playground"]
         _shoot(browser, play, options.out / "playground.png", scheme="dark", width=WIDTH, prompt=PROMPT)
-        narrow = url + addresses["mix"]
+        narrow = app.url + addresses["mix"]
         _shoot(browser, narrow, options.out / "mix-narrow.png", scheme="dark", width=NARROW)
         browser.close()
     return _report(options.out)
@@ -75,35 +71,6 @@ def _addresses(home: Path) -> dict[str, str]:
     return pages
 
 
-@contextmanager
-def _app(home: Path) -> Iterator[str]:
-    """The web app on a registry; its address."""
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from ui.cli import main; sys.exit(main())",
-        "--home",
-        str(home),
-    ]
-    server = subprocess.Popen(
-        [*command, "ui", "--no-browser", "--no-worker", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert server.stdout is not None and server.stderr is not None
-    try:
-        url = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")["url"]
-        for line in server.stderr:
-            if url in line:  # it listens
-                break
-        yield url
-    finally:
-        server.terminate()
-        server.communicate()
-
-
 def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, prompt: str | None = None) -> None:
     """Draw a page in a window of its own; with a prompt, let the playground write first."""
     context = browser.new_context(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
@@ -125,7 +92,7 @@ def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, promp
 
 def _settle(page: Any) -> None:
     """Until the script has run and charts and fonts are there."""
-    page.locator(".stApp[data-test-script-state='notRunning']").wait_for()
+    wait_for_script(page)
     page.wait_for_load_state("networkidle")
     page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
     page.wait_for_timeout(1_000)

@@ -26,6 +26,7 @@ from registry.rows import (
     find_expert,
     find_mix,
     find_seed,
+    made_by,
     mix_record,
     seed_record,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "list_experts",
     "list_licenses",
     "list_mixes",
+    "list_refs",
     "list_seeds",
     "list_versions",
     "publish_expert",
@@ -121,6 +123,19 @@ def count_experts(registry: Registry, *, include_withdrawn: bool = False, **side
         return session.scalar(select(func.count()).select_from(Expert).where(*wanted)) or 0
 
 
+def list_refs(registry: Registry, *, embedder: EmbedderId | None = None, **sides: Unpack[Sides]) -> list[str]:
+    """The `name@version` of what `list_experts` lists, or of those whose domain this embedder made.
+
+    Raises NotFoundError for an unknown seed.
+    """
+    with registry.session(read_only=True) as session:
+        query = select(Expert.name, Expert.version).where(*_wanted(session, sides))
+        if embedder is not None:
+            query = query.join(Expert.embedding).where(made_by(embedder))
+        rows = session.execute(query.order_by(Expert.name_key, Expert.version))
+        return [f"{name}@{version}" for name, version in rows]
+
+
 def list_licenses(registry: Registry) -> list[str]:
     """The licences that experts which are not withdrawn have, in their order."""
     query = select(Expert.license).where(Expert.withdrawn.is_(None)).distinct().order_by(Expert.license)
@@ -140,10 +155,10 @@ def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]
 
     Raises NotFoundError for an unknown seed.
     """
-    made_by = (Embedding.embedder_name, Embedding.embedder_revision, Embedding.dimension, Embedding.pooling)
+    maker = (Embedding.embedder_name, Embedding.embedder_revision, Embedding.dimension, Embedding.pooling)
     with registry.session(read_only=True) as session:
         query = (
-            select(Expert.name, Expert.version, Expert.description, Seed.name, Embedding.mean, *made_by)
+            select(Expert.name, Expert.version, Expert.description, Seed.name, Embedding.mean, *maker)
             .join(Expert.seed)
             .join(Expert.embedding)
             .where(*_wanted(session, {"seed": seed}))

@@ -18,18 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, func, select
 
 from registry.blobs import CLOCK_TICK_NS, Signature, signature
 from registry.embedding import MAX_CENTROIDS
 from registry.errors import InvalidEmbeddingError
 from registry.home import Registry
 from registry.records import EmbedderId
+from registry.rows import made_by
 from registry.schema import Embedding, Expert
 
 log = logging.getLogger(__name__)
 _HASH_BYTES = 32
 _ROWS_A_TIME = 1_000
+_WIDER = 8  # how much further a search looks when too few of what it found were wanted
+_MOST_NAMED = 1_000  # beyond it, SQL reads all that are wanted sooner than those of a list
 _STALE_TEMPORARY_SECONDS = 3600
 
 
@@ -49,21 +52,23 @@ def search(
         InvalidEmbeddingError: the vector is not one of this embedder, zero, or not finite.
     """
     query = _unit(vector, embedder)
-    stamp, eligible = _read_state(registry, embedder, wanted)
-    if limit < 1 or stamp is None or not len(eligible):
+    stamp = _read_stamp(registry)
+    if limit < 1 or stamp is None:
         return []
-    import faiss
-
     index = _open(registry, embedder, stamp)
-    parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(eligible))  # type: ignore[call-arg]
-    # So many centroids belong to at least `limit` different experts, if there are as many.
+    # So many centroids belong to at least `limit` different experts, if there are as many and all are wanted.
     count = min(index.ntotal, limit * MAX_CENTROIDS)
-    scores, ids = index.search(query[None], count, params=parameters)
-    best: dict[int, float] = {}
-    for expert_id, score in zip(ids[0].tolist(), scores[0].tolist(), strict=True):
-        if expert_id >= 0:  # -1 fills up a result that is too short
+    while count:
+        scores, ids = index.search(query[None], count)
+        best: dict[int, float] = {}
+        for expert_id, score in zip(ids[0].tolist(), scores[0].tolist(), strict=True):
             best.setdefault(expert_id, score)
-    return list(best.items())[:limit]
+        kept = _wanted_of(registry, list(best), wanted)
+        found = [(expert_id, score) for expert_id, score in best.items() if expert_id in kept][:limit]
+        if len(found) == limit or count == index.ntotal:
+            return found
+        count = min(index.ntotal, count * _WIDER)
+    return []
 
 
 def _unit(vector: np.ndarray, embedder: EmbedderId) -> np.ndarray:
@@ -78,27 +83,27 @@ def _unit(vector: np.ndarray, embedder: EmbedderId) -> np.ndarray:
     return query / np.float32(length)
 
 
-def _read_state(
-    registry: Registry, embedder: EmbedderId, wanted: Sequence[ColumnElement[bool]]
-) -> tuple[str | None, np.ndarray]:
-    """What SQL says now: the stamp of this embedder's embeddings, None without any, and the experts wanted.
+def _read_stamp(registry: Registry) -> str | None:
+    """What changes whenever an expert is published; None without any.
 
-    Embeddings are immutable and never deleted, so that their number and the newest of them tell one state from
-    another; its time tells it from that of another database whose numbers are the same.
+    Experts are never deleted and their embeddings never change, so that their number and the newest tell one state
+    from another; its time tells it from that of another database whose numbers are the same.
     """
-    newest = (
-        select(
-            func.count(), func.max(Embedding.id), func.sum(Embedding.expert_id), func.max(Expert.created_at)
-        )
-        .select_from(Embedding)
-        .join(Embedding.expert)
-        .where(_made_by(embedder))
-    )
+    newest = select(func.count(), func.max(Expert.id), func.max(Expert.created_at))
     with registry.session(read_only=True) as session:
         count, *rest = session.execute(newest).one()
-        eligible = session.scalars(select(Expert.id).where(*wanted)).all() if count else []
-    stamp = hashlib.sha256(repr([count, *rest]).encode()).hexdigest() if count else None
-    return stamp, np.asarray(eligible, dtype=np.int64)
+    return hashlib.sha256(repr([count, *rest]).encode()).hexdigest() if count else None
+
+
+def _wanted_of(
+    registry: Registry, expert_ids: Sequence[int], wanted: Sequence[ColumnElement[bool]]
+) -> set[int]:
+    """Those of the experts whose row is as wanted."""
+    query = select(Expert.id).where(*wanted)
+    if len(expert_ids) <= _MOST_NAMED:
+        query = query.where(Expert.id.in_(expert_ids))
+    with registry.session(read_only=True) as session:
+        return set(session.scalars(query))
 
 
 def _open(registry: Registry, embedder: EmbedderId, stamp: str) -> Any:
@@ -118,7 +123,7 @@ def _open(registry: Registry, embedder: EmbedderId, stamp: str) -> Any:
 def _build(registry: Registry, embedder: EmbedderId) -> Any:
     import faiss
 
-    rows = select(Embedding.expert_id, Embedding.centroids).where(_made_by(embedder)).order_by(Embedding.id)
+    rows = select(Embedding.expert_id, Embedding.centroids).where(made_by(embedder)).order_by(Embedding.id)
     index = faiss.IndexIDMap(faiss.IndexFlatIP(embedder.dimension))
     with registry.session(read_only=True) as session:
         for part in session.execute(rows).partitions(_ROWS_A_TIME):
@@ -174,12 +179,3 @@ def _write(path: Path, index: Any) -> None:
     for other in path.parent.iterdir():
         if other != path and (other.suffix == ".faiss" or other.stat().st_mtime < too_old):
             other.unlink(missing_ok=True)
-
-
-def _made_by(embedder: EmbedderId) -> ColumnElement[bool]:
-    return and_(
-        Embedding.embedder_name == embedder.name,
-        Embedding.embedder_revision == embedder.revision,
-        Embedding.dimension == embedder.dimension,
-        Embedding.pooling == embedder.pooling,
-    )

@@ -157,6 +157,16 @@ def decode_embedding(row: Embedding) -> DomainEmbedding:
     )
 
 
+def made_by(embedder: EmbedderId) -> ColumnElement[bool]:
+    """Matches the embeddings of one embedder."""
+    return and_(
+        Embedding.embedder_name == embedder.name,
+        Embedding.embedder_revision == embedder.revision,
+        Embedding.dimension == embedder.dimension,
+        Embedding.pooling == embedder.pooling,
+    )
+
+
 def decode_vector(stored: bytes) -> np.ndarray:
     """The float32 numbers of a column, read-only."""
     return np.frombuffer(stored, _FLOAT32)

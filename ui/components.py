@@ -13,7 +13,7 @@ from registry.records import ExpertRecord, MixRecord
 from ui import routes
 from ui.display import cosine, parameters, printable
 
-CARDS_PER_ROW = 3
+CARD_WIDTH = 350
 MARKDOWN_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -71,7 +71,7 @@ def lineage_link(mix: MixRecord, happened: str, depth: int, *, here: bool = Fals
 
 def expert_card(expert: ExpertRecord, score: float | None = None) -> None:
     """A card that opens the expert's page wherever it is clicked."""
-    with st.container(key=f"card-{expert.ref}", border=True, height="stretch"):
+    with st.container(key=f"card-{expert.ref}", border=True, width=CARD_WIDTH):
         expert_link(expert)
         about = escaped(expert.description) or '<span class="nm-muted">No description.</span>'
         bar = "" if score is None else score_bar(score)
@@ -81,15 +81,11 @@ def expert_card(expert: ExpertRecord, score: float | None = None) -> None:
 def cards(experts: Sequence[tuple[ExpertRecord, float | None]]) -> None:
     """A grid of cards that folds with the width of the window.
 
-    Streamlit's own rows and frames give its shape, because the style sheet, which makes one grid of all rows,
-    arrives a moment after the first cards.
+    Its shape before the style sheet is there, which arrives a moment after the first cards, is a row that wraps.
     """
-    with st.container(key="cards"):
-        for start in range(0, len(experts), CARDS_PER_ROW):
-            row = experts[start : start + CARDS_PER_ROW]
-            for column, (expert, score) in zip(st.columns(CARDS_PER_ROW), row, strict=False):
-                with column:
-                    expert_card(expert, score)
+    with st.container(key="cards", horizontal=True):
+        for expert, score in experts:
+            expert_card(expert, score)
 
 
 def fact_table(rows: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from registry.errors import ConflictError
 from ui.theme import streamlit_flags
 from ui.worker import start_local
 
-APP = Path(__file__).parent / "frame" / "app.py"
+SERVER = "ui.frame.server"
 FIRST_PORT = 8501
 PORTS_TRIED = 50
 STOP_SECONDS = 5.0
@@ -66,7 +66,7 @@ def serve(
 def command(*, port: int, address: str, browser: bool) -> list[str]:
     """The command line of the server."""
     return [
-        *(sys.executable, "-m", "streamlit", "run", str(APP)),
+        *(sys.executable, "-P", "-m", SERVER),
         f"--server.port={port}",
         f"--server.address={address}",
         f"--server.headless={'false' if browser else 'true'}",

@@ -25,7 +25,7 @@ def test_every_setting_of_ours_is_one_that_streamlit_knows() -> None:
 
 def test_the_server_phones_nobody_and_watches_no_files() -> None:
     command = launch.command(port=8600, address="localhost", browser=False)
-    assert command[:4] == [sys.executable, "-m", "streamlit", "run"]
+    assert command[:4] == [sys.executable, "-P", "-m", "ui.frame.server"]
     expected = {
         "--server.port=8600",
         "--server.address=localhost",

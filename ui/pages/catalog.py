@@ -14,7 +14,7 @@ from ui.display import plural
 from ui.query import CLOSE, vector_of_sample
 from ui.session import current_registry, shown_errors
 
-CARDS_PER_PAGE = 24
+CARDS_PER_PAGE = 12  # each costs the browser some ten milliseconds
 SEARCH_LIMIT = 48
 SAMPLE_CHARS = 100_000
 # Parameters from … up to …; the names stand in addresses.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from registry.catalog import list_experts, list_seeds
+from registry.catalog import get_expert, list_refs, list_seeds
 from registry.home import Registry
 from registry.records import ExpertRecord, SeedRecord
 from ui import routes
@@ -73,12 +73,14 @@ def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecor
     seed = seeds[name]
     chooser = st.container()
     _proposals(registry, seed)
-    offered = {expert.ref: expert for expert in list_experts(registry, seed=seed.name)}
-    chosen = [ref for ref in st.session_state.get("chosen", []) if ref in offered]
+    offered = list_refs(registry, seed=seed.name)
+    known = set(offered)
+    chosen = [ref for ref in st.session_state.get("chosen", []) if ref in known]
     if chosen:
-        embedder = offered[chosen[0]].embedding.embedder
-        offered = {ref: e for ref, e in offered.items() if e.embedding.embedder == embedder}
-    st.session_state["chosen"] = [ref for ref in chosen if ref in offered]
+        embedder = get_expert(registry, chosen[0]).embedding.embedder
+        offered = list_refs(registry, seed=seed.name, embedder=embedder)
+        known = set(offered)
+    st.session_state["chosen"] = [ref for ref in chosen if ref in known]
     with chooser:
         if not offered:
             empty_state(
@@ -88,15 +90,16 @@ def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecor
             )
         refs = st.multiselect(
             f"Experts of {label(seed.name)}",
-            list(offered),
+            offered,
             key="chosen",
             persist_state="session",
             placeholder="Type a name, or let samples propose",
             disabled=not offered,
         )
-        for ref in refs:
-            _chosen_row(offered[ref])
-    return seed, [offered[ref] for ref in refs]
+        experts = [get_expert(registry, ref) for ref in refs]
+        for expert in experts:
+            _chosen_row(expert)
+    return seed, experts
 
 
 def _proposals(registry: Registry, seed: SeedRecord) -> None:

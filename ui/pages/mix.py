@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from registry.catalog import get_expert, get_mix, list_experts, list_mixes
+from registry.catalog import get_expert, get_mix, list_mixes, list_refs
 from registry.deletion import delete_mix
 from registry.home import Registry
 from registry.records import MixRecord
@@ -84,7 +84,7 @@ def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> Non
 
 def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
     st.caption("Append an expert; the router keeps what it knows. The next version has this one as parent.")
-    refs = [expert.ref for expert in list_experts(registry, seed=mix.seed) if expert.ref not in mix.experts]
+    refs = [ref for ref in list_refs(registry, seed=mix.seed) if ref not in mix.experts]
     if not refs:
         st.info("It holds every expert of its seed already.")
         return

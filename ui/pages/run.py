@@ -22,7 +22,7 @@ from ui.session import current_registry, shown_errors
 if TYPE_CHECKING:
     import altair as alt
 
-REFRESH_SECONDS = 2
+REFRESH_SECONDS = 1
 LOG_HEIGHT = 260
 CHART_HEIGHT = 260
 ACCENT = "#7a73ea"

@@ -13,7 +13,7 @@ from ui.display import duration, plural
 from ui.run_words import ago, progress, spent, state_chip, subject
 from ui.session import current_registry, shown_errors
 
-REFRESH_SECONDS = 2
+REFRESH_SECONDS = 1
 RUNS_SHOWN = 50
 FILTERS: dict[str, tuple[RunState, ...] | None] = {
     "All": None,

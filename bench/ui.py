@@ -1,0 +1,203 @@
+"""Times the web app in a browser with many experts: `python -m bench.ui HOME`, after `python -m bench.crowd HOME`.
+
+Local headless Chromium, a window of 1280 × 900, no worker and no run but the one of the last figure.
+
+Taken with the clock of this process:
+- start: from the start of `nexusmix ui` until it says that it listens;
+- first paint: from opening the address of a server that has just begun to listen, with an empty browser cache,
+  until a page of 12 cards and the page numbers are there;
+- progress: from the work's own report (`ui.execution.Reporter`) until the run's page shows it.
+
+Taken in the page, from the browser's time stamp of the key or the click until the frame after the one in which
+what is waited for was there and the page's script had ended:
+- search: Enter in the search box → the caption names the query and 12 cards bear scores;
+- switch: a click on a page's link → its title, on the map also its points, in the catalog also its cards.
+What a server does for the first time (load the embedder, import a page) stands apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.browser import CHROMIUM_FLAGS, CHROMIUM_PATH, served, wait_for_script
+
+QUERIES = """
+contracts and court cases; parse a JSON file; linear algebra proofs; C++ templates; german poetry; chess openings;
+dosage of a medicine; sql joins; weather at sea; invoices in french; harmony of a fugue; polymer chemistry; theatre;
+kernel modules; summaries of meetings; garden plants; customer support; anatomy of the hand; compilers; stock trade
+""".replace("\n", " ").split(";")
+# The links of the header, each with the title of its page.
+PAGES = {
+    "Map": "Map of domains",
+    "Compose": "Compose a mix",
+    "Mixes": "Mixes",
+    "Play": "Playground",
+    "Runs": "Runs",
+    "Contribute": "Contribute an expert",
+    "Catalog": "Find an expert",
+}
+BARS = {"first paint": 1.5, "search": 0.3, "switch": 0.5, "progress": 3.0}
+WIDTH, HEIGHT = 1280, 900
+TIMEOUT_MS = 60_000
+
+Times = dict[str, list[float]]
+
+
+ENDED = "document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'"
+CARDS = "document.querySelectorAll('[class*=st-key-card-] a').length === 12"
+TIMER = """([event, key]) => {
+  window.took = null;
+  const isDone = () => %s;
+  const begin = (happened) => {
+    if (key && happened.key !== key) return;
+    document.removeEventListener(event, begin, true);
+    const look = () => requestAnimationFrame(isDone() ? end : look);
+    const end = () => { window.took = performance.now() - happened.timeStamp; };
+    look();
+  };
+  document.addEventListener(event, begin, true);
+}"""
+
+
+def main() -> int:
+    """Measure and print a table in Markdown; with --json also write every single time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each page is visited")
+    parser.add_argument("--reports", type=int, default=10)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--browser", default=CHROMIUM_PATH)
+    options = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    times: Times = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=options.browser, args=CHROMIUM_FLAGS)
+        for start in range(options.starts):
+            with served(options.home) as app:
+                times.setdefault("start", []).append(app.seconds)
+                page = _window(browser)
+                times.setdefault("first paint", []).append(_open_catalog(page, app.url))
+                if start == options.starts - 1:
+                    _switch(page, options.rounds, times)
+                    _search(page, times)
+                    _progress(page, app.url, options.home, options.reports, times)
+                page.context.close()
+        browser.close()
+    if options.json:
+        options.json.write_text(json.dumps(times, indent=1))
+    _print(times)
+    return 0
+
+
+def _window(browser: Any) -> Any:
+    context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+    context.set_default_timeout(TIMEOUT_MS)
+    return context.new_page()
+
+
+def _open_catalog(page: Any, url: str) -> float:
+    began = time.monotonic()
+    page.goto(url, wait_until="commit")
+    page.wait_for_function(f"{CARDS} && document.querySelector('[data-testid=stPagination]')")
+    return time.monotonic() - began
+
+
+def _took(page: Any, act: Callable[[], object], done: str, event: str, key: str = "") -> float:
+    """Seconds from an event that `act` causes until the JavaScript expression `done` holds in an idle page."""
+    wait_for_script(page)
+    page.evaluate(TIMER % f"{done} && {ENDED}", [event, key])
+    act()
+    page.wait_for_function("window.took !== null")
+    milliseconds: float = page.evaluate("window.took")
+    return milliseconds / 1000
+
+
+def _search(page: Any, times: Times) -> None:
+    box = page.get_by_label("Search by meaning")
+    for place, query in enumerate(map(str.strip, QUERIES)):
+        box.fill(query)
+        done = f"{CARDS} && document.querySelectorAll('.nm-score').length === 12 && {_says(query)}"
+        seconds = _took(page, lambda: page.keyboard.press("Enter"), done, "keydown", "Enter")
+        times.setdefault("search" if place else "search, first", []).append(seconds)
+
+
+def _says(text: str) -> str:
+    return f"document.querySelector('.stMain').textContent.includes({json.dumps(text)})"
+
+
+def _switch(page: Any, rounds: int, times: Times) -> None:
+    header = page.get_by_test_id("stTopNavLinkContainer")
+    for round_ in range(rounds + 1):
+        for name, title in PAGES.items():
+            done = f"document.querySelector('h1')?.textContent.trim() === {json.dumps(title)}"
+            done += {
+                "Map": " && document.querySelector('.js-plotly-plot .gl-canvas')",
+                "Catalog": f" && {CARDS}",
+            }.get(name, "")
+            link = header.get_by_role("link", name=re.compile(f"{name}$"))
+            times.setdefault(f"switch to {name}" + ("" if round_ else ", first"), []).append(
+                _took(page, link.click, done, "click")
+            )
+    for round_ in range(rounds + 1):
+        card = page.locator("[class*='st-key-card-'] a").first
+        times.setdefault("switch to an expert" + ("" if round_ else ", first"), []).append(
+            _took(page, card.click, f"document.querySelector('h1') && {_says('Stored bytes')}", "click")
+        )
+        page.go_back()
+        page.wait_for_function(CARDS)
+
+
+def _progress(page: Any, url: str, home: Path, reports: int, times: Times) -> None:
+    from registry import claims, runs
+    from registry.home import open_registry
+    from ui.execution import Reporter
+
+    registry = open_registry(home)
+    runs.submit(registry, "compose", {"recipe": {"name": "timed", "seed": "smol", "experts": []}})
+    run = claims.claim(registry, "bench", 3600.0)
+    assert run is not None
+    draw = random.Random(0)
+    with Reporter(registry, run.fence) as reporter:
+        reporter.progress("training", 0, 100)
+        page.goto(f"{url}/run?id={run.id}")
+        page.get_by_text("Training: 0 %").wait_for()
+        for number in range(1, reports + 1):
+            time.sleep(draw.random() * 3)  # at any place of the page's and the reporter's rounds
+
+            began = time.monotonic()
+            reporter.progress("training", number, 100)
+            page.get_by_text(f"Training: {number} %").wait_for()
+            times.setdefault("progress", []).append(time.monotonic() - began)
+    claims.finish(registry, run.fence, "cancelled")
+    registry.engine.dispose()
+
+
+def _print(times: Times) -> None:
+    switches = [
+        s for name, each in times.items() if name.startswith("switch") and "first" not in name for s in each
+    ]
+    print("| | n | median | p95 | worst | bar |\n|---|---|---|---|---|---|")
+    for name, seconds in {**times, "switch": switches}.items():
+        row = [name, str(len(seconds))]
+        row += [
+            f"{1000 * value:.0f} ms"
+            for value in (np.median(seconds), np.quantile(seconds, 0.95), max(seconds))
+        ]
+        bar = BARS.get(name)  # that of all switches is for their p95
+        print("| " + " | ".join([*row, "" if bar is None else f"{1000 * bar:.0f} ms"]) + " |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
