@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,7 +74,10 @@ def learn(
                 share, found = choose_shares(mix, texts, new, training, work, progress)
             with timed("fine-tune"):
                 losses = finetune(mix, texts, share, training, work, progress)
-            report |= found | {"tokens": training.tokens, "first_loss": losses[0], "last_loss": losses[-1]}
+            # A step may hold rows of one domain only: single losses say little.
+            tenth = max(1, len(losses) // 10)
+            first, last = fmean(losses[:tenth]), fmean(losses[-tenth:])
+            report |= found | {"tokens": training.tokens, "first_loss": first, "last_loss": last}
             if twice:
                 with timed("router"):
                     again = solve(extended=False, preliminary=True)

@@ -91,15 +91,20 @@ def _bytes_written(
 
 
 def _seconds(registry: Registry, seed: SeedRecord, active: int, tokens: int) -> tuple[float, bool]:
-    """How long training will take: as fast as the latest runs on this seed, or by counting operations."""
-    rates = []
+    """How long composing will take: as fast as the latest runs on this seed, or by counting operations.
+
+    A warm start takes its time however many tokens follow, so it is not part of the rate.
+    """
+    rates, others = [], []
     for run in runs.list_runs(registry, states=["succeeded"], kind="compose", limit=LATEST_RUNS):
         result = run.result or {}
         trained = (result.get("training") or {}).get("tokens", 0)
         if result.get("seed") == seed.name and trained and result.get("seconds"):
-            rates.append(trained / result["seconds"])
+            tuning = (result.get("stage_seconds") or {}).get("fine-tune") or result["seconds"]
+            rates.append(trained / tuning)
+            others.append(result["seconds"] - tuning)
     if rates:
-        return tokens / median(rates), True
+        return tokens / median(rates) + median(others), True
     speed = OPERATIONS_PER_CORE * (os.cpu_count() or 1)
     return TRAINING_OPERATIONS * active * tokens / speed, False
 
