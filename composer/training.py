@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from composer.errors import TrainingDivergedError
 from composer.progress import Progress, measured, silent
+from registry.errors import StorageError
 
 DIGESTS = "nexusmix-digests.json"
 
@@ -109,6 +111,18 @@ class _Trainer(Trainer):
         assert self.model is not None
         trained = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
         save_file(trained, folder / "model.safetensors")
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            # torch and safetensors have no error of their own for a full disk
+            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+                raise
+            raise StorageError(
+                f"cannot write a checkpoint into {self.args.output_dir} ({error}); those before it are kept: free some "
+                "space, then run the same again"
+            ) from error
 
 
 class _Watch(TrainerCallback):

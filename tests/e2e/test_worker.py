@@ -129,6 +129,29 @@ def test_a_run_survives_kill_9_of_its_worker_with_the_result_of_an_undisturbed_o
     assert [mix.ref for mix in catalog.list_mixes(registry) if mix.name == "disturbed"] == ["disturbed@1"]
 
 
+def test_a_worker_that_was_stopped_loses_its_lease_and_is_fenced_off_when_it_comes_back(
+    registry: Registry, start_worker: Callable[..., subprocess.Popen[str]]
+) -> None:
+    run = queue(registry, "stopped", random_seed=4)
+    first = start_worker("--name", "first")
+    wait_until(lambda: get_run(registry, run.id).stage, "the work to begin")
+    (child,) = psutil.Process(first.pid).children()
+    first.send_signal(signal.SIGSTOP)
+    assert get_run(registry, run.id).state == "running"
+    let_the_lease_expire(registry, run)
+
+    second = start_worker("--name", "second")
+    wait_until(lambda: get_run(registry, run.id).worker == "second", "the second worker")
+    ended_or_zombie = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    wait_until(lambda: child.status() in ended_or_zombie, "the old attempt to find itself fenced off")
+    wait_until(lambda: has_ended(registry, run), "the second attempt")
+    first.send_signal(signal.SIGCONT)
+    assert leave(first) == leave(second) == 0
+    ended = get_run(registry, run.id)
+    assert (ended.state, ended.attempt, ended.worker) == ("succeeded", 2, "second"), ended.log
+    assert [mix.ref for mix in catalog.list_mixes(registry) if mix.name == "stopped"] == ["stopped@1"]
+
+
 def test_cancelling_ends_the_work_and_publishes_nothing(
     stocked: Shell, registry: Registry, start_worker: Callable[..., subprocess.Popen[str]]
 ) -> None:
