@@ -16,6 +16,7 @@ from composer.reproduce.plan import (
     short,
     thousands,
 )
+from composer.reproduce.spread import compared
 
 OWN_SHARE = 0.70
 GAIN_RATIO = 1.3
@@ -43,14 +44,16 @@ def bars(results: Results) -> list[dict[str, Any]]:
 
 
 def _row(bar: str, cases: list[Any], find: Callable[..., tuple[str, bool]]) -> dict[str, Any]:
-    """One bar; not measured unless all its cases were."""
+    """One bar, over the random seeds that all its cases have; not measured unless all were."""
     missing = [case for case in cases if case is None or not case["figures"]]
     if missing:
         why = next((case["skipped"] for case in missing if case and case["skipped"]), "not measured")
         return {"bar": bar, "found": why, "met": None if why == "not measured" else False}
-    found, met = find(*(case["figures"] for case in cases))
-    seeds = min(len(case["random_seeds"]) for case in cases)
-    return {"bar": bar, "found": f"{found} (n = {seeds})", "met": met}
+    figures, seeds = compared(cases)
+    if not seeds:
+        return {"bar": bar, "found": "not measured", "met": None}
+    found, met = find(*figures)
+    return {"bar": bar, "found": f"{found} (n = {len(seeds)})", "met": met}
 
 
 def _case(results: Results, name: str) -> Any:

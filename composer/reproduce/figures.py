@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from composer.reproduce.plan import ANCHORED, LINEAR, NEXUS, OURS, SYSTEMS, composed, extended
+from composer.reproduce.spread import compared
 
 Results = Mapping[str, Any]
 COLOURS = {OURS: "#174ea6", ANCHORED: "#0f766e", NEXUS: "#b45309", LINEAR: "#6b7280"}
@@ -24,6 +25,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e5e7eb",
     "svg.fonttype": "none",
     "svg.hashsalt": "nexusmix",
@@ -57,6 +59,7 @@ def budgets(results: Results) -> Figure | None:
         level = sum(bits[m] for m in members) / len(members)
         axes.axhline(level, linestyle=style, color="#111827", linewidth=1, label=title)
     axes.set(xlabel="token equivalents spent (thousands)", ylabel="bits per byte, mean of the domains")
+    axes.set_xlim(left=0)
     axes.legend(fontsize=8)
     return figure
 
@@ -85,6 +88,7 @@ def extension(results: Results) -> Figure | None:
         )
     for axes, title in zip(panels, (f"the new domain, {new}", "the old domains, mean"), strict=True):
         axes.set(xlabel="token equivalents of the extension (thousands)", ylabel="bits per byte", title=title)
+        axes.set_xlim(left=0)
     panels[0].legend(fontsize=7)
     return figure
 
@@ -159,9 +163,10 @@ def ablations(results: Results) -> Figure | None:
     cases, bars = results["cases"], []
     for case in cases.values():
         usual = cases[composed(case["system"], case["budget"]).name] if case["variant"] else None
-        if case["parent"] is None and usual and case["figures"] and usual["figures"]:
-            pairs = zip(case["figures"]["old"]["values"], usual["figures"]["old"]["values"], strict=False)
-            bars.append((case, [100 * (v / u - 1) for v, u in pairs]))
+        if case["parent"] is None and usual and compared([usual, case])[1]:
+            without, varied = (each["old"]["values"] for each in compared([usual, case])[0])
+            changes = [100 * (after / before - 1) for before, after in zip(without, varied, strict=True)]
+            bars.append((case, changes))
     if not bars:
         return None
     figure = Figure(figsize=(6.8, 0.5 * len(bars) + 1.2), layout="constrained")

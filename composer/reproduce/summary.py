@@ -11,6 +11,7 @@ from composer.reproduce.cells import Cells
 from composer.reproduce.cost import Cost, training_rate
 from composer.reproduce.phases import GENERAL
 from composer.reproduce.plan import BASELINES, Case, Settings
+from composer.reproduce.spread import aggregate
 
 
 def summarise(cells: Cells, settings: Settings, cases: Sequence[Case]) -> dict[str, Any]:
@@ -89,14 +90,3 @@ def figures(cell: Mapping[str, Any], settings: Settings, rate: float) -> dict[st
     if "cosines" in cell:
         found["cosines"] = cell["cosines"]
     return found
-
-
-def aggregate(runs: Sequence[Any]) -> Any:
-    """Equal structures into one, each number as its mean, deviation (0 of a single one) and values."""
-    first = runs[0]
-    if isinstance(first, Mapping):
-        return {name: aggregate([run[name] for run in runs]) for name in first}
-    if isinstance(first, list):
-        return [aggregate(list(column)) for column in zip(*runs, strict=True)]
-    deviation = statistics.stdev(runs) if len(runs) > 1 else 0.0
-    return {"mean": statistics.fmean(runs), "deviation": deviation, "values": list(runs)}

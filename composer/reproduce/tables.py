@@ -8,6 +8,7 @@ from typing import Any
 
 from composer.reproduce.phases import GENERAL
 from composer.reproduce.plan import OURS, SYSTEMS, composed, thousands
+from composer.reproduce.spread import compared
 
 Results = Mapping[str, Any]
 ABSENT = "–"
@@ -100,15 +101,15 @@ def ablation_table(results: Results) -> Table:
     rows, cases = [], results["cases"]
     for case in cases.values():
         usual = cases[composed(case["system"], case["budget"]).name] if case["variant"] else None
-        if case["parent"] is not None or usual is None or not case["figures"] or not usual["figures"]:
+        if case["parent"] is not None or usual is None or not compared([usual, case])[1]:
             continue
-        change = case["figures"]["old"]["mean"] / usual["figures"]["old"]["mean"] - 1
-        least = [min(s["mean"] for s in each["figures"]["own"].values()) for each in (usual, case)]
+        (without, varied), seeds = compared([usual, case])
+        change = varied["old"]["mean"] / without["old"]["mean"] - 1
+        least = [min(s["mean"] for s in each["own"].values()) for each in (without, varied)]
         own = f"{least[0]:.0%} → {least[1]:.0%}"
-        rows.append(
-            [case["title"], pm(usual["figures"]["old"]), pm(case["figures"]["old"]), f"{change:+.2%}", own]
-        )
-    head = ["variant", "usual", "variant", "change", "least own share"]
+        losses = [pm(each["old"]) for each in (without, varied)]
+        rows.append([case["title"], str(len(seeds)), *losses, f"{change:+.2%}", own])
+    head = ["variant", "random seeds", "without", "with", "change", "least own share"]
     return Table("Ablations (figure 7 of the paper), mean bits per byte of the domains", head, rows)
 
 

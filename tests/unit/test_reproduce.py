@@ -7,8 +7,9 @@ import pytest
 from composer.errors import MissingExtraError, RecipeError
 from composer.reproduce.cells import Cells
 from composer.reproduce.plan import ANCHORED, LINEAR, LOW_BALANCE, OURS, Settings, composed, plan
-from composer.reproduce.summary import aggregate, summarise
-from composer.reproduce.tables import bar_table, domain_table
+from composer.reproduce.spread import aggregate
+from composer.reproduce.summary import summarise
+from composer.reproduce.tables import ablation_table, bar_table, domain_table
 
 SETTINGS = Settings(members=("code", "math"), newcomer="law", random_seeds=(0, 1))
 DOMAINS = SETTINGS.domains
@@ -92,6 +93,18 @@ def test_a_bar_is_met_missed_or_not_measured(cells):
     assert bars["own-domain share ≥ 70% in every domain, composed"]["met"] is True
     stretch = bars["stretch: it reaches the linear baseline's loss at 300k with ≤ 30k"]
     assert (stretch["met"], stretch["found"]) == (None, "not measured")
+
+
+def test_cases_are_compared_over_the_random_seeds_that_both_have(cells):
+    low = next(case for case in plan(SETTINGS) if case.system == OURS and case.variant == LOW_BALANCE)
+    cells.write(low.name, 1, cell(low, 1, 2.7 * 1.004, trained=60_000))
+    results = summarise(cells, SETTINGS, plan(SETTINGS))
+    assert results["bars"][-1] == {
+        "bar": "load balance / 100 costs our default < 0.5%",
+        "found": "+0.40% (n = 1)",
+        "met": True,
+    }
+    assert ablation_table(results).rows[0][1:5] == ["1", "2.700", "2.711", "+0.40%"]
 
 
 def test_a_budget_that_the_warm_start_uses_up_is_a_miss_that_says_why(cells):
