@@ -5,6 +5,7 @@ Shape suffix: P a flat piece of a tensor.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -57,11 +58,19 @@ def verifying(blobs: BlobStore, digests: Sequence[Digest]) -> Iterator[None]:
 
 def read_stored(info: TensorInfo, start: int, stop: int) -> np.ndarray:
     """Elements [start, stop) of a tensor as they are stored. A plain read keeps files of any size out of our memory."""
-    kind = np.dtype(STORED[info.dtype])
-    offset = info.start + start * kind.itemsize
-    values = np.fromfile(info.path, dtype=kind, count=stop - start, offset=offset)
-    if len(values) != stop - start:
-        raise UnsafeFileError(f"{info.path}: ended while it was read")
+    values = np.empty(stop - start, dtype=STORED[info.dtype])
+    left, offset = values.view(np.uint8).data, info.start + start * values.itemsize
+    descriptor = os.open(
+        info.path, os.O_RDONLY
+    )  # a fifth faster than numpy.fromfile, which opens a Python file
+    try:
+        while left:  # one call reads 2 GB at most
+            count = os.preadv(descriptor, [left], offset)
+            if count == 0:
+                raise UnsafeFileError(f"{info.path}: ended while it was read")
+            left, offset = left[count:], offset + count
+    finally:
+        os.close(descriptor)
     return values
 
 
