@@ -111,8 +111,10 @@ def _contribute(registry: Registry, request: Request, progress: Progress) -> dic
 
     with sources.opened(registry, request["source"], seed=request["seed"], progress=progress) as source:
         publish = contribute_adapter if is_adapter(source.folder) else contribute
-        arguments = {**_arguments(request), "source": source.folder, "provenance": source.provenance}
-        return expert_shape(publish(registry, progress=progress, **arguments))
+        arguments = {**_arguments(request), "provenance": source.provenance}
+        name, _ = arguments.pop("name"), arguments.pop("source")
+        # By position: the folder is an adapter's in the one use case and a model's in the other.
+        return expert_shape(publish(registry, name, source.folder, progress=progress, **arguments))
 
 
 def _train_expert(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:

@@ -197,6 +197,21 @@ def test_the_command_contributes_an_adapter_as_it_does_a_model(
     home.engine.dispose()
 
 
+def test_a_run_contributes_an_adapter_merged_and_tells_its_expert(
+    seeded: Registry, adapter: Path, tmp_path: Path
+) -> None:
+    from ui.jobs import execute, submit
+
+    data = [str(pico.write_documents(tmp_path / "code.jsonl", "code"))]
+    request = {"name": "code", "source": str(adapter), "seed": "base", "license": "MIT", "data": data}
+    result = execute(seeded, submit(seeded, "contribute", request), lambda *_: None)
+    expert = catalog.get_expert(seeded, result["expert"])
+    assert expert.ref == "code@1"
+    assert expert.provenance["adapter"]["peft_type"] == "LORA"
+    assert expert.ffn != catalog.get_seed(seeded, "base").ffn
+    assert not list((seeded.home / "work").iterdir())
+
+
 def test_a_folder_is_an_adapter_when_it_has_an_adapters_configuration_and_no_model(
     adapter: Path, pico_seed: Path, tmp_path: Path
 ) -> None:
