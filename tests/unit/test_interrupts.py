@@ -8,8 +8,9 @@ import ui.cli
 
 
 @pytest.fixture(autouse=True)
-def _handler_restored():
-    before = signal.getsignal(signal.SIGINT)
+def _interruptible():
+    """Python's own handler, also behind a shell that starts its background jobs with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
