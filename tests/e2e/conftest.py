@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import pico
 import pytest
 
+TIMEOUT_MS = 120_000  # how long a browser waits for what it is to find
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_BROWSER = "no Chromium on this machine: install chromium, or run `playwright install chromium`"
 COMMAND = Path(sys.executable).with_name("nexusmix")
@@ -104,13 +105,64 @@ def find_chromium() -> str | None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless Chromium."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=TIMEOUT_MS)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="module")
+def url(stocked: Shell) -> Iterator[str]:
+    """The address of the web app with its worker on the stocked registry, started as a user starts it."""
+    server = stocked.start("ui", "--no-browser", "--json")
+    assert server.stdout is not None and server.stderr is not None
+    address = json.loads("".join(iter(lambda: server.stdout.readline(), "}\n")) + "}")["url"]
+    for line in server.stderr:
+        if address in line:  # Streamlit says so once it listens
+            break
+    yield address
+    server.send_signal(signal.SIGINT)
+    server.communicate()
+    assert server.returncode == 0
+
+
+@pytest.fixture
+def new_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[[], Any]]:
+    """Opens windows, each of a visitor of its own, in which no dialog may open.
+
+    Where NEXUSMIX_SCREENSHOTS names a folder, the last sight of each is kept there.
+    """
+    dialogs: list[str] = []
+    pages: list[Any] = []
+
+    def refuse(dialog: Any) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    def opened() -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(TIMEOUT_MS)
+        page = context.new_page()
+        page.on("dialog", refuse)
+        pages.append(page)
+        return page
+
+    yield opened
+    for number, page in enumerate(pages):
+        if folder := os.environ.get("NEXUSMIX_SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"{request.node.name}-{number}.png")
+        page.context.close()
+    assert not dialogs
+
+
+@pytest.fixture
+def page(new_page: Callable[[], Any]) -> Any:
+    """One window."""
+    return new_page()
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -2,47 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from conftest import Shell
-
 pytestmark = pytest.mark.browser
-TIMEOUT_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def url(stocked: Shell) -> Iterator[str]:
-    """The address of the web app on the stocked registry, started as a user starts it."""
-    server = stocked.start("ui", "--no-browser", "--json")
-    assert server.stdout is not None and server.stderr is not None
-    address = json.loads("".join(iter(lambda: server.stdout.readline(), "}\n")) + "}")["url"]
-    for line in server.stderr:
-        if address in line:  # Streamlit says so once it listens
-            break
-    yield address
-    server.send_signal(signal.SIGINT)
-    assert server.wait() == 0
-
-
-@pytest.fixture
-def page(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A window of its own; where NEXUSMIX_SCREENSHOTS names a folder, its last sight is kept there."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(TIMEOUT_MS)
-    page = context.new_page()
-    page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
-    yield page
-    if folder := os.environ.get("NEXUSMIX_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{request.node.name}.png")
-    context.close()
 
 
 def expect_cards(page: Any, *names: str) -> None:
@@ -51,7 +15,7 @@ def expect_cards(page: Any, *names: str) -> None:
 
     links = page.locator("[class*='st-key-card-'] a")
     for place, name in enumerate(names):
-        expect(links.nth(place)).to_contain_text(name, timeout=TIMEOUT_MS)
+        expect(links.nth(place)).to_contain_text(name)
 
 
 def settle(page: Any) -> None:
