@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from bench.processes import load_average, note
+from composer.generate import CACHE
 from composer.mix import find_mix, open_dense, open_mix
 from registry.home import open_registry
 
@@ -68,10 +69,10 @@ def prefill(model: Any, ids: torch.Tensor) -> float:
 
 def decode(model: Any, ids: torch.Tensor) -> float:
     """Tokens per second when tokens come one at a time, after a prompt that is not timed."""
-    cache = model(input_ids=ids[:1, :PROMPT], use_cache=True).past_key_values
+    cache = model(input_ids=ids[:1, :PROMPT], use_cache=True)[CACHE]
     started = time.perf_counter()
     for token in ids[0, :DECODED]:
-        cache = model(input_ids=token.view(1, 1), past_key_values=cache, use_cache=True).past_key_values
+        cache = model(input_ids=token.view(1, 1), use_cache=True, **{CACHE: cache})[CACHE]
     return DECODED / (time.perf_counter() - started)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from composer.masking import mask, places
 from composer.mix import OpenMix, OpenSeed, find_mix, open_mix
 from registry.home import Registry
+
+# What models call their key-value cache: transformers renamed it in 5.24.
+CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,8 @@ def stream_text(
     cache = None
     for _ in range(max_new_tokens):
         with mask(model, active):
-            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+            output = model(input_ids=ids, use_cache=True, logits_to_keep=1, **{CACHE: cache})
+        cache = output[CACHE]
         next_id = _sample(output.logits[0, -1].float(), temperature, generator)
         if next_id == tokenizer.eos_token_id:
             break

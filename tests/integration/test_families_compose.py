@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from composer.compose import compose
 from composer.extend import extend, remove
 from composer.finetune import parameters
+from composer.generate import CACHE
 from composer.mix import open_dense, open_mix
 from composer.modeling import forced
 from composer.recipe import Recipe, Training, lock_seed
@@ -183,8 +184,8 @@ def test_one_token_at_a_time_with_a_cache_gives_what_all_at_once_gives(published
     whole, cache, steps = logits(mix.model)[:1], None, []
     with torch.inference_mode():
         for token in token_ids()[0]:
-            output = mix.model(input_ids=token.view(1, 1), past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = mix.model(input_ids=token.view(1, 1), use_cache=True, **{CACHE: cache})
+            cache = output[CACHE]
             steps.append(output.logits)
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-4, rtol=0)
     written = mix.model.generate(token_ids()[:1], max_new_tokens=5, do_sample=False, eos_token_id=-1)

@@ -36,6 +36,11 @@ def test_generation_uses_the_active_experts_only(registry):
         assert [token.experts[other] for token in result.tokens] == [0.0] * len(result.tokens)
 
 
+def test_writing_uses_nothing_that_libraries_will_drop(registry, recwarn):
+    generate(registry, "mix", "def ", max_new_tokens=3)
+    assert [str(warning.message) for warning in recwarn if warning.category is FutureWarning] == []
+
+
 def test_a_masked_evaluation_says_so_and_does_not_replace_the_mixs_own(registry):
     own = evaluate(registry, "mix", max_bytes=2000)
     masked = evaluate(registry, "mix", max_bytes=2000, active_experts=["math"])

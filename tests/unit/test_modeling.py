@@ -4,6 +4,7 @@ import pico
 import pytest
 import torch
 
+from composer.generate import CACHE
 from composer.modeling import NexusConfig, NexusForCausalLM, forced
 from composer.router_losses import guidance_loss
 from composer.routers import ROUTERS, LinearRouter, NexusRouter, RandomRouter
@@ -114,8 +115,8 @@ def test_one_token_at_a_time_with_a_cache_gives_the_same_logits_as_all_at_once(d
         whole = mix(ids[:1]).logits
         cache, steps = None, []
         for token in ids[0]:
-            output = mix(input_ids=token.view(1, 1), past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = mix(input_ids=token.view(1, 1), use_cache=True, **{CACHE: cache})
+            cache = output[CACHE]
             steps.append(output.logits)
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-4, rtol=0)
 
