@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from composer.report import COLUMN_NAMES
 from ui.components import escaped
 from ui.display import share
 
-COLUMN_NAMES = {
-    "seed": "seed",
-    "expert": "own expert",
-    "dense_merging": "dense merging",
-    "mix": "this mix",
-    "oracle": "this mix, own expert forced",
-}
 MEAN = "mean"
 
 
