@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from composer.data import separator
 
 BATCH_WINDOWS = 8
+PIECE_BYTES = 2048  # about a window
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,11 @@ class HeldOut:
 
 
 def windows(tokenizer: Any, documents: Sequence[str], *, max_bytes: int, length: int) -> HeldOut:
-    """The first `max_bytes` of held-out text in windows of at most `length` tokens.
+    """Up to `max_bytes` of held-out text, from all of it, in windows of at most `length` tokens.
 
     Every token after the first separator is predicted exactly once.
     """
-    texts: list[str] = []
-    left = max_bytes
-    for document in documents:
-        cut = document.encode()[:left].decode("utf-8", "ignore")
-        if not cut:
-            break
-        texts.append(cut)
-        left -= len(cut.encode())
+    texts = excerpts(documents, max_bytes)
     end = separator(tokenizer)
     stream = [
         t
@@ -54,6 +48,25 @@ def windows(tokenizer: Any, documents: Sequence[str], *, max_bytes: int, length:
     cuts = [ids[start : start + length + 1] for start in range(0, len(ids) - 1, length)]
     digest = hashlib.sha256(json.dumps([texts, length]).encode()).hexdigest()
     return HeldOut(cuts, sum(len(text.encode()) for text in texts), digest)
+
+
+def excerpts(documents: Sequence[str], max_bytes: int) -> list[str]:
+    """Everything, or pieces evenly spaced over all of it that have `max_bytes` together.
+
+    The first documents alone would be no fair sample: one long table can fill them.
+    """
+    encoded = [document.encode() for document in documents]
+    if sum(map(len, encoded)) <= max_bytes:
+        return [document for document in documents if document]
+    size = min(PIECE_BYTES, max_bytes)
+    pieces = [text[start : start + size] for text in encoded for start in range(0, len(text), size)]
+    count = math.ceil(max_bytes * len(pieces) / sum(map(len, pieces)))
+    taken, left = [], max_bytes
+    for i in range(count):
+        piece = pieces[i * len(pieces) // count][:left]
+        taken.append(piece.decode("utf-8", "ignore"))
+        left -= len(piece)
+    return [text for text in taken if text]
 
 
 @torch.inference_mode()

@@ -53,7 +53,7 @@ class Settings:
     random_seeds: tuple[int, ...] = (0, 1, 2)
     budgets: tuple[int, int, int] = (30_000, 100_000, 300_000)
     expert_tokens: int = 600_000
-    max_bytes: int = 20_000
+    max_bytes: int = 40_000
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
