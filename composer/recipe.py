@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import yaml
@@ -24,7 +25,17 @@ Combine = Literal["convex", "additive"]
 DataMixName = Literal["uniform", "proportional", "regmix"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
 
+Model = TypeVar("Model", bound=BaseModel)
+
 GUIDANCE = 0.3
+
+
+def _valid(cls: type[Model], values: Mapping[str, Any], what: str) -> Model:
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"the {what} is not valid: {wrong}") from error
 
 
 class Training(BaseModel):
@@ -75,6 +86,11 @@ class Training(BaseModel):
     def batch_rows(self) -> int:
         """Rows of `sequence_length` tokens in a step."""
         return max(1, self.batch_tokens // self.sequence_length)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Training:
+        """Validated settings. Raises RecipeError naming every field that is wrong."""
+        return _valid(cls, values, "training")
 
     @model_validator(mode="after")
     def _micro_batches_are_whole_rows(self) -> Training:
@@ -148,13 +164,7 @@ class Recipe(BaseModel):
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:
         """A validated recipe. Raises RecipeError naming every field that is wrong."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()
-            )
-            raise RecipeError(f"the recipe is not valid: {wrong}") from error
+        return _valid(cls, values, "recipe")
 
     @classmethod
     def from_yaml(cls, path: Path, **overrides: Any) -> Recipe:

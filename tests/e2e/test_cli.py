@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pico
 import pytest
+
+from registry.home import open_registry
 
 if TYPE_CHECKING:
     from conftest import Shell
@@ -85,8 +88,15 @@ def test_a_mix_is_composed_extended_evaluated_heard_and_reduced(stocked: Shell) 
     assert (mix["mix"], mix["parent"], mix["experts"]) == ("team@1", None, ["code@1", "law@1"])
     assert mix["lock"].startswith("sha256:") and mix["bytes_written"] > 0
 
-    extended = stocked.json("extend", "team", "cooking", "--tokens", 0, "--no-warm-start")
+    refused = stocked.run("extend", "team", "cooking", "--train", "magic")
+    assert refused.returncode != 0 and "train: Input should be 'router'" in refused.stderr
+    how = ("--tokens", "1k", "--train", "trunk", "--freeze-router", "--learning-rate", 1e-4)
+    extended = stocked.json("extend", "team", "cooking", *how, "--no-warm-start")
     assert (extended["mix"], extended["parent"]) == ("team@2", "team@1")
+    assert extended["training"]["tokens"] == 1000
+    blobs = open_registry(stocked.home).blobs
+    lock = json.loads(blobs.read_bytes(extended["lock"]))["settings"]["training"]
+    assert (lock["train"], lock["train_router"], lock["learning_rate"]) == ("trunk", False, 1e-4)
 
     measured = stocked.json("evaluate", "team", "--against", "team@1", "--max-bytes", 500)
     assert set(measured["bits_per_byte"]) == {"code", "law", "cooking"}

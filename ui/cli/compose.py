@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.cli.context import Json, LicenseOverride, Queue, examples, open_registry, parse_count
+from ui.cli.context import (
+    TRAINING,
+    DataMix,
+    Json,
+    LearningRate,
+    LicenseOverride,
+    Queue,
+    Train,
+    TrainRouter,
+    TrainTokens,
+    WarmStart,
+    examples,
+    given,
+    open_registry,
+)
 from ui.cli.output import note, print_json, progress
 from ui.cli.report import print_composed
 from ui.cli.runs import print_queued
@@ -21,7 +35,6 @@ EXAMPLES = examples(
     "nexusmix compose team --seed smol --experts python,law@2 --tokens 1M",
     "nexusmix compose team --recipe team.yaml",
 )
-TRAINING = "Training"
 
 
 def compose(
@@ -65,42 +78,12 @@ def compose(
         ),
     ] = None,
     license_override: LicenseOverride = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            parser=parse_count,
-            metavar="N",
-            help="Tokens of fine-tuning, as in 300k.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    warm_start: Annotated[
-        bool | None,
-        typer.Option(
-            "--warm-start/--no-warm-start",
-            help="Fit the router to the domains first.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    train: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PART",
-            help="What the fine-tune changes: router, trunk, ffn or all.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    data_mix: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="How much of each domain: uniform, proportional to its text, or regmix, which asks short runs.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Peak of the schedule.", rich_help_panel=TRAINING)
-    ] = None,
+    tokens: TrainTokens = None,
+    warm_start: WarmStart = None,
+    train: Train = None,
+    train_router: TrainRouter = None,
+    data_mix: DataMix = None,
+    learning_rate: LearningRate = None,
     random_seed: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="The same number, the same mix.", rich_help_panel=TRAINING),
@@ -130,13 +113,14 @@ def compose(
         "tokens": tokens,
         "warm_start": warm_start,
         "train": train,
+        "train_router": train_router,
         "data_mix": data_mix,
         "learning_rate": learning_rate,
         "random_seed": random_seed,
     }
     if recipe is None and (seed is None or experts is None):
         raise typer.BadParameter("give --seed and --experts, or --recipe FILE that holds them")
-    resolved = read_recipe(recipe, _given(top), _given(training))
+    resolved = read_recipe(recipe, given(top), given(training))
     if queue:
         from ui.jobs import submit
 
@@ -163,8 +147,3 @@ def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]
     recipe = Recipe.from_yaml(file, **top)
     merged = {**recipe.training.model_dump(), **training}
     return Recipe.parse({**recipe.model_dump(), "training": merged})
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that the user wrote; the recipe knows the defaults of the others."""
-    return {name: value for name, value in options.items() if value is not None}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,6 +50,11 @@ def parse_count(text: str) -> int:
 def parse_names(text: str | None) -> list[str] | None:
     """Read names separated by commas: "python,law@2"; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the user wrote; who reads them knows the defaults of the others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def examples(*lines: str) -> str:
@@ -103,4 +108,49 @@ ActiveExperts = Annotated[
 Tokens = Annotated[
     int | None,
     typer.Option(parser=parse_count, metavar="N", help="Length of the training in tokens, as in 300k or 1M."),
+]
+
+# How a mix learns, for compose and extend; what is left out takes the default.
+TRAINING = "Training"
+TrainTokens = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_count, metavar="N", help="Tokens of fine-tuning, as in 300k.", rich_help_panel=TRAINING
+    ),
+]
+WarmStart = Annotated[
+    bool | None,
+    typer.Option(
+        "--warm-start/--no-warm-start",
+        help="Fit the router to the domains first.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Train = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="What the fine-tune changes: router, trunk, ffn or all.",
+        rich_help_panel=TRAINING,
+    ),
+]
+TrainRouter = Annotated[
+    bool | None,
+    typer.Option(
+        "--train-router/--freeze-router",
+        help="Whether the fine-tune changes the router too; by default only where nothing was fitted first. An "
+        "extension then fits the embeddings of all experts anew, not the new one's alone.",
+        rich_help_panel=TRAINING,
+    ),
+]
+DataMix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="How much of each domain: uniform, proportional to its text, or regmix, which asks short runs.",
+        rich_help_panel=TRAINING,
+    ),
+]
+LearningRate = Annotated[
+    float | None, typer.Option(metavar="X", help="Peak of the schedule.", rich_help_panel=TRAINING)
 ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ui.cli.context import (
+    DataMix,
     ExpertRef,
     Json,
+    LearningRate,
     LicenseOverride,
     MixRef,
     Queue,
     RandomSeed,
-    Tokens,
+    Train,
+    TrainRouter,
+    TrainTokens,
+    WarmStart,
     examples,
+    given,
     open_registry,
 )
 from ui.cli.output import note, print_json, progress
@@ -33,10 +39,12 @@ def extend(
     ctx: typer.Context,
     mix: MixRef,
     expert: ExpertRef,
-    tokens: Tokens = None,
-    warm_start: Annotated[
-        bool, typer.Option("--warm-start/--no-warm-start", help="Fit the router to the domains first.")
-    ] = True,
+    tokens: TrainTokens = None,
+    warm_start: WarmStart = None,
+    train: Train = None,
+    train_router: TrainRouter = None,
+    data_mix: DataMix = None,
+    learning_rate: LearningRate = None,
     license_override: LicenseOverride = None,
     random_seed: RandomSeed = 0,
     queue: Queue = False,
@@ -50,8 +58,19 @@ def extend(
     from composer.extend import extend as run
     from ui.jobs import submit
 
+    asked = given(
+        {
+            "tokens": tokens,
+            "warm_start": warm_start,
+            "train": train,
+            "train_router": train_router,
+            "data_mix": data_mix,
+            "learning_rate": learning_rate,
+            "random_seed": random_seed,
+        }
+    )
     with open_registry(ctx) as registry:
-        training = _training(registry, mix, tokens, warm_start, random_seed)
+        training = _training(registry, mix, asked)
         if queue:
             request = {
                 "mix": mix,
@@ -72,15 +91,10 @@ def extend(
         note(f"next: nexusmix evaluate {result.mix.ref} --against {result.mix.parent}")
 
 
-def _training(
-    registry: Registry, mix: str, tokens: int | None, warm_start: bool, random_seed: int
-) -> Training:
-    """How the extension learns: as the mix itself does, but for what the user asked."""
+def _training(registry: Registry, mix: str, asked: dict[str, Any]) -> Training:
+    """How the extension learns: as a mix does by default, with this mix's load balance, but for what was asked."""
     from composer.mix import find_mix
     from composer.recipe import Training
 
     _, manifest = find_mix(registry, mix)
-    asked: dict[str, Any] = {} if tokens is None else {"tokens": tokens}
-    return Training(
-        load_balance=manifest.load_balance, warm_start=warm_start, random_seed=random_seed, **asked
-    )
+    return Training.parse({"load_balance": manifest.load_balance, **asked})
