@@ -64,7 +64,7 @@ def learn(
             # Old embeddings are kept exactly, unless the recipe lets the fine-tune change the router.
             keep = new is not None and training.train_router is not True
             with timed("router"):
-                report |= solve(extended=keep, preliminary=twice)
+                report |= solve(extended=new is not None, keep=keep, preliminary=twice)
             if trunk_tokens:
                 report.setdefault("warm_start", {"tokens": 0})
                 report["warm_start"]["tokens"] += trunk_tokens
@@ -80,7 +80,7 @@ def learn(
             report |= found | {"tokens": training.tokens, "first_loss": first, "last_loss": last}
             if twice:
                 with timed("router"):
-                    again = solve(extended=False, preliminary=True)
+                    again = solve(preliminary=True)
                 for name in again.keys() & report.keys():
                     again[name]["tokens"] += report[name]["tokens"]
                 report |= again
@@ -96,7 +96,8 @@ def _solve_routers(
     training: Training,
     progress: Progress,
     *,
-    extended: bool,
+    extended: bool = False,
+    keep: bool = False,
     preliminary: bool,
 ) -> dict[str, Any]:
     """Solve the routers for the model as it is; what to report of it."""
@@ -109,6 +110,7 @@ def _solve_routers(
         standard,
         random_seed=training.random_seed,
         extended=extended,
+        keep=keep,
         preliminary=preliminary,
         progress=progress,
     )

@@ -29,9 +29,9 @@ from composer.reproduce.phases import Lab
 from composer.reproduce.plan import SYSTEMS, Case
 from registry.records import Digest
 
-# What a warm start costs with a fine-tune in between, over its cost without: the routers are solved twice, but each
-# time on a quarter of the text; the trunk is fitted once.
-TWICE = 0.6
+# What a warm start costs with a fine-tune in between, over its cost without, when a mix is composed and when it is
+# extended: the trunk is fitted once, and the routers are solved twice, each time on half of the text, or less.
+TWICE, TWICE_EXTENDED = 1.0, 0.8
 
 
 @dataclass
@@ -106,7 +106,8 @@ class Measurer:
         alone = self.cells.read(case.like, random_seed)
         assert alone is not None, f"{case.like} is measured before {case.name}"
         known = [self.cells.read(name, random_seed) or {} for name in self.cases]
-        return int(case.budget - TWICE * Cost(**alone["cost"]).equivalents(training_rate(known)))
+        share = TWICE if case.parent is None else TWICE_EXTENDED
+        return int(case.budget - share * Cost(**alone["cost"]).equivalents(training_rate(known)))
 
     def make(self, case: Case, random_seed: int, tokens: int) -> Manifest:
         """Compose or extend; the same case and random seed give the same bytes."""

@@ -31,6 +31,7 @@ class Router(nn.Module):
         super().__init__()
         self.hidden_size, self.domain_dim, self.num_experts = hidden_size, domain_dim, num_experts
         self.register_buffer("domains", torch.zeros(num_experts, domain_dim))
+        self.state: torch.Tensor | None = None  # what the router above hears of the last forward pass
         self.null = nn.Parameter(torch.zeros(null_experts, hidden_size)) if null_experts else None
 
     @staticmethod

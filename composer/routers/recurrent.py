@@ -35,7 +35,6 @@ class RecurrentRouter(NexusRouter):
         self.down = nn.Parameter(torch.empty(STATE_WIDTH, hidden_size))  # U
         self.gru = nn.GRUCell(STATE_WIDTH, STATE_WIDTH)
         self.readout = nn.Parameter(torch.empty(STATE_WIDTH, domain_dim))  # V
-        self.state: torch.Tensor | None = None  # [T, R] of the last forward pass
         self._below: tuple[Router, ...] = ()  # a tuple, so that it does not become a part of this module
 
     def follow(self, below: Router) -> None:

@@ -1,17 +1,59 @@
-"""Pseudo-domains: clusters of chunks that teach P_r more of embedding space than the members' few points.
+"""What P_r is solved for: the members, resampled, and pseudo-domains.
 
-Shape suffixes: C chunks, M domain-embedding width, K clusters.
+Pseudo-domains are clusters of chunks; they teach P_r more of embedding space than the members' few points.
+
+Shape suffixes: C chunks, M domain-embedding width, K clusters, H model width, D solved domain vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
-from torch.nn import functional as F
+
+from composer.domains import Domain
+from composer.warmstart.kinds import k_means
+from composer.warmstart.states import Chunks, Observed
 
 CLUSTERS = (8, 16, 32, 64)
 MIN_CHUNKS = 3
-ITERATIONS = 15
 GROUP_SIZES = (1, 4, 16, 64)
+RESAMPLED_PER_MEMBER = 16
+RESAMPLED_WEIGHT = 4.0
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Domain vectors [D, M] with weights [D]. The first are members', by place; the others clusters of chunks."""
+
+    vectors_DM: torch.Tensor
+    weights_D: torch.Tensor
+    places: list[int]
+    clusters: list[torch.Tensor]
+
+    def targets(
+        self, observed: Observed, gates_NH: torch.Tensor, inverse_HH: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """The embeddings [D, H] that they should be projected to: a member's own, a cluster's τ · C⁻¹ μ."""
+        means = [observed.mean_of(chunks) for chunks in self.clusters]
+        ours = [scale * mean_H @ inverse_HH for mean_H in means]
+        return torch.stack([*(gates_NH[place] for place in self.places), *ours])
+
+
+def lessons(domains: Sequence[Domain], chunks: Chunks, generator: torch.Generator) -> Lessons:
+    """The same for all blocks."""
+    text = [j for j, domain in enumerate(domains) if domain.has_text]
+    vectors, weights, places = [], [], []
+    for j in text:
+        again = [resampled(domains[j].vectors, generator) for _ in range(RESAMPLED_PER_MEMBER)]
+        vectors += [domains[j].mean, *again]
+        weights += [len(chunks.owner_R) / len(text)] + [RESAMPLED_WEIGHT] * len(again)
+        places += [j] * (1 + len(again))
+    clusters = pseudo_domains(chunks.vectors_RM, generator)
+    vectors += [chunks.vectors_RM[cluster].mean(dim=0) for cluster in clusters]
+    weights += [len(cluster) ** 0.5 for cluster in clusters]
+    return Lessons(torch.stack(vectors), torch.tensor(weights), places, clusters)
 
 
 def pseudo_domains(vectors_CM: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
@@ -23,28 +65,6 @@ def pseudo_domains(vectors_CM: torch.Tensor, generator: torch.Generator) -> list
             groups = [(nearest_C == k).nonzero()[:, 0] for k in range(clusters)]
             found += [group for group in groups if len(group) >= MIN_CHUNKS]
     return found
-
-
-def k_means(vectors_CM: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """The cluster of each vector [C], by cosine after centring."""
-    unit_CM = F.normalize(vectors_CM - vectors_CM.mean(dim=0), dim=1)
-    centers_KM = _spread(unit_CM, clusters, generator)
-    for _ in range(ITERATIONS):
-        member_CK = F.one_hot((unit_CM @ centers_KM.T).argmax(dim=1), clusters).to(unit_CM)
-        # An empty cluster keeps its center.
-        centers_KM = F.normalize(
-            torch.where(member_CK.any(0)[:, None], member_CK.T @ unit_CM, centers_KM), dim=1
-        )
-    return (unit_CM @ centers_KM.T).argmax(dim=1)
-
-
-def _spread(unit_CM: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """k-means++: first centers drawn far from those already drawn."""
-    chosen = [int(torch.randint(len(unit_CM), (1,), generator=generator))]
-    while len(chosen) < clusters:
-        nearest_C = (unit_CM @ unit_CM[chosen].T).max(dim=1).values
-        chosen.append(int(torch.multinomial((1 - nearest_C).clamp(min=1e-6), 1, generator=generator)))
-    return unit_CM[chosen]
 
 
 def resampled(vectors_CM: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -10,9 +10,11 @@ import torch
 from composer.domains import Domain, Standard
 from composer.routers import LinearRouter, NexusRouter
 from composer.routers.base import Router
-from composer.warmstart import solve
-from composer.warmstart.pseudo import k_means, pseudo_domains
-from composer.warmstart.states import Observed
+from composer.warmstart import Solver
+from composer.warmstart.kinds import k_means, stratified
+from composer.warmstart.logistic import fit_gates
+from composer.warmstart.pseudo import pseudo_domains
+from composer.warmstart.states import Chunks, Observed
 
 HIDDEN, WIDTH, CHUNKS, STATES = 16, 5, 48, 24
 
@@ -35,24 +37,38 @@ def states_of(domain: Domain, to_state: torch.Tensor, seed: int = 7, noise: floa
     return clean + noise * torch.randn(clean.shape, generator=generator)
 
 
-def observed(domains: list[Domain], to_state: torch.Tensor, layers: int = 2) -> Observed:
-    """What forward passes over every domain with text would have shown."""
+def observed(domains: list[Domain], to_state: torch.Tensor) -> tuple[Chunks, Observed]:
+    """The chunks of every domain with text, and what a block would see of them."""
     texts = {j: states_of(d, to_state, seed=j) for j, d in enumerate(domains) if d.has_text}
-    flat = {j: x.flatten(0, 1) for j, x in texts.items()}
-    second = torch.stack([x.T @ x / len(x) for x in flat.values()]).mean(dim=0)
-    states = torch.cat([x[:, :4].flatten(0, 1) for x in texts.values()])
-    labels = torch.tensor([j for j, x in texts.items() for _ in range(4 * len(x))])
+    flat = [x.flatten(0, 1) for x in texts.values()]
     sums = torch.cat([x.sum(dim=1) for x in texts.values()])
-    return Observed(
-        second_LHH=second.expand(layers, -1, -1),
-        sums_CLH=sums[:, None].expand(-1, layers, -1),
-        counts_C=torch.full((len(sums),), float(STATES)),
-        vectors_CM=torch.cat([domains[j].vectors for j in texts]),
-        owner_C=torch.tensor([j for j, x in texts.items() for _ in range(len(x))]),
-        sample_LSH=states.expand(layers, -1, -1),
-        labels_S=labels,
-        tokens=0,
+    owner = torch.tensor([j for j, x in texts.items() for _ in range(len(x))])
+    lengths, vectors = torch.full((len(sums),), STATES), torch.cat([domains[j].vectors for j in texts])
+    chunks = Chunks(torch.zeros(len(sums), STATES, dtype=torch.long), lengths, vectors, owner)
+    return chunks, Observed(
+        second_HH=torch.stack([x.T @ x / len(x) for x in flat]).mean(dim=0),
+        sums_CH=sums,
+        counts_C=lengths.float(),
+        vectors_CM=vectors,
+        owner_C=owner,
+        sample_XH=torch.cat([x[:, :4].flatten(0, 1) for x in texts.values()]),
+        labels_X=owner.repeat_interleave(4),
     )
+
+
+def solve(
+    routers: list[Any],
+    domains: list[Domain],
+    to_state: torch.Tensor,
+    standard: Standard,
+    *,
+    keep: bool = False,
+) -> None:
+    """Solve the routers of blocks that all see the same."""
+    chunks, seen = observed(domains, to_state)
+    solver = Solver(domains, standard, chunks, keep, torch.Generator().manual_seed(0))
+    for router in routers:
+        solver(router, seen)
 
 
 def standard_of(domains: list[Domain]) -> Standard:
@@ -72,7 +88,7 @@ def fresh(kind: type[Router], domains: list[Domain], standard: Standard, layers:
 def fitted(kind: type[Router], domains: list[Domain], to_state: torch.Tensor) -> tuple[list[Any], Standard]:
     standard = standard_of(domains)
     routers = fresh(kind, domains, standard)
-    solve(routers, observed(domains, to_state), domains, standard, False, torch.Generator().manual_seed(0))
+    solve(routers, domains, to_state, standard)
     return routers, standard
 
 
@@ -110,7 +126,7 @@ def test_extension_keeps_the_old_embeddings_and_routes_to_the_new_expert() -> No
     before = [router.gate().detach().clone() for router in routers]
     for router in routers:
         router.append(standard(domains[-1].mean), torch.Generator())
-    solve(routers, observed(domains, to_state), domains, standard, True, torch.Generator().manual_seed(0))
+    solve(routers, domains, to_state, standard, keep=True)
     for router, gate in zip(routers, before, strict=True):
         torch.testing.assert_close(router.gate()[:-1], gate, rtol=1e-4, atol=1e-4)
         for j, domain in enumerate(domains):
@@ -134,7 +150,7 @@ def test_extension_by_an_expert_without_text_changes_nothing() -> None:
         router.append(standard(closed.mean), torch.Generator())
     before = [router.gate().detach().clone() for router in routers]
     members = [*domains[:-1], closed]
-    solve(routers, observed(members, to_state), members, standard, True, torch.Generator().manual_seed(0))
+    solve(routers, members, to_state, standard, keep=True)
     for router, gate in zip(routers, before, strict=True):
         assert torch.equal(router.gate(), gate)
 
@@ -170,3 +186,49 @@ def test_pseudo_domains_part_what_lies_apart() -> None:
     assert all(len(clusters[i * CHUNKS : (i + 1) * CHUNKS].unique()) == 1 for i in range(3))
     for group in pseudo_domains(vectors, torch.Generator().manual_seed(1)):
         assert len(group) >= 3
+
+
+def skewed() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States [X, 3] of two classes whose covariances differ, their labels, and the least-squares gates [2, 3]."""
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(400, 3, generator=generator) * torch.tensor([4.0, 0.2, 0.0])
+    narrow = torch.randn(400, 3, generator=generator) * torch.tensor([0.2, 0.2, 0.0])
+    wide += torch.tensor([4.0, 0.5, 1.0])
+    narrow += torch.tensor([-0.5, 0.0, 1.0])
+    x, labels = torch.cat([wide, narrow]), torch.arange(2).repeat_interleave(400)
+    means = torch.stack([wide.mean(dim=0), narrow.mean(dim=0)])
+    return x, labels, means @ torch.linalg.inv(x.T @ x / len(x))
+
+
+def test_logistic_regression_is_surer_of_classes_of_unlike_spread_than_least_squares() -> None:
+    x, labels, gates = skewed()
+
+    def loss(gates: torch.Tensor) -> float:
+        return torch.nn.functional.cross_entropy(x @ gates.T, labels).item()
+
+    fitted = fit_gates(x.T @ x / len(x), x, labels, gates)
+    assert loss(fitted) < 0.96 * min(loss(t * gates) for t in (0.5, 1.0, 2.0, 4.0, 8.0))
+    again = fit_gates(x.T @ x / len(x), x, labels, fitted)
+    assert loss(fitted) - loss(again) < 1e-3  # it was at its end
+
+
+def test_logistic_regression_leaves_kept_embeddings_alone() -> None:
+    x, labels, gates = skewed()
+    fitted = fit_gates(x.T @ x / len(x), x, labels, gates, kept=1)
+    assert torch.equal(fitted[0], gates[0])
+    assert not torch.allclose(fitted[1], gates[1], atol=1e-2)
+
+
+def test_a_sample_of_chunks_has_every_kind_of_text_in_its_share() -> None:
+    """Three quarters of one kind, in the order of nothing."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = (torch.rand(256, generator=generator) < 0.25).long()
+    vectors = 6 * torch.nn.functional.one_hot(kinds, WIDTH) + torch.randn(256, WIDTH, generator=generator)
+    for seed in range(20):
+        drawn = stratified(vectors, 16, torch.Generator().manual_seed(seed))
+        assert len(set(drawn)) == 16
+        assert kinds[drawn].sum() == pytest.approx(16 * kinds.float().mean(), abs=2)
+
+
+def test_text_with_few_chunks_is_taken_whole() -> None:
+    assert stratified(torch.randn(3, WIDTH), 16, torch.Generator()) == [0, 1, 2]
