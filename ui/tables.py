@@ -8,6 +8,7 @@ from typing import Any
 from composer.report import COLUMN_NAMES
 from ui.components import escaped
 from ui.display import share
+from ui.task_words import TaskRow
 
 MEAN = "mean"
 
@@ -41,6 +42,25 @@ def figures(
     )
 
 
+def task_table(rows: Sequence[TaskRow]) -> str:
+    """A row for each metric of a task, a column for each model; nothing is marked, for some metrics are losses."""
+    models = list(dict.fromkeys(model for row in rows for model in row.values))
+    head = "".join(f'<th scope="col">{escaped(COLUMN_NAMES.get(model, model))}</th>' for model in models)
+    body = "".join(
+        f'<tr><th scope="row">{escaped(row.task)} · {escaped(row.metric)}</th>'
+        f"{''.join(_measured(row.values.get(model), row.errors.get(model)) for model in models)}</tr>"
+        for row in rows
+    )
+    caption = "Tasks of lm-evaluation-harness, ± standard error"
+    limits = sorted({row.limit for row in rows if row.limit is not None})
+    if limits:
+        caption += f"; the first {' or '.join(map(str, limits))} examples only"
+    return (
+        f'<div class="nm-scroll" tabindex="0"><table class="nm-figures"><caption>{escaped(caption)}</caption>'
+        f'<thead><tr><th scope="col">task · metric</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
 def heat_map(routing: Mapping[str, Mapping[str, float]], caption: str) -> str:
     """Rows are domains of text, columns experts; the deeper a cell's colour, the more tokens went there."""
     experts = list(dict.fromkeys(expert for row in routing.values() for expert in row))
@@ -66,6 +86,13 @@ def _cells(row: Sequence[float | None]) -> str:
         else f"<td>{score:.3f}</td>"
         for score in row
     )
+
+
+def _measured(value: Any, error: Any) -> str:
+    if not isinstance(value, float | int):
+        return "<td>–</td>"
+    spread = f" ± {error:.3f}" if isinstance(error, float | int) else ""
+    return f"<td>{value:.3f}{spread}</td>"
 
 
 def _heat(fraction: float) -> str:

@@ -11,7 +11,7 @@ from pages import button, captions, html, links, open_page, toggle
 from streamlit.testing.v1 import AppTest
 
 from registry import runs
-from registry.catalog import list_mixes
+from registry.catalog import get_mix, list_mixes, record_evaluation
 from registry.home import Registry
 from ui import models
 from ui.models import Speaker
@@ -54,6 +54,19 @@ def test_a_mix_shows_its_scores_its_routing_and_its_lineage(mixed: Registry) -> 
     assert {"team@1 :gray[composed]", "└ team@2 :gray[+ cooking@1]"} <= set(links(app))
     app.select_slider(key="block").set_value(2).run()
     assert "block 2 of 2" in html(app) and "100 %" in html(app)
+
+
+def test_a_mix_shows_the_tasks_that_were_run_on_it(mixed: Registry) -> None:
+    assert "<caption>Tasks" not in html(open_page("mix", ref="team@1"))
+    measured = dict(get_mix(mixed, "team@1").evaluation or {})
+    metrics = {"seed": {"acc,none": 0.25, "acc_stderr,none": 0.05}, "mix": {"acc,none": 0.5}, "law@1": {}}
+    measured["tasks"] = {"<i>riddles": {"limit": 20, "metrics": metrics}}
+    record_evaluation(mixed, "team@1", measured)
+    shown = html(open_page("mix", ref="team@1"))
+    assert "the first 20 examples only" in shown
+    assert (
+        '<th scope="row">&lt;i&gt;riddles · acc</th><td>0.250 ± 0.050</td><td>0.500</td><td>–</td>' in shown
+    )
 
 
 def test_a_mix_that_was_never_measured_and_one_that_does_not_exist_say_so(mixed: Registry) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ui.cli.output import Column, note, print_fields, print_table
 from ui.display import duration, share, size
 from ui.learning_words import learning_facts
+from ui.task_words import task_rows
 
 
 def print_composed(shape: Mapping[str, Any]) -> None:
@@ -50,15 +51,9 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
 
 def print_tasks(tasks: Mapping[str, Any]) -> None:
     """One row for each task and metric, one column for each model; what is better depends on the metric."""
-    rows, models = [], {}
-    for task, run in tasks.items():
-        names = dict.fromkeys(name for metrics in run["metrics"].values() for name in metrics)
-        for name in names:
-            if name.split(",")[0].endswith("_stderr"):
-                continue
-            values = {model: metrics.get(name) for model, metrics in run["metrics"].items()}
-            rows.append({"task": task, "metric": name, **values})
-            models[task, name] = values
+    found = task_rows(tasks)
+    rows = [{"task": row.task, "metric": row.metric, **row.values} for row in found]
+    models = {(row.task, row.metric): row.values for row in found}
     head = [Column("task", "Task", style="bold"), Column("metric", "Metric")]
     print_table(rows, [*head, *_columns(models, "{:.4f}".format)], empty="no task was run")
 

@@ -17,7 +17,8 @@ from ui.jobs import submit
 from ui.learning_words import learning_facts
 from ui.mix_words import ancestors, children, manifest_of, mix_facts, settings_line, step
 from ui.session import current_registry, shown_errors
-from ui.tables import heat_map, score_table
+from ui.tables import heat_map, score_table, task_table
+from ui.task_words import task_rows
 
 TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000]
 DEFAULT_TOKENS = 100_000
@@ -47,6 +48,7 @@ def render() -> None:
         with story:
             _scores(mix)
             _routing(mix)
+            _tasks(mix)
         with numbers, st.container(key="numbers"):
             _facts(mix, manifest)
             _experts(registry, mix)
@@ -172,6 +174,13 @@ def _routing(mix: MixRecord) -> None:
                 for domain, row in by_layer.items()
             }
     st.html(heat_map(routing, f"Share of each domain's tokens that every expert got; {words}"))
+
+
+def _tasks(mix: MixRecord) -> None:
+    rows = task_rows((mix.evaluation or {}).get("tasks", {}))
+    if rows:
+        st.subheader("Tasks", anchor=False)
+        st.html(task_table(rows))
 
 
 def _facts(mix: MixRecord, manifest: dict[str, Any]) -> None:
