@@ -4,7 +4,7 @@ MODEL is the seed's folder, CORPORA a folder of domains (german, sql, python). T
 german and sql with a warm start and no gradient step, and beside it the paper's baseline (linear router, additive,
 cold) trained for as many token equivalents; extends the mix by python with no gradient step; exports it as
 Qwen2-MoE and compares logits. Each step writes OUT/<step>.json and is left alone when that is there, so a run that
-was stopped goes on. One thread trains about 65 tokens a second.
+was stopped goes on. One thread trains about 100 tokens a second.
 
 A budget is counted in token equivalents: a token trained counts 1, a token passed forward 1/3.
 """
@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from composer import warmstart
 from composer.branch import train_expert
 from composer.compose import ComposeResult, compose
 from composer.evaluate import evaluate
@@ -36,9 +35,8 @@ from registry.intake import add_seed, contribute
 
 SEED, MEMBERS, NEWCOMER = "smollm2", ("german", "sql"), "python"
 MODEL_LICENSE, DATA_LICENSE = "Apache-2.0", "CC-BY-SA-4.0"  # the corpora are never shared
-LEARNING_RATE, BATCH_TOKENS, SEQUENCE_LENGTH = 5e-4, 512, 256
+LEARNING_RATE, BATCH_TOKENS, SEQUENCE_LENGTH = 2e-4, 1024, 256  # at 5e-4 and 512, averaging beat the experts
 EVALUATED_BYTES = 15_000
-CHUNKS_PER_ROUND = 32  # half of the default: a forward pass of this seed is slow on one thread
 WARM = Training(tokens=0)
 PROMPT = "Die Tabelle wird mit SELECT gelesen: def read(table): return"
 
@@ -50,10 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for name in ("model", "home", "corpora", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--tokens", type=int, default=25_000, help="for each expert")
+    parser.add_argument("--tokens", type=int, default=60_000, help="for each expert")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    warmstart.CHUNKS_PER_ROUND = CHUNKS_PER_ROUND
     given.out.mkdir(parents=True, exist_ok=True)
     registry = open_registry(given.home)
     step = Steps(given.out)
