@@ -95,7 +95,7 @@ def figures(measured: dict[str, Any]) -> dict[str, float]:
 
 
 def table(out: Path) -> str:
-    """Means over random seeds, one line for each case, as Markdown."""
+    """Means over random seeds, of bits per byte also the deviation, one line for each case, as Markdown."""
     runs = defaultdict(list)
     for path in out.glob("*.json"):
         runs[path.stem.rpartition("-")[0]].append(figures(json.loads(path.read_text())))
@@ -105,8 +105,10 @@ def table(out: Path) -> str:
     for case in known:
         cells = []
         for name in names:
-            value = statistics.mean(each[name] for each in runs[case])
-            cells.append(f"{value:,.0f}" if value > 100 else f"{value:.3f}")
+            values = [each[name] for each in runs[case]]
+            value = statistics.mean(values)
+            spread = f" ± {statistics.stdev(values):.3f}" if name == names[0] and len(values) > 1 else ""
+            cells.append(f"{value:,.0f}" if value > 100 else f"{value:.3f}{spread}")
         lines.append(f"| {case} | {len(runs[case])} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
