@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from composer.warmstart.trunk import Source
 
 GENERAL = "general"
+# Tokens of a fine-tune that is worth as much text for the routers after it as a mix without one gets.
+LONG = 50_000
 
 
 def learn(
@@ -80,7 +82,7 @@ def learn(
             report |= found | {"tokens": training.tokens, "first_loss": first, "last_loss": last}
             if twice:
                 with timed("router"):
-                    again = solve(preliminary=True)
+                    again = solve(preliminary=training.tokens < LONG)
                 for name in again.keys() & report.keys():
                     again[name]["tokens"] += report[name]["tokens"]
                 report |= again

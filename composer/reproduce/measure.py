@@ -19,6 +19,7 @@ from composer.compose import assemble, check_fit
 from composer.domains import load_domain
 from composer.evaluate import open_dense_merging, score_mix
 from composer.extend import assemble_extension, extension_lock
+from composer.learn import LONG
 from composer.mix import Manifest, open_dense, open_mix, read_manifest
 from composer.modeling import forced
 from composer.progress import measuring
@@ -29,9 +30,9 @@ from composer.reproduce.phases import Lab
 from composer.reproduce.plan import SYSTEMS, Case
 from registry.records import Digest
 
-# What a warm start costs with a fine-tune in between, over its cost without, when a mix is composed and when it is
-# extended: the trunk is fitted once, and the routers are solved twice, each time on half of the text, or less.
-TWICE, TWICE_EXTENDED = 1.0, 0.8
+# What a warm start costs with a short and with a long fine-tune in between, over its cost without. The trunk is
+# fitted once; the routers are solved on half of the text before, and after it on half or, when it was long, on all.
+COMPOSED_SHARES, EXTENDED_SHARES = (1.0, 1.35), (0.8, 1.0)
 
 
 @dataclass
@@ -106,8 +107,10 @@ class Measurer:
         alone = self.cells.read(case.like, random_seed)
         assert alone is not None, f"{case.like} is measured before {case.name}"
         known = [self.cells.read(name, random_seed) or {} for name in self.cases]
-        share = TWICE if case.parent is None else TWICE_EXTENDED
-        return int(case.budget - share * Cost(**alone["cost"]).equivalents(training_rate(known)))
+        spent = Cost(**alone["cost"]).equivalents(training_rate(known))
+        shares = COMPOSED_SHARES if case.parent is None else EXTENDED_SHARES
+        short, long = (int(case.budget - share * spent) for share in shares)
+        return long if long >= LONG else min(short, LONG - 1)
 
     def make(self, case: Case, random_seed: int, tokens: int) -> Manifest:
         """Compose or extend; the same case and random seed give the same bytes."""

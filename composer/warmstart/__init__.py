@@ -63,7 +63,7 @@ def warm_start(
 
     With `extended` the last member is new, and more of its text is looked at. With `keep` too, the others' expert
     embeddings stay as they are, if the router can keep them at all. `preliminary` spends fewer tokens: a fine-tune
-    has most of them.
+    needs them more.
     """
     routers = [mixture.router for mixture in model.mixtures()]
     if routers[0].fixed or not any(domain.has_text for domain in domains):
