@@ -31,21 +31,16 @@ def figures(
     columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], *, corner: str = "", caption: str = ""
 ) -> str:
     """A table of figures where lower is better; the best of each row is marked, also for a screen reader."""
-    head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in columns)
     body = "".join(
         f'<tr class="{"mean" if name == MEAN else ""}"><th scope="row">{escaped(name)}</th>{_cells(row)}</tr>'
         for name, row in rows.items()
     )
-    return (
-        f'<div class="nm-scroll" tabindex="0"><table class="nm-figures"><caption>{escaped(caption)}</caption>'
-        f'<thead><tr><th scope="col">{escaped(corner)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return _table("nm-figures", caption, [corner, *columns], body)
 
 
 def task_table(rows: Sequence[TaskRow]) -> str:
     """A row for each metric of a task, a column for each model; nothing is marked, for some metrics are losses."""
     models = list(dict.fromkeys(model for row in rows for model in row.values))
-    head = "".join(f'<th scope="col">{escaped(COLUMN_NAMES.get(model, model))}</th>' for model in models)
     body = "".join(
         f'<tr><th scope="row">{escaped(row.task)} · {escaped(row.metric)}</th>'
         f"{''.join(_measured(row.values.get(model), row.errors.get(model)) for model in models)}</tr>"
@@ -55,23 +50,26 @@ def task_table(rows: Sequence[TaskRow]) -> str:
     limits = sorted({row.limit for row in rows if row.limit is not None})
     if limits:
         caption += f"; the first {' or '.join(map(str, limits))} examples only"
-    return (
-        f'<div class="nm-scroll" tabindex="0"><table class="nm-figures"><caption>{escaped(caption)}</caption>'
-        f'<thead><tr><th scope="col">task · metric</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    head = ["task · metric", *(COLUMN_NAMES.get(model, model) for model in models)]
+    return _table("nm-figures", caption, head, body)
 
 
 def heat_map(routing: Mapping[str, Mapping[str, float]], caption: str) -> str:
     """Rows are domains of text, columns experts; the deeper a cell's colour, the more tokens went there."""
     experts = list(dict.fromkeys(expert for row in routing.values() for expert in row))
-    head = "".join(f'<th scope="col">{escaped(expert)}</th>' for expert in experts)
     body = "".join(
         f'<tr><th scope="row">{escaped(domain)}</th>{"".join(_heat(row.get(e, 0.0)) for e in experts)}</tr>'
         for domain, row in routing.items()
     )
+    return _table("nm-heat", caption, ["text ↓ · expert →", *experts], body)
+
+
+def _table(kind: str, caption: str, columns: Sequence[str], body: str) -> str:
+    """A table of the theme that scrolls by itself; `body` is its rows as HTML."""
+    head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in columns)
     return (
-        f'<div class="nm-scroll" tabindex="0"><table class="nm-heat"><caption>{escaped(caption)}</caption>'
-        f'<thead><tr><th scope="col">text ↓ · expert →</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div class="nm-scroll" tabindex="0"><table class="{kind}"><caption>{escaped(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
