@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from composer.recipe import Training
 from ui.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +29,25 @@ VERBS = list(_verbs(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_command_is_in_the_readme(verb: str) -> None:
-    assert f"`{verb}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_command_is_in_the_list_of_commands(verb: str) -> None:
+    assert f"`{verb}`" in (ROOT / "docs" / "COMMANDS.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_flag_shows_no_value_in_the_help(verb: str) -> None:
+    outcome = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "200"})
+    assert "bool" not in outcome.output
+
+
+def test_the_defaults_in_the_help_are_those_of_the_recipe() -> None:
+    command: Any = typer.main.get_command(app)
+    shown = {option.name: option.show_default for option in command.commands["extend"].params}
+    training = Training()
+    assert shown["tokens"] == f"{training.tokens // 1000}k"
+    assert shown["warm_start"] == ("warm-start" if training.warm_start else "no-warm-start")
+    assert shown["train"] == training.train
+    assert shown["data_mix"] == training.data_mix
+    assert shown["learning_rate"] == str(training.learning_rate)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -42,7 +61,7 @@ def test_every_command_has_help_and_json(verb: str) -> None:
 
 def test_every_make_target_that_the_documents_name_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for document in ("README.md", "CONTRIBUTING.md"):
+    for document in ("README.md", "CONTRIBUTING.md", "docs/TOUR.md"):
         named = set(re.findall(r"`?\bmake ([a-z]+)`", (ROOT / document).read_text(encoding="utf-8")))
         assert named <= targets, document
 

@@ -42,7 +42,7 @@ from ui.cli import (
     withdraw,
     worker,
 )
-from ui.cli.context import GlobalOptions, examples, paragraphs
+from ui.cli.context import GlobalOptions, Verb, examples, paragraphs
 from ui.cli.failures import INTERRUPTED, describe, report
 
 START = "Start here"
@@ -73,7 +73,9 @@ app = typer.Typer(
 
 
 def _add(name: str, function: Callable[..., None], panel: str, epilog: str = "") -> None:
-    app.command(name, rich_help_panel=panel, help=paragraphs(function), epilog=epilog or None)(function)
+    app.command(name, cls=Verb, rich_help_panel=panel, help=paragraphs(function), epilog=epilog or None)(
+        function
+    )
 
 
 _add("demo", demo.demo, START, demo.EXAMPLES)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from registry.home import Registry
@@ -57,6 +58,18 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+class Verb(TyperCommand):
+    """A command whose help shows no value for flags, which take none."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters; a flag's column for its value is empty."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
 def examples(*lines: str) -> str:
     """The foot of a verb's help: a heading and its example commands, one a line."""
     body = "\n".join(f"  [cyan]$[/cyan] {line}" for line in lines)
@@ -69,9 +82,7 @@ def paragraphs(function: Callable[..., object]) -> str:
     return "\n\n".join(" ".join(part.split()) for part in parts)
 
 
-Queue = Annotated[
-    bool, typer.Option("--queue", help="Leave the work to a worker and print the run that stands for it.")
-]
+Queue = Annotated[bool, typer.Option("--queue", help="Queue the work for a worker and print the run's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
 RandomSeed = Annotated[int, typer.Option(min=0, help="The same number gives the same result.")]
 Description = Annotated[str, typer.Option(help="A sentence or two for the card.", metavar="TEXT")]
@@ -115,7 +126,11 @@ TRAINING = "Training"
 TrainTokens = Annotated[
     int | None,
     typer.Option(
-        parser=parse_count, metavar="N", help="Tokens of fine-tuning, as in 300k.", rich_help_panel=TRAINING
+        parser=parse_count,
+        metavar="N",
+        help="Tokens of fine-tuning, as in 300k.",
+        show_default="100k",
+        rich_help_panel=TRAINING,
     ),
 ]
 WarmStart = Annotated[
@@ -123,6 +138,7 @@ WarmStart = Annotated[
     typer.Option(
         "--warm-start/--no-warm-start",
         help="Fit the router to the domains first.",
+        show_default="warm-start",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -130,7 +146,8 @@ Train = Annotated[
     str | None,
     typer.Option(
         metavar="PART",
-        help="What the fine-tune changes: router, trunk, ffn or all.",
+        help="The parts that the fine-tune changes: router, trunk, ffn or all.",
+        show_default="all",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -138,8 +155,9 @@ TrainRouter = Annotated[
     bool | None,
     typer.Option(
         "--train-router/--freeze-router",
-        help="Whether the fine-tune changes the router too; by default only where nothing was fitted first. An "
-        "extension then fits the embeddings of all experts anew, not the new one's alone.",
+        help="Train the router in the fine-tune too. An extension then fits the embeddings of all experts anew, "
+        "not only the new one's.",
+        show_default="only a router without a warm start",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -147,10 +165,13 @@ DataMix = Annotated[
     str | None,
     typer.Option(
         metavar="RULE",
-        help="How much of each domain: uniform, proportional to its text, or regmix, which asks short runs.",
+        help="The domains' shares of the tokens: uniform, proportional to their text, or regmix (found by short "
+        "proxy runs).",
+        show_default="uniform",
         rich_help_panel=TRAINING,
     ),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option(metavar="X", help="Peak of the schedule.", rich_help_panel=TRAINING)
+    float | None,
+    typer.Option(metavar="X", help="Peak of the schedule.", show_default="0.0003", rich_help_panel=TRAINING),
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
+from ui.cli.context import Json, Verb, examples, open_registry
 from ui.cli.failures import FAILURE
 from ui.cli.output import Column, note, print_fields, print_json, print_table, print_text, progress
 from ui.cli.shapes import run_shape
@@ -55,7 +55,7 @@ def list_runs(
     )
 
 
-@app.command()
+@app.command(cls=Verb)
 def show(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
     """Show a run: its request, where it stands, what it returned and the tail of its log."""
     from registry import runs
@@ -75,7 +75,7 @@ def show(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
         print_text(found.log)
 
 
-@app.command()
+@app.command(cls=Verb)
 def follow(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
     """Follow a run to its end; Ctrl-C stops following, not the run.
 
@@ -92,7 +92,7 @@ def follow(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
         raise typer.Exit(FAILURE)
 
 
-@app.command()
+@app.command(cls=Verb)
 def cancel(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
     """Cancel a run that waits or is under way."""
     from registry import runs
@@ -101,7 +101,7 @@ def cancel(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
         _print(runs.request_cancel(registry, run), as_json)
 
 
-@app.command()
+@app.command(cls=Verb)
 def retry(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
     """Queue a failed or cancelled run again; it goes on from its last checkpoint."""
     from registry import runs

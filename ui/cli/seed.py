@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Data, Description, Json, License, examples, open_registry
+from ui.cli.context import Data, Description, Json, License, Verb, examples, open_registry
 from ui.cli.output import Column, note, print_fields, print_json, print_table, progress
 from ui.cli.shapes import seed_shape
 from ui.display import parameters
@@ -17,10 +17,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The seed's name.")]
 
 
 @app.command(
+    cls=Verb,
     epilog=examples(
         "nexusmix seed add smol ./SmolLM2-135M --license Apache-2.0",
         "nexusmix seed add smol hf:HuggingFaceTB/SmolLM2-135M --license Apache-2.0",
-    )
+    ),
 )
 def add(
     ctx: typer.Context,
@@ -65,7 +66,7 @@ def add(
         note(f"next: nexusmix contribute NAME PATH --seed {seed.name} --license SPDX --data FILE")
 
 
-@app.command("list")
+@app.command("list", cls=Verb)
 def list_seeds(ctx: typer.Context, as_json: Json = False) -> None:
     """List the seeds."""
     from registry.catalog import list_seeds
@@ -86,7 +87,7 @@ def list_seeds(ctx: typer.Context, as_json: Json = False) -> None:
     print_table(rows, columns, empty="no seeds yet: nexusmix seed add NAME PATH --license SPDX")
 
 
-@app.command()
+@app.command(cls=Verb)
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show one seed with its digests."""
     from registry.catalog import get_seed
