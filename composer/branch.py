@@ -6,7 +6,6 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from composer.weights import TORCH_DTYPES
 from registry import catalog, documents
 from registry.families import assign_roles, family_of
 from registry.home import Registry
+from registry.paths import PathLike, Paths, as_path, as_paths
 from registry.tensors import read_header
 
 MODEL_FILE = "model.safetensors"
@@ -42,8 +42,8 @@ class BranchResult:
 def train_expert(
     registry: Registry,
     seed_name: str,
-    data: Sequence[Path],
-    out: Path,
+    data: Paths,
+    out: PathLike,
     *,
     tokens: int,
     freeze_trunk: bool = False,
@@ -56,14 +56,15 @@ def train_expert(
     """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
 
     Documents that the registry would hold out for evaluation are not trained on. With `freeze_trunk` only the
-    FFNs train, and the expert comes out anchored: it composes without loss. Training goes on from its last
-    checkpoint (beside `out`) when it was interrupted.
+    FFNs train, and the expert is anchored: it composes without loss. An interrupted training resumes from its last
+    checkpoint (next to `out`).
 
     Raises NotFoundError, RecipeError (no text, or `out` exists), TrainingDivergedError.
     """
     from composer.training import Schedule, fit
 
     started = time.monotonic()
+    data, out = as_paths(data), as_path(out)
     if out.exists():
         raise RecipeError(f"{out} exists already; an expert is written to a new folder")
     seed = lock_seed(catalog.get_seed(registry, seed_name))

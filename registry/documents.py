@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError
+from registry.paths import Paths, as_paths
 from registry.records import Digest
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Sample:
     held_out: list[str]
 
 
-def read_documents(paths: Sequence[Path]) -> Iterator[str]:
+def read_documents(paths: Paths) -> Iterator[str]:
     """Yield the documents of files and folders in a reproducible order, empty ones left out.
 
     Folders are walked recursively in the order of their sorted names; hidden entries and binary files in
@@ -46,7 +47,7 @@ def read_documents(paths: Sequence[Path]) -> Iterator[str]:
         InvalidInputError: text that is not UTF-8, a .jsonl line without a string `text`, or a link, pipe
             or device inside a folder.
     """
-    for path in paths:
+    for path in as_paths(paths):
         if not path.exists():
             raise NotFoundError(f"no such file or folder: {path}")
         for file in _walk(path):

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from registry.blobs import BlobStore, LocalBlobStore
 from registry.database import create_engine, mapped_errors, migrate
 from registry.errors import InvalidInputError, StorageError
+from registry.paths import PathLike
 from registry.records import Fence
 
 DEFAULT_HOME = "~/.local/share/nexusmix"
@@ -36,6 +37,16 @@ class Registry:
     embedder: str
     fence: Fence | None = None
 
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database's connections."""
+        self.engine.dispose()
+
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
         """A transaction: committed at the end of the block, rolled back when an exception leaves it.
@@ -52,7 +63,7 @@ class Registry:
 
 
 def open_registry(
-    home: Path | None = None, *, database_url: str | None = None, embedder: str | None = None
+    home: PathLike | None = None, *, database_url: str | None = None, embedder: str | None = None
 ) -> Registry:
     """Open the registry, creating or migrating its database where needed.
 

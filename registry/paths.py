@@ -1,0 +1,22 @@
+"""Paths as callers give them: strings or path objects, one where a list is expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+PathLike = str | os.PathLike[str]
+Paths = PathLike | Iterable[PathLike]
+
+
+def as_path(path: PathLike) -> Path:
+    """A Path with `~` replaced by the user's home."""
+    return Path(path).expanduser()
+
+
+def as_paths(paths: Paths) -> list[Path]:
+    """A list of Paths; a single path is a list of one."""
+    if isinstance(paths, str | os.PathLike):
+        return [as_path(paths)]
+    return [as_path(path) for path in paths]
