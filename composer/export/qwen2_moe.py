@@ -1,8 +1,8 @@
 """Format `qwen2_moe`: a mix as the stock Qwen2-MoE architecture, exactly, for seeds of Llama's shape.
 
 Qwen2-MoE computes  y = sigmoid(g · x) · S(x) + Σ_top p_i · R_i(x),  p the softmax over all routed experts.
-The Nexus router's expert embeddings do not depend on x, so it is that linear gate already. With g = 0 the
-sigmoid is ½; S = E_0 with its down projection doubled makes the first term E_0(x). Then
+The Nexus router's expert embeddings do not depend on x, so it is that linear gate already. With g = 1e-20 the
+sigmoid is ½ in every float type; S = E_0 with its down projection doubled makes the first term E_0(x). Then
 
     additive:  R_i = E_i
     convex:    R_i = E_i − E_0, one gated FFN of both widths: gates [E_i; E_0], ups [E_i; E_0], downs [E_i, −E_0],
@@ -11,7 +11,8 @@ sigmoid is ½; S = E_0 with its down projection doubled makes the first term E_0
 A null expert is one whose weights are all zero. What cannot be expressed: top-p, which takes a number of experts
 that depends on the token, and a router that is not linear in x.
 
-Experts stand one by one on disk (`experts.3.gate_proj.weight`), as every reader of Qwen2-MoE expects them.
+On disk each expert is apart (`experts.3.gate_proj.weight`), as every reader of Qwen2-MoE expects it, and the head
+is written out even when it is the embeddings, since llama.cpp knows no tied Qwen2-MoE.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from composer.errors import ExportError
 from composer.export.gates import NOT_LINEAR, gates
@@ -35,8 +38,13 @@ from registry.tensors import TensorInfo
 FAMILIES = ("llama", "mistral", "qwen2")
 # Rotary embeddings that transformers computes by the same functions for Qwen2-MoE, in versions 4.57 and 5.
 ROPES = ("default", "linear", "dynamic", "yarn", "llama3")
+EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ATTENTION = "model.layers.{i}.self_attn."
 MLP = "model.layers.{i}.mlp."
+SHARED_GATE = "shared_expert_gate.weight"
+# llama.cpp computes sigmoid(z) as silu(z) / z, which is 0/0 at a gate of 0. This one is small enough to leave
+# sigmoid(z) at exactly ½ in every float type, and large enough to be no zero in float32 and bfloat16.
+NEARLY_ZERO = 1e-20
 
 Infos = Mapping[str, TensorInfo]
 
@@ -64,7 +72,7 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     for layer, gate in enumerate(gates(blobs, manifest)):
         mlp = MLP.format(i=layer)
         tensors[f"{mlp}gate.weight"] = Given(gate)
-        tensors[f"{mlp}shared_expert_gate.weight"] = Zeros(1, config["hidden_size"])
+        tensors[mlp + SHARED_GATE] = Given(np.full((1, config["hidden_size"]), NEARLY_ZERO, np.float32))
         tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2], _width(shared))
         for j, parts in enumerate(ffns):
             tensors |= _joined(f"{mlp}experts.{j}.", mlp, parts, [1, -1][: len(parts)], max(widths))
@@ -74,6 +82,8 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
         config=_config(raw, config, manifest, dtype, _width(shared), max(widths)),
         tensors=tensors,
         dtype=dtype,
+        # float16 has no number between 0 and 6e-8.
+        float32=frozenset(n for n in tensors if n.endswith(SHARED_GATE)) if dtype == "F16" else frozenset(),
         files=small_files(blobs, manifest),
     )
 
@@ -124,8 +134,10 @@ def _window(model_type: str, config: Mapping[str, Any]) -> float:
 
 
 def _trunk(stored: Infos, config: Mapping[str, Any]) -> dict[str, Rows]:
-    """The trunk under its own names; query, key and value get biases of zero where the seed has none."""
+    """The trunk under its own names; a tied head is written out, and absent biases of q, k and v are zeros."""
     tensors: dict[str, Rows] = {name: Stored(info) for name, info in stored.items()}
+    if config["tie_word_embeddings"]:
+        tensors[HEAD] = tensors[EMBEDDINGS]
     for layer in range(layer_count(config)):
         for part in ("q_proj", "k_proj", "v_proj"):
             name = ATTENTION.format(i=layer) + part
@@ -178,7 +190,6 @@ def _config(
         "hidden_act",
         "max_position_embeddings",
         "rms_norm_eps",
-        "tie_word_embeddings",
     )
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
     rope = dict(config["rope_parameters"])
@@ -189,6 +200,7 @@ def _config(
         "model_type": "qwen2_moe",
         **{name: config[name] for name in copied},
         **{name: raw.get(name, config.get(name)) for name in tokens},
+        "tie_word_embeddings": False,
         "rope_theta": theta,
         "rope_scaling": None if rope["rope_type"] == "default" else rope,
         "use_sliding_window": False,

@@ -15,6 +15,7 @@ from composer.evaluate import evaluate
 from composer.export import export
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
+from composer.weights import map_tensors
 from registry.errors import ConflictError, IntegrityError
 from registry.home import open_registry
 from registry.intake import add_seed, contribute
@@ -119,6 +120,37 @@ def test_a_mix_runs_as_stock_qwen2_moe(model_type, config, combine, top_k, tmp_p
     model = load(tmp_path / "out")
     assert type(model).__name__ == "Qwen2MoeForCausalLM"
     assert_same_function(mix, model)
+
+
+@pytest.mark.parametrize("opened_as", ["auto", "float32"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_shared_gate_is_no_zero_and_computes_what_zero_computes(dtype, opened_as, llama, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    make_mix(llama, f"gated-{dtype}-{opened_as}")
+    export(llama, f"gated-{dtype}-{opened_as}", tmp_path / "out", format="qwen2_moe", dtype=dtype)
+    gates = {
+        name: tensor
+        for name, tensor in map_tensors(tmp_path / "out" / "model.safetensors").items()
+        if "shared_expert_gate" in name
+    }
+    assert len(gates) == 2 and all((gate > 0).all() for gate in gates.values())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=opened_as).eval()
+    ids = torch.arange(3, 200)[None]
+    with torch.inference_mode():
+        logits = model(ids).logits
+        for name in gates:
+            model.get_parameter(name).zero_()
+        assert torch.equal(model(ids).logits, logits)
+
+
+def test_a_tied_head_is_written_out_for_readers_that_know_no_tied_qwen2_moe(tmp_path):
+    registry = make_registry(tmp_path, tie_word_embeddings=True)
+    make_mix(registry)
+    export(registry, "mix", tmp_path / "out", format="qwen2_moe")
+    tensors = map_tensors(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
 
 
 @pytest.mark.parametrize("combine", ["additive", "convex"])
