@@ -14,13 +14,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from composer.compose import ComposeResult, check_fit, combined_license, compose_lock, publish
-from composer.domains import Domain, Standard, domain_means, load_domain, nearly_equal
+from composer.compose import ComposeResult, combined_license, compose_lock, publish
+from composer.domains import Domain, Standard, nearly_equal
 from composer.errors import MixFormatError, RecipeError
+from composer.gathering import Composition, gather, load_domains, resolve_extension
 from composer.learn import learn, put_router, stored_standard
+from composer.lock import Lock, LockedExpert
 from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
-from composer.recipe import Lock, LockedExpert, Training, lock_expert
+from composer.recipe import Training
 from composer.routers import ROUTERS
 from composer.streaming import merge_trunks
 from composer.trunks import chosen_merge
@@ -59,67 +61,44 @@ def extend(
     Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work.
     """
     record, manifest = find_mix(registry, mix_ref)
-    lock = extension_lock(
+    composition = resolve_extension(
         registry, manifest, record.manifest, expert_ref, training=training, license_override=license_override
     )
-    return extend_lock(registry, lock, record.name, parent=record.ref, progress=progress)
-
-
-def extension_lock(
-    registry: Registry,
-    old: Manifest,
-    digest: Digest,
-    expert_ref: str,
-    *,
-    training: Training | None = None,
-    license_override: str | None = None,
-) -> Lock:
-    """Pin the extension of the mix `old`, whose manifest has the given digest, by one expert.
-
-    Raises NotFoundError, RecipeError, IncompatibleExpertsError.
-    """
-    expert = lock_expert(catalog.get_expert(registry, expert_ref))
-    members = [member.expert for member in old.members]
-    if expert.ref in [member.ref for member in members]:
-        raise RecipeError(f"this mix already holds {expert.ref}")
-    check_fit(registry, old.seed, [*members, expert])
-    training = training or Training(load_balance=old.load_balance)
-    return Lock(
-        seed=old.seed,
-        experts=[expert],
-        embedder=old.embedder,
-        settings={
-            "training": training.model_dump(),
-            "license_override": license_override or old.license_override,
-        },
-        parent=digest,
-    )
+    return _extend(registry, composition, record.name, parent=record.ref, progress=progress)
 
 
 def extend_lock(
     registry: Registry, lock: Lock, name: str, *, parent: str | None, progress: Progress = silent
 ) -> ComposeResult:
-    """Extend what a lock pins; the same lock gives the same blobs."""
+    """Extend what a lock pins; the same lock gives the same blobs.
+
+    Raises what `extend` raises, and IntegrityError where the registry contradicts the lock.
+    """
+    return _extend(registry, gather(registry, lock), name, parent=parent, progress=progress)
+
+
+def _extend(
+    registry: Registry, composition: Composition, name: str, *, parent: str | None, progress: Progress
+) -> ComposeResult:
     started = time.monotonic()
     with added_up(STAGE_SECONDS) as seconds:
-        manifest, warnings = assemble_extension(registry, lock, progress=progress)
+        manifest, warnings = assemble_extension(registry, composition, progress=progress)
     return publish(registry, name, manifest, started, parent=parent, warnings=warnings, stage_seconds=seconds)
 
 
 def assemble_extension(
-    registry: Registry, lock: Lock, *, progress: Progress = silent
+    registry: Registry, composition: Composition, *, progress: Progress = silent
 ) -> tuple[Manifest, list[str]]:
-    """Extend what a lock pins without publishing it: the manifest, and warnings."""
-    if lock.parent is None:
+    """Extend without publishing: the manifest, and warnings."""
+    lock, old = composition.lock, composition.old
+    if old is None:
         raise MixFormatError("this lock composes a mix from scratch: use compose_lock")
     (expert,) = lock.experts
-    old = read_manifest(registry, lock.parent)
     members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
-    experts = [member.expert for member in members]
     override = lock.settings["license_override"]
-    license_of_mix = combined_license(old.seed, experts, override)
+    license_of_mix = combined_license(old.seed, composition.members, override)
     training = Training.model_validate(lock.settings["training"])
-    domains = [load_domain(registry, each) for each in experts]
+    domains = load_domains(registry.blobs, composition)
     merge = Interpolate(1 / len(members))
     router, standard = _appended_router(registry, old, domains[-1], training)
     draft = old.model_copy(
@@ -138,7 +117,7 @@ def assemble_extension(
     fitted = chosen_merge(first_lock(registry, old).settings["trunk_merge"]).fitted
     new = domains[-1].name
     trained = learn(registry, draft, domains, standard, training, fitted=fitted, new=new, progress=progress)
-    return trained, nearly_equal(experts, domain_means(registry, experts))
+    return trained, nearly_equal(composition.members, composition.means())
 
 
 def remove(

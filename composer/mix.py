@@ -6,18 +6,20 @@ Names of tensors: a blob keeps the family's own names; in a mix they stand under
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from composer.errors import MixFormatError
-from composer.recipe import LockedExpert, LockedSeed, canonical_json
+from composer.lock import LockedExpert, LockedSeed, canonical_json
 from registry import catalog
 from registry.blobs import BlobStore
 from registry.families import Family, family_of
@@ -177,7 +179,12 @@ def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dty
 
 def seed_config(blobs: BlobStore, seed: LockedSeed) -> dict[str, Any]:
     """The seed's config.json without what describes a file rather than the function."""
-    config = json.loads(blobs.read_bytes(seed.files["config.json"]))
+    return copy.deepcopy(_parsed_config(blobs.read_bytes(seed.files["config.json"])))
+
+
+@lru_cache(maxsize=8)  # a composition asks for the same one at every step
+def _parsed_config(content: bytes) -> dict[str, Any]:
+    config = json.loads(content)
     return {
         k: v
         for k, v in config.items()

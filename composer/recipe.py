@@ -1,14 +1,11 @@
-"""The recipe (what the user asks for) and the lock (what it resolved to, every digest pinned)."""
+"""The recipe: what the user asks for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -16,9 +13,6 @@ from composer.errors import RecipeError
 from composer.trunks import TrunkMergeChoice
 from composer.trunks.regmean import RegMean
 from composer.trunks.weighted import Weighted
-from registry import catalog
-from registry.home import Registry
-from registry.records import Digest, ExpertRecord, SeedRecord
 
 RouterName = Literal["nexus", "linear", "recurrent", "random"]
 Combine = Literal["convex", "additive"]
@@ -180,113 +174,3 @@ class Recipe(BaseModel):
     def to_yaml(self) -> str:
         """The recipe as a file that `from_yaml` reads."""
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-
-
-class LockedSeed(BaseModel):
-    """A seed, pinned."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    license: str
-    dtype: str
-    ffn: Digest
-    trunk: Digest
-    files: dict[str, Digest]
-    sample: Digest | None
-
-
-class LockedExpert(BaseModel):
-    """An expert, pinned. `dtype` is that of its blobs; `embedding` is the sha256 of its vectors' bytes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ref: str
-    license: str
-    dtype: str
-    ffn_width: int
-    ffn: Digest
-    trunk: Digest
-    embedding: Digest
-    sample: Digest | None
-    chunk_vectors: Digest | None
-
-
-class Lock(BaseModel):
-    """What a recipe resolved to. Composing a lock again gives the same bytes.
-
-    `parent` is the manifest of the mix that is extended; `experts` then holds the appended expert alone.
-    The mix's name has no part in it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["nexusmix-lock/1"] = "nexusmix-lock/1"
-    seed: LockedSeed
-    experts: list[LockedExpert]
-    embedder: str
-    settings: dict[str, Any]
-    parent: Digest | None = None
-
-    def to_bytes(self) -> bytes:
-        """Canonical JSON: equal locks give equal digests."""
-        return canonical_json(self.model_dump())
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def resolve(registry: Registry, recipe: Recipe) -> Lock:
-    """Pin everything that the recipe names. Raises NotFoundError, RecipeError."""
-    seed = catalog.get_seed(registry, recipe.seed)
-    experts = [catalog.get_expert(registry, ref) for ref in recipe.experts]
-    refs = [expert.ref for expert in experts]
-    if len(set(refs)) < len(refs):
-        raise RecipeError(f"the recipe names an expert twice: {', '.join(refs)}")
-    if recipe.top_k > len(experts) + recipe.null_experts:
-        nulls = f" and {recipe.null_experts} null experts" if recipe.null_experts else ""
-        raise RecipeError(f"top_k is {recipe.top_k}, but there are {len(experts)} routed experts{nulls}")
-    return Lock(
-        seed=lock_seed(seed),
-        experts=[lock_expert(expert) for expert in experts],
-        embedder=str(experts[0].embedding.embedder),
-        settings=recipe.model_dump(exclude={"name", "seed", "experts"}),
-    )
-
-
-def lock_seed(seed: SeedRecord) -> LockedSeed:
-    """Pin a seed."""
-    return LockedSeed(
-        name=seed.name,
-        license=seed.license,
-        dtype=seed.dtype,
-        ffn=seed.ffn,
-        trunk=seed.trunk,
-        files=seed.files,
-        sample=seed.sample,
-    )
-
-
-def lock_expert(expert: ExpertRecord) -> LockedExpert:
-    """Pin an expert."""
-    return LockedExpert(
-        ref=expert.ref,
-        license=expert.license,
-        dtype=expert.dtype,
-        ffn_width=expert.ffn_width,
-        ffn=expert.ffn,
-        trunk=expert.trunk,
-        embedding=_vectors_digest(expert),
-        sample=expert.sample,
-        chunk_vectors=expert.chunk_vectors,
-    )
-
-
-def _vectors_digest(expert: ExpertRecord) -> Digest:
-    vectors = (expert.embedding.mean, expert.embedding.centroids, expert.embedding.centroid_weights)
-    data = b"".join(np.ascontiguousarray(v, dtype="<f4").tobytes() for v in vectors)
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -13,8 +13,9 @@ from composer.errors import IncompatibleExpertsError, RecipeError
 from composer.evaluate import evaluate
 from composer.extend import extend, extend_lock, remove
 from composer.generate import generate
+from composer.lock import Lock
 from composer.mix import find_mix, open_mix
-from composer.recipe import Lock, Recipe, Training
+from composer.recipe import Recipe, Training
 from composer.weights import map_tensors
 from registry import catalog
 from registry.errors import LicenseError, NotFoundError
@@ -84,7 +85,7 @@ def test_the_same_recipe_gives_the_same_digests_under_another_name_and_in_a_fres
     first = compose(registry, recipe("one", training=SHORT))
     script = (
         "import json, sys; from pathlib import Path; from composer.compose import compose_lock; "
-        "from composer.recipe import Lock; from registry.home import open_registry; "
+        "from composer.lock import Lock; from registry.home import open_registry; "
         "r = open_registry(Path(sys.argv[1]), embedder='hashing:16'); "
         "lock = Lock.model_validate(json.loads(r.blobs.read_bytes(sys.argv[2]))); "
         "print(compose_lock(r, lock, 'two').mix.manifest)"

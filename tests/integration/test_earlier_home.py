@@ -16,8 +16,8 @@ import torch
 from composer.compose import compose_lock
 from composer.evaluate import evaluate
 from composer.extend import extend_lock, remove
+from composer.lock import Lock, canonical_json
 from composer.mix import find_mix, open_mix
-from composer.recipe import Lock, canonical_json
 from registry import catalog
 from registry.home import Registry, open_registry
 
