@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 
 from composer.domains import Standard, nearly_equal
 from composer.drawing import put_fresh_routers
-from composer.errors import MixFormatError
 from composer.gathering import Composition, gather, load_domains, resolve
 from composer.lock import Lock, LockedExpert, LockedSeed
 from composer.mix import Manifest, Member, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.recipe import Recipe, Training
 from composer.streaming import merge_trunks
-from composer.trunks import chosen_merge
 from registry import licenses
 from registry.errors import LicenseError
 from registry.families import layer_count
@@ -80,26 +78,24 @@ def assemble(
 ) -> tuple[Manifest, list[str]]:
     """Compose without publishing: the manifest, and warnings."""
     lock = composition.lock
-    if lock.parent is not None:
-        raise MixFormatError("this lock extends a mix: recompose it with extend_lock")
-    license_of_mix = combined_license(lock.seed, lock.experts, lock.settings["license_override"])
+    settings = lock.composed
+    license_of_mix = combined_license(lock.seed, lock.experts, settings.license_override)
     means = composition.means()
     standard = Standard.of(means)
     config = seed_config(registry.blobs, lock.seed)
-    training = Training.model_validate(lock.settings["training"])
-    merge = chosen_merge(lock.settings["trunk_merge"])
+    training, merge = settings.training, settings.merge
     trunks = [expert.trunk for expert in lock.experts]
     with ThreadPoolExecutor(max_workers=1) as beside:  # drawing takes a third as long as merging
         drawing = beside.submit(
             put_fresh_routers,
             registry.blobs,
-            lock.settings["router"],
+            settings.router,
             means,
             standard,
             layers=layer_count(config),
             hidden_size=config["hidden_size"],
             random_seed=training.random_seed,
-            null_experts=lock.settings.get("null_experts", 0),
+            null_experts=settings.null_experts,
         )
         trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, trunks, progress)
     draft = Manifest(
@@ -108,19 +104,16 @@ def assemble(
         shared=lock.seed.ffn,
         trunk=trunk,
         router=drawing.result(),
-        router_kind=lock.settings["router"],
-        combine=lock.settings["combine"],
-        top_k=lock.settings["top_k"],
+        router_kind=settings.router,
+        **settings.routing(),
         load_balance=training.load_balance,
         domain_dim=means.shape[1],
         embedder=lock.embedder,
         license=license_of_mix,
-        license_override=lock.settings["license_override"],
+        license_override=settings.license_override,
         lock=registry.blobs.put_bytes(lock.to_bytes()),
         parent=None,
         training={},
-        top_p=lock.settings.get("top_p"),
-        null_experts=lock.settings.get("null_experts", 0),
     )
     manifest = (
         _learn(registry, draft, composition, training, merge.fitted, progress) if training.learns else draft

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,14 +19,14 @@ from composer.domains import Domain, Standard, nearly_equal
 from composer.errors import MixFormatError, RecipeError
 from composer.gathering import Composition, gather, load_domains, resolve_extension
 from composer.learn import learn, put_router, stored_standard
-from composer.lock import Lock, LockedExpert
+from composer.lock import Lock, LockedExpert, Settings
 from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.recipe import Training
 from composer.routers import ROUTERS
 from composer.streaming import merge_trunks
-from composer.trunks import chosen_merge
 from composer.trunks.base import TrunkMerge
+from composer.trunks.weighted import Weighted
 from composer.weights import map_tensors
 from registry import catalog
 from registry.families import layer_count
@@ -95,9 +95,9 @@ def assemble_extension(
         raise MixFormatError("this lock composes a mix from scratch: use compose_lock")
     (expert,) = lock.experts
     members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
-    override = lock.settings["license_override"]
+    override = lock.settings.license_override
     license_of_mix = combined_license(old.seed, composition.members, override)
-    training = Training.model_validate(lock.settings["training"])
+    training = lock.settings.training
     domains = load_domains(registry.blobs, composition)
     merge = Interpolate(1 / len(members))
     router, standard = _appended_router(registry, old, domains[-1], training)
@@ -114,7 +114,7 @@ def assemble_extension(
             "training": {},
         }
     )
-    fitted = chosen_merge(first_lock(registry, old).settings["trunk_merge"]).fitted
+    fitted = first_lock(registry, old).composed.merge.fitted
     new = domains[-1].name
     trained = learn(registry, draft, domains, standard, training, fitted=fitted, new=new, progress=progress)
     return trained, nearly_equal(composition.members, composition.means())
@@ -148,22 +148,22 @@ def first_lock(registry: Registry, manifest: Manifest) -> Lock:
     return Lock.model_validate(json.loads(registry.blobs.read_bytes(manifest.lock)))
 
 
-def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> dict[str, Any]:
+def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> Settings:
     """The first composition's settings for the experts that remain.
 
     Of weights in the trunk merge each keeps its own; an expert that was appended later counts as the mean of
     the first ones, as its share at extension said.
     """
-    most = len(rest) + first.settings.get("null_experts", 0)
-    settings = {**first.settings, "top_k": min(first.settings["top_k"], most)}
-    merge = settings["trunk_merge"]
-    if isinstance(merge, Mapping) and "weights" in merge:
-        known = dict(zip((expert.ref for expert in first.experts), merge["weights"], strict=True))
+    settings = first.composed
+    changed: dict[str, Any] = {"top_k": min(settings.top_k, len(rest) + settings.null_experts)}
+    merge = settings.trunk_merge
+    if isinstance(merge, Weighted):
+        known = dict(zip((expert.ref for expert in first.experts), merge.weights, strict=True))
         weights = [known.get(expert.ref, sum(known.values()) / len(known)) for expert in rest]
         if not any(weights):
             raise RecipeError("the experts that would remain have weight 0 in the trunk: compose them anew")
-        settings["trunk_merge"] = {**merge, "weights": weights}
-    return settings
+        changed["trunk_merge"] = merge.model_copy(update={"weights": weights})
+    return settings.model_copy(update=changed)
 
 
 def _appended_router(

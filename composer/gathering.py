@@ -12,7 +12,15 @@ import numpy as np
 
 from composer.domains import Domain, load_domain
 from composer.errors import IncompatibleExpertsError, RecipeError
-from composer.lock import Lock, LockedExpert, embedding_digest, lock_expert, lock_seed
+from composer.lock import (
+    ExtensionSettings,
+    Lock,
+    LockedExpert,
+    Settings,
+    embedding_digest,
+    lock_expert,
+    lock_seed,
+)
 from composer.mix import Manifest, read_manifest
 from composer.recipe import Recipe, Training
 from registry import catalog
@@ -59,7 +67,7 @@ def resolve(registry: Registry, recipe: Recipe) -> Composition:
         seed=lock_seed(seed),
         experts=[lock_expert(expert) for expert in experts],
         embedder=str(experts[0].embedding.embedder),
-        settings=recipe.model_dump(exclude={"name", "seed", "experts"}),
+        settings=Settings.model_validate(recipe.model_dump(exclude={"name", "seed", "experts"})),
     )
     return Composition(lock, lock.experts, [expert.embedding for expert in experts])
 
@@ -89,10 +97,12 @@ def resolve_extension(
         seed=old.seed,
         experts=[new],
         embedder=old.embedder,
-        settings={
-            "training": training.model_dump(),
-            "license_override": license_override or old.license_override,
-        },
+        settings=ExtensionSettings.model_validate(
+            {
+                "training": training.model_dump(),
+                "license_override": license_override or old.license_override,
+            }
+        ),
         parent=digest,
     )
     return _compared(lock, [*members, new], experts, old)

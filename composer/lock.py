@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
+from composer.errors import MixFormatError
+from composer.recipe import RouterName, Training
+from composer.routing import RoutingOptions
+from composer.trunks import NamedMerge, TrunkMergeChoice, chosen_merge
 from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
 
 
@@ -42,6 +46,28 @@ class LockedExpert(BaseModel):
     chunk_vectors: Digest | None
 
 
+class ExtensionSettings(BaseModel):
+    """How a mix is extended."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    training: Training
+    license_override: str | None = None
+
+
+class Settings(ExtensionSettings, RoutingOptions):
+    """A recipe's fields but for its name, its seed and its experts."""
+
+    router: RouterName
+    # The first version wrote the name alone where a merge had no parameters.
+    trunk_merge: Annotated[str | TrunkMergeChoice, Field(union_mode="left_to_right")]
+
+    @property
+    def merge(self) -> NamedMerge:
+        """The trunk merge with its parameters."""
+        return chosen_merge(self.trunk_merge) if isinstance(self.trunk_merge, str) else self.trunk_merge
+
+
 class Lock(BaseModel):
     """What a recipe resolved to. Composing a lock again gives the same bytes.
 
@@ -55,8 +81,28 @@ class Lock(BaseModel):
     seed: LockedSeed
     experts: list[LockedExpert]
     embedder: str
-    settings: dict[str, Any]
+    settings: Settings | ExtensionSettings
     parent: Digest | None = None
+
+    @field_serializer("settings")
+    def _as_given(self, settings: ExtensionSettings) -> dict[str, Any]:
+        """Without the fields that the lock's version did not have: an old lock keeps its digest."""
+        return settings.model_dump(exclude_unset=True)
+
+    @model_validator(mode="after")
+    def _settings_of_its_kind(self) -> Lock:
+        if isinstance(self.settings, Settings) != (self.parent is None):
+            raise ValueError(
+                "a lock without a parent needs all settings, one with a parent those of an extension"
+            )
+        return self
+
+    @property
+    def composed(self) -> Settings:
+        """The settings of a composition. Raises MixFormatError where the lock extends a mix."""
+        if not isinstance(self.settings, Settings):
+            raise MixFormatError("this lock extends a mix: recompose it with extend_lock")
+        return self.settings
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal locks give equal digests."""

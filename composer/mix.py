@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from composer.errors import MixFormatError
 from composer.lock import LockedExpert, LockedSeed, canonical_json
+from composer.routing import Combine, RoutingOptions
 from registry import catalog
 from registry.blobs import BlobStore
 from registry.families import Family, family_of
@@ -43,10 +44,8 @@ class Member(BaseModel):
     ffn: Digest
 
 
-class Manifest(BaseModel):
-    """A mix as blobs. It holds no name and no time: equal locks give equal manifests."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Manifest(RoutingOptions):
+    """A mix as blobs. It has no name and no time: equal locks give equal manifests."""
 
     format: Literal["nexusmix-mix/1"] = "nexusmix-mix/1"
     seed: LockedSeed
@@ -55,7 +54,7 @@ class Manifest(BaseModel):
     trunk: Digest
     router: Digest
     router_kind: str
-    combine: str
+    combine: Combine  # here without their defaults, so that `to_bytes` always writes them
     top_k: int
     load_balance: float
     domain_dim: int
@@ -65,15 +64,6 @@ class Manifest(BaseModel):
     lock: Digest
     parent: Digest | None
     training: dict[str, Any]
-    top_p: float | None = None
-    null_experts: int = 0
-
-    @property
-    def selection(self) -> str:
-        """How many experts a token takes, in words: "top-2 with 1 null expert"."""
-        chosen = f"top-{self.top_k}" if self.top_p is None else f"top-p {self.top_p:g}"
-        nulls = f" with {self.null_experts} null expert{'s'[: self.null_experts > 1]}"
-        return chosen + nulls if self.null_experts else chosen
 
     def to_bytes(self) -> bytes:
         """Canonical JSON. Fields with a default came later; left out at it, they let old locks keep their digests."""

@@ -10,12 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from composer.errors import RecipeError
+from composer.routing import RoutingOptions
 from composer.trunks import TrunkMergeChoice
 from composer.trunks.regmean import RegMean
 from composer.trunks.weighted import Weighted
 
 RouterName = Literal["nexus", "linear", "recurrent", "random"]
-Combine = Literal["convex", "additive"]
 DataMixName = Literal["uniform", "proportional", "regmix"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
 
@@ -96,24 +96,16 @@ class Training(BaseModel):
         return self
 
 
-class Recipe(BaseModel):
+class Recipe(RoutingOptions):
     """What the user asks for. `experts` are names (the newest version is taken) or `name@version`.
 
-    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}. With `top_p` a
-    token takes as few experts as reach this probability together; `null_experts` compute nothing and leave the
-    token to the seed.
+    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     seed: str
     experts: Annotated[list[str], Field(min_length=1)]
     router: RouterName = "nexus"
-    combine: Combine = "convex"
-    top_k: Annotated[int, Field(ge=1)] = 1
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    null_experts: Annotated[int, Field(ge=0)] = 0
     trunk_merge: TrunkMergeChoice = RegMean()
     training: Training = Training()
     license_override: str | None = Field(
@@ -173,4 +165,6 @@ class Recipe(BaseModel):
 
     def to_yaml(self) -> str:
         """The recipe as a file that `from_yaml` reads."""
-        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+        values = self.model_dump(exclude_none=True)
+        first = {name: values[name] for name in ("name", "seed", "experts", "router")}
+        return yaml.safe_dump({**first, **values}, sort_keys=False, allow_unicode=True)

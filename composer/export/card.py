@@ -75,8 +75,9 @@ def _parts(registry: Registry, manifest: Manifest) -> str:
         rows.append(["routed expert", expert.ref, member.expert.license, expert.description])
     facts = [
         f"Licence of the whole: {_text(manifest.license)}.",
-        f"Each token goes through the seed's FFN and {_taken(manifest)} of {len(manifest.members)} routed experts; "
-        f"their outputs are combined as in the {manifest.combine} mixture, chosen by a {manifest.router_kind} router.",
+        f"Each token goes through the seed's FFN and {manifest.experts_per_token} of {len(manifest.members)} routed "
+        f"experts; their outputs are combined as in the {manifest.combine} mixture, chosen by a {manifest.router_kind} "
+        "router.",
     ]
     if manifest.license_override:
         facts.append(
@@ -84,12 +85,6 @@ def _parts(registry: Registry, manifest: Manifest) -> str:
         )
     table = _table(["role", "base model", "licence", "description"], rows)
     return "\n".join(["## Base models\n", table, *(f"\n{fact}" for fact in facts), ""])
-
-
-def _taken(manifest: Manifest) -> str:
-    if manifest.top_p is not None:
-        return f"as many as reach p = {manifest.top_p:g} together"
-    return f"at most {manifest.top_k}" if manifest.null_experts else str(manifest.top_k)
 
 
 def _measurements(evaluation: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from composer.compose import compose_lock
 from composer.evaluate import evaluate
@@ -104,3 +105,9 @@ def test_a_lock_from_before_the_options_for_selection_opens_and_keeps_its_digest
     lock = Lock.model_validate(json.loads(stored))
     assert lock.to_bytes() == stored
     assert find_mix(earlier, compose_lock(earlier, lock, "old").mix.ref)[1].top_k == 1
+
+
+def test_a_lock_whose_settings_do_not_fit_its_parent_is_refused(earlier: Registry) -> None:
+    lock = _lock(earlier, "plain@1")
+    with pytest.raises(ValidationError, match="without a parent needs all settings"):
+        Lock.model_validate({**lock.model_dump(), "parent": catalog.get_mix(earlier, "plain@1").manifest})
