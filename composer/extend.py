@@ -23,7 +23,7 @@ from composer.lock import Lock, LockedExpert, Settings
 from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.recipe import Training
-from composer.routers import ROUTERS
+from composer.routers import router_class
 from composer.streaming import merge_trunks
 from composer.trunks.base import TrunkMerge
 from composer.trunks.weighted import Weighted
@@ -176,7 +176,7 @@ def _appended_router(
     generator = torch.Generator().manual_seed(training.random_seed)
     routers = []
     for layer in range(layer_count(config)):
-        router = ROUTERS[old.router_kind](
+        router = router_class(old.router_kind)(
             config["hidden_size"], old.domain_dim, len(old.members), old.null_experts
         )
         prefix = f"layers.{layer}."

@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from composer.errors import RecipeError
 from composer.routing import RoutingOptions
 from composer.trunks import TrunkMergeChoice
 from composer.trunks.regmean import RegMean
 from composer.trunks.weighted import Weighted
+from composer.variants import ROUTERS
 
-RouterName = Literal["nexus", "linear", "recurrent", "random"]
+RouterName = Annotated[str, AfterValidator(lambda name: ROUTERS.find(name).name)]
 DataMixName = Literal["uniform", "proportional", "regmix"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
 
@@ -28,7 +37,10 @@ def _valid(cls: type[Model], values: Mapping[str, Any], what: str) -> Model:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or what}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
         raise RecipeError(f"the {what} is not valid: {wrong}") from error
 
 

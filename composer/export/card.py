@@ -8,6 +8,7 @@ from typing import Any
 
 from composer.heatmap import routing_svg
 from composer.mix import Manifest
+from composer.variants import EXPORT_FORMATS
 from registry import catalog
 from registry.home import Registry
 from registry.records import MixRecord
@@ -24,10 +25,6 @@ COLUMNS = {
     "dense_merging": "dense merging",
     "mix": "this mix",
     "oracle": "this mix, own expert forced",
-}
-USAGE = {
-    "nexus": "The folder carries its own modeling code (`modeling_nexus.py`), which needs torch and transformers 5.",
-    "qwen2_moe": "The weights are those of a stock Qwen2-MoE model and compute the same function as the mix.",
 }
 
 
@@ -54,9 +51,10 @@ def _front_matter(manifest: Manifest) -> str:
 
 
 def _usage(format: str) -> str:
-    trust = ", trust_remote_code=True" if format == "nexus" else ""
+    row = EXPORT_FORMATS[format]
+    trust = ", trust_remote_code=True" if row.remote_code else ""
     return f"""\
-A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed. {USAGE[format]}
+A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed. {row.summary}
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

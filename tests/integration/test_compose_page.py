@@ -74,7 +74,6 @@ def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(fil
 @pytest.mark.parametrize(
     ("choices", "names"),
     [
-        (recipe_form.ROUTERS, get_args(recipe.RouterName)),
         (recipe_form.COMBINATIONS, get_args(routing.Combine)),
         (recipe_form.DATA_MIXES, get_args(recipe.DataMixName)),
         (recipe_form.TRAINED, get_args(recipe.TrainedPart)),
