@@ -24,8 +24,9 @@ import torch
 from bench.build_experts import SEED
 from composer.compose import assemble
 from composer.evaluate import held_out_texts, score_mix, score_oracle
+from composer.gathering import resolve
 from composer.mix import open_mix
-from composer.recipe import Recipe, Training, resolve
+from composer.recipe import Recipe, Training
 from registry.home import Registry, open_registry
 
 MEMBERS = ("sql", "math", "german", "dictionary")

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from composer.data import mixed_rows
 from composer.errors import RecipeError
+from composer.lock import lock_seed
 from composer.mix import open_dense, open_tokenizer
 from composer.progress import Progress, silent
-from composer.recipe import lock_seed
 from composer.weights import TORCH_DTYPES
 from registry import catalog, documents
 from registry.families import assign_roles, family_of

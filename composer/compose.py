@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from composer.domains import Standard, domain_means, load_domain, nearly_equal
+from composer.domains import Standard, nearly_equal
 from composer.drawing import put_fresh_routers
-from composer.errors import IncompatibleExpertsError, MixFormatError
+from composer.gathering import Composition, gather, load_domains, resolve
+from composer.lock import Lock, LockedExpert, LockedSeed
 from composer.mix import Manifest, Member, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
-from composer.recipe import Lock, LockedExpert, LockedSeed, Recipe, Training, resolve
+from composer.recipe import Recipe, Training
 from composer.streaming import merge_trunks
-from composer.trunks import chosen_merge
-from registry import catalog, licenses
+from registry import licenses
 from registry.errors import LicenseError
 from registry.families import layer_count
 from registry.home import Registry
@@ -46,43 +46,56 @@ def compose(registry: Registry, recipe: Recipe, *, progress: Progress = silent) 
     Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work;
     IntegrityError, StorageError, TrainingDivergedError later. Nothing is published unless everything succeeded.
     """
-    lock = resolve(registry, recipe)
-    check_fit(registry, lock.seed, lock.experts)
-    return compose_lock(registry, lock, recipe.name, progress=progress)
+    return _compose(registry, resolve(registry, recipe), recipe.name, progress=progress)
 
 
 def compose_lock(
     registry: Registry, lock: Lock, name: str, *, parent: str | None = None, progress: Progress = silent
 ) -> ComposeResult:
-    """Compose what a lock pins; the same lock gives the same blobs. `parent` is a `name@version` for lineage."""
+    """Compose what a lock pins; the same lock gives the same blobs. `parent` is a `name@version` for lineage.
+
+    Raises what `compose` raises, and IntegrityError where the registry contradicts the lock.
+    """
+    return _compose(registry, gather(registry, lock), name, parent=parent, progress=progress)
+
+
+def _compose(
+    registry: Registry,
+    composition: Composition,
+    name: str,
+    *,
+    parent: str | None = None,
+    progress: Progress,
+) -> ComposeResult:
     started = time.monotonic()
     with added_up(STAGE_SECONDS) as seconds:
-        manifest, warnings = assemble(registry, lock, progress=progress)
+        manifest, warnings = assemble(registry, composition, progress=progress)
     return publish(registry, name, manifest, started, parent=parent, warnings=warnings, stage_seconds=seconds)
 
 
-def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> tuple[Manifest, list[str]]:
-    """Compose what a lock pins without publishing it: its manifest, and warnings."""
-    if lock.parent is not None:
-        raise MixFormatError("this lock extends a mix: recompose it with extend_lock")
-    license_of_mix = combined_license(lock.seed, lock.experts, lock.settings["license_override"])
-    means = domain_means(registry, lock.experts)
+def assemble(
+    registry: Registry, composition: Composition, *, progress: Progress = silent
+) -> tuple[Manifest, list[str]]:
+    """Compose without publishing: the manifest, and warnings."""
+    lock = composition.lock
+    settings = lock.composed
+    license_of_mix = combined_license(lock.seed, lock.experts, settings.license_override)
+    means = composition.means()
     standard = Standard.of(means)
     config = seed_config(registry.blobs, lock.seed)
-    training = Training.model_validate(lock.settings["training"])
-    merge = chosen_merge(lock.settings["trunk_merge"])
+    training, merge = settings.training, settings.merge
     trunks = [expert.trunk for expert in lock.experts]
     with ThreadPoolExecutor(max_workers=1) as beside:  # drawing takes a third as long as merging
         drawing = beside.submit(
             put_fresh_routers,
             registry.blobs,
-            lock.settings["router"],
+            settings.router,
             means,
             standard,
             layers=layer_count(config),
             hidden_size=config["hidden_size"],
             random_seed=training.random_seed,
-            null_experts=lock.settings.get("null_experts", 0),
+            null_experts=settings.null_experts,
         )
         trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, trunks, progress)
     draft = Manifest(
@@ -91,44 +104,24 @@ def assemble(registry: Registry, lock: Lock, *, progress: Progress = silent) -> 
         shared=lock.seed.ffn,
         trunk=trunk,
         router=drawing.result(),
-        router_kind=lock.settings["router"],
-        combine=lock.settings["combine"],
-        top_k=lock.settings["top_k"],
+        router_kind=settings.router,
+        **settings.routing(),
         load_balance=training.load_balance,
         domain_dim=means.shape[1],
         embedder=lock.embedder,
         license=license_of_mix,
-        license_override=lock.settings["license_override"],
+        license_override=settings.license_override,
         lock=registry.blobs.put_bytes(lock.to_bytes()),
         parent=None,
         training={},
-        top_p=lock.settings.get("top_p"),
-        null_experts=lock.settings.get("null_experts", 0),
     )
-    manifest = _learn(registry, draft, training, merge.fitted, progress) if training.learns else draft
+    manifest = (
+        _learn(registry, draft, composition, training, merge.fitted, progress) if training.learns else draft
+    )
     return manifest, nearly_equal(lock.experts, means)
 
 
-def check_fit(registry: Registry, seed: LockedSeed, experts: list[LockedExpert]) -> None:
-    """Every expert must stem from the seed and from one embedder. Raises IncompatibleExpertsError listing all."""
-    records = [catalog.get_expert(registry, expert.ref) for expert in experts]
-    reasons = [
-        f"{r.ref} is an expert of the seed {r.seed}, not of {seed.name}"
-        for r in records
-        if r.seed != seed.name
-    ]
-    first = records[0].embedding.embedder
-    reasons += [
-        f"{r.ref} was embedded by {r.embedding.embedder}, {records[0].ref} by {first}"
-        for r in records
-        if r.embedding.embedder != first
-    ]
-    reasons += [f"{r.ref} was withdrawn: {r.withdrawn}" for r in records if r.withdrawn]
-    if reasons:
-        raise IncompatibleExpertsError(f"these experts cannot stand in one mix: {'; '.join(reasons)}")
-
-
-def combined_license(seed: LockedSeed, experts: list[LockedExpert], override: str | None) -> str:
+def combined_license(seed: LockedSeed, experts: Sequence[LockedExpert], override: str | None) -> str:
     """The licence of the whole, as an SPDX expression. Raises LicenseError naming the pair that forbids it."""
     owners = [(seed.name, seed.license), *((expert.ref, expert.license) for expert in experts)]
     try:
@@ -183,12 +176,17 @@ def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
 
 
 def _learn(
-    registry: Registry, draft: Manifest, training: Training, fitted: bool, progress: Progress
+    registry: Registry,
+    draft: Manifest,
+    composition: Composition,
+    training: Training,
+    fitted: bool,
+    progress: Progress,
 ) -> Manifest:
     """What the draft becomes by training. Only here torch is needed, which takes longer to import than all before."""
     from composer.learn import learn, stored_standard
     from composer.weights import map_tensors
 
-    domains = [load_domain(registry, member.expert) for member in draft.members]
+    domains = load_domains(registry.blobs, composition)
     standard = stored_standard(map_tensors(registry.blobs.path(draft.router)))
     return learn(registry, draft, domains, standard, training, fitted=fitted, progress=progress)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from composer.recipe import LockedExpert
-from registry import catalog, documents, embedding
-from registry.home import Registry
+from composer.lock import LockedExpert
+from registry import documents, embedding
+from registry.blobs import BlobStore
+from registry.records import DomainEmbedding
 
 if TYPE_CHECKING:
     import torch
@@ -71,23 +72,17 @@ class Domain:
         return embedding.chunk_documents(self.documents)
 
 
-def domain_means(registry: Registry, experts: Sequence[LockedExpert]) -> np.ndarray:
-    """The mean vectors [N, M] of experts' domains. Raises NotFoundError."""
-    return np.stack([catalog.get_expert(registry, expert.ref).embedding.mean for expert in experts])
-
-
-def load_domain(registry: Registry, expert: LockedExpert) -> Domain:
+def load_domain(blobs: BlobStore, expert: LockedExpert, embedded: DomainEmbedding) -> Domain:
     """An expert's domain with all that its router learns from. Raises NotFoundError, IntegrityError."""
     import torch
 
     from composer.weights import map_tensors
 
-    recorded = catalog.get_expert(registry, expert.ref).embedding
-    vectors = torch.from_numpy(recorded.centroids.copy())
+    vectors = torch.from_numpy(embedded.centroids.copy())
     if expert.chunk_vectors is not None:
-        vectors = map_tensors(registry.blobs.path(expert.chunk_vectors))["vectors"].clone()
-    text = documents.load_documents(registry.blobs, expert.sample) if expert.sample is not None else []
-    return Domain(expert.ref, torch.from_numpy(recorded.mean.copy()), vectors, text)
+        vectors = map_tensors(blobs.path(expert.chunk_vectors))["vectors"].clone()
+    text = documents.load_documents(blobs, expert.sample) if expert.sample is not None else []
+    return Domain(expert.ref, torch.from_numpy(embedded.mean.copy()), vectors, text)
 
 
 def nearly_equal(experts: Sequence[LockedExpert], means: np.ndarray) -> list[str]:

@@ -8,10 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from composer.domains import Standard
-from composer.fresh import FRESH, fresh_null
+from composer.fresh import Normal, fresh_null
 from composer.streaming import put_float32
+from composer.variants import ROUTERS, load
 from registry.blobs import BlobStore
 from registry.records import Digest
+
+
+def initial_parameters(kind: str, hidden_size: int, domain_dim: int, count: int) -> dict[str, Normal]:
+    """The initial distribution of each parameter of a router for `count` experts."""
+    row = ROUTERS[kind]
+    initial = load(row.initial) if row.initial else row.load().fresh
+    return dict(initial(hidden_size, domain_dim, count))
 
 
 def put_fresh_routers(
@@ -31,7 +39,7 @@ def put_fresh_routers(
     """
     count, width = means_NM.shape
     domains_NM = standard(means_NM)
-    parameters = FRESH[kind](hidden_size, width, count)
+    parameters = initial_parameters(kind, hidden_size, width, count)
     if null_experts:
         parameters |= fresh_null(hidden_size, null_experts)
     given = {f"layers.{layer}.domains": domains_NM for layer in range(layers)}

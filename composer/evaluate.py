@@ -10,11 +10,11 @@ import torch
 
 from composer.bits import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
+from composer.lock import LockedExpert, LockedSeed
 from composer.masking import mask, places
 from composer.mix import Manifest, build_dense, find_mix, open_dense, open_mix, open_tokenizer, seed_config
 from composer.modeling import forced
 from composer.progress import Progress, silent
-from composer.recipe import LockedExpert, LockedSeed
 from composer.weights import TORCH_DTYPES, map_tensors
 from registry import catalog, documents
 from registry.home import Registry

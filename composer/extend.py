@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from composer.compose import ComposeResult, check_fit, combined_license, compose_lock, publish
-from composer.domains import Domain, Standard, domain_means, load_domain, nearly_equal
+from composer.compose import ComposeResult, combined_license, compose_lock, publish
+from composer.domains import Domain, Standard, nearly_equal
 from composer.errors import MixFormatError, RecipeError
+from composer.gathering import Composition, gather, load_domains, resolve_extension
 from composer.learn import learn, put_router, stored_standard
+from composer.lock import Lock, LockedExpert, Settings
 from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
-from composer.recipe import Lock, LockedExpert, Training, lock_expert
-from composer.routers import ROUTERS
+from composer.recipe import Training
+from composer.routers import router_class
 from composer.streaming import merge_trunks
-from composer.trunks import chosen_merge
 from composer.trunks.base import TrunkMerge
+from composer.trunks.weighted import Weighted
 from composer.weights import map_tensors
 from registry import catalog
 from registry.families import layer_count
@@ -59,67 +61,44 @@ def extend(
     Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work.
     """
     record, manifest = find_mix(registry, mix_ref)
-    lock = extension_lock(
+    composition = resolve_extension(
         registry, manifest, record.manifest, expert_ref, training=training, license_override=license_override
     )
-    return extend_lock(registry, lock, record.name, parent=record.ref, progress=progress)
-
-
-def extension_lock(
-    registry: Registry,
-    old: Manifest,
-    digest: Digest,
-    expert_ref: str,
-    *,
-    training: Training | None = None,
-    license_override: str | None = None,
-) -> Lock:
-    """Pin the extension of the mix `old`, whose manifest has the given digest, by one expert.
-
-    Raises NotFoundError, RecipeError, IncompatibleExpertsError.
-    """
-    expert = lock_expert(catalog.get_expert(registry, expert_ref))
-    members = [member.expert for member in old.members]
-    if expert.ref in [member.ref for member in members]:
-        raise RecipeError(f"this mix already holds {expert.ref}")
-    check_fit(registry, old.seed, [*members, expert])
-    training = training or Training(load_balance=old.load_balance)
-    return Lock(
-        seed=old.seed,
-        experts=[expert],
-        embedder=old.embedder,
-        settings={
-            "training": training.model_dump(),
-            "license_override": license_override or old.license_override,
-        },
-        parent=digest,
-    )
+    return _extend(registry, composition, record.name, parent=record.ref, progress=progress)
 
 
 def extend_lock(
     registry: Registry, lock: Lock, name: str, *, parent: str | None, progress: Progress = silent
 ) -> ComposeResult:
-    """Extend what a lock pins; the same lock gives the same blobs."""
+    """Extend what a lock pins; the same lock gives the same blobs.
+
+    Raises what `extend` raises, and IntegrityError where the registry contradicts the lock.
+    """
+    return _extend(registry, gather(registry, lock), name, parent=parent, progress=progress)
+
+
+def _extend(
+    registry: Registry, composition: Composition, name: str, *, parent: str | None, progress: Progress
+) -> ComposeResult:
     started = time.monotonic()
     with added_up(STAGE_SECONDS) as seconds:
-        manifest, warnings = assemble_extension(registry, lock, progress=progress)
+        manifest, warnings = assemble_extension(registry, composition, progress=progress)
     return publish(registry, name, manifest, started, parent=parent, warnings=warnings, stage_seconds=seconds)
 
 
 def assemble_extension(
-    registry: Registry, lock: Lock, *, progress: Progress = silent
+    registry: Registry, composition: Composition, *, progress: Progress = silent
 ) -> tuple[Manifest, list[str]]:
-    """Extend what a lock pins without publishing it: the manifest, and warnings."""
-    if lock.parent is None:
+    """Extend without publishing: the manifest, and warnings."""
+    lock, old = composition.lock, composition.old
+    if old is None:
         raise MixFormatError("this lock composes a mix from scratch: use compose_lock")
     (expert,) = lock.experts
-    old = read_manifest(registry, lock.parent)
     members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
-    experts = [member.expert for member in members]
-    override = lock.settings["license_override"]
-    license_of_mix = combined_license(old.seed, experts, override)
-    training = Training.model_validate(lock.settings["training"])
-    domains = [load_domain(registry, each) for each in experts]
+    override = lock.settings.license_override
+    license_of_mix = combined_license(old.seed, composition.members, override)
+    training = lock.settings.training
+    domains = load_domains(registry.blobs, composition)
     merge = Interpolate(1 / len(members))
     router, standard = _appended_router(registry, old, domains[-1], training)
     draft = old.model_copy(
@@ -135,10 +114,10 @@ def assemble_extension(
             "training": {},
         }
     )
-    fitted = chosen_merge(first_lock(registry, old).settings["trunk_merge"]).fitted
+    fitted = first_lock(registry, old).composed.merge.fitted
     new = domains[-1].name
     trained = learn(registry, draft, domains, standard, training, fitted=fitted, new=new, progress=progress)
-    return trained, nearly_equal(experts, domain_means(registry, experts))
+    return trained, nearly_equal(composition.members, composition.means())
 
 
 def remove(
@@ -169,22 +148,22 @@ def first_lock(registry: Registry, manifest: Manifest) -> Lock:
     return Lock.model_validate(json.loads(registry.blobs.read_bytes(manifest.lock)))
 
 
-def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> dict[str, Any]:
+def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> Settings:
     """The first composition's settings for the experts that remain.
 
     Of weights in the trunk merge each keeps its own; an expert that was appended later counts as the mean of
     the first ones, as its share at extension said.
     """
-    most = len(rest) + first.settings.get("null_experts", 0)
-    settings = {**first.settings, "top_k": min(first.settings["top_k"], most)}
-    merge = settings["trunk_merge"]
-    if isinstance(merge, Mapping) and "weights" in merge:
-        known = dict(zip((expert.ref for expert in first.experts), merge["weights"], strict=True))
+    settings = first.composed
+    changed: dict[str, Any] = {"top_k": min(settings.top_k, len(rest) + settings.null_experts)}
+    merge = settings.trunk_merge
+    if isinstance(merge, Weighted):
+        known = dict(zip((expert.ref for expert in first.experts), merge.weights, strict=True))
         weights = [known.get(expert.ref, sum(known.values()) / len(known)) for expert in rest]
         if not any(weights):
             raise RecipeError("the experts that would remain have weight 0 in the trunk: compose them anew")
-        settings["trunk_merge"] = {**merge, "weights": weights}
-    return settings
+        changed["trunk_merge"] = merge.model_copy(update={"weights": weights})
+    return settings.model_copy(update=changed)
 
 
 def _appended_router(
@@ -197,7 +176,7 @@ def _appended_router(
     generator = torch.Generator().manual_seed(training.random_seed)
     routers = []
     for layer in range(layer_count(config)):
-        router = ROUTERS[old.router_kind](
+        router = router_class(old.router_kind)(
             config["hidden_size"], old.domain_dim, len(old.members), old.null_experts
         )
         prefix = f"layers.{layer}."

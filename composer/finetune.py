@@ -14,7 +14,7 @@ from composer.modeling import NexusForCausalLM
 from composer.progress import Progress, silent
 from composer.recipe import TrainedPart, Training
 from composer.router_losses import RouterLosses
-from composer.routers import ROUTERS
+from composer.routers import router_class
 from composer.training import Schedule, fit
 
 # The temperatures between which EvoMoE anneals its gate (arXiv 2112.14397).
@@ -102,7 +102,7 @@ def trains_router(training: Training, router_kind: str) -> bool:
         return True
     if training.train_router is not None:
         return training.train_router
-    return not training.warm_start or ROUTERS[router_kind].needs_training
+    return not training.warm_start or router_class(router_kind).needs_training
 
 
 def parameters(model: nn.Module, train: TrainedPart, *, router: bool) -> Iterator[nn.Parameter]:

@@ -6,7 +6,6 @@ Shape suffixes: N routed experts, M domain-embedding width, H model width, R sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 STATE_WIDTH = 64  # R, what the recurrent router carries from block to block
@@ -56,11 +55,3 @@ def fresh_recurrent(hidden_size: int, domain_dim: int, num_experts: int) -> dict
 def fresh_null(hidden_size: int, null_experts: int) -> dict[str, Normal]:
     """What null experts have learned beside the average expert's row, with any router: nothing yet."""
     return {"null": Normal((null_experts, hidden_size), std=0.0)}
-
-
-FRESH: Mapping[str, Callable[[int, int, int], dict[str, Normal]]] = {
-    "nexus": fresh_nexus,
-    "linear": fresh_linear,
-    "recurrent": fresh_recurrent,
-    "random": fresh_random,
-}

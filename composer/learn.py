@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from composer.domains import Domain, Standard
+from composer.lock import LockedExpert
 from composer.mix import PREFIX, Manifest, OpenMix, open_dense, open_mix, read_manifest, seed_config
 from composer.progress import Progress, timed
-from composer.recipe import LockedExpert, Training
+from composer.recipe import Training
 from composer.weights import TORCH_DTYPES, put_tensors
 from composer.work import exclusive, work_folder
 from registry import documents

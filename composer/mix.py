@@ -6,18 +6,21 @@ Names of tensors: a blob keeps the family's own names; in a mix they stand under
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from composer.errors import MixFormatError
-from composer.recipe import LockedExpert, LockedSeed, canonical_json
+from composer.lock import LockedExpert, LockedSeed, canonical_json
+from composer.routing import Combine, RoutingOptions
 from registry import catalog
 from registry.blobs import BlobStore
 from registry.families import Family, family_of
@@ -41,10 +44,8 @@ class Member(BaseModel):
     ffn: Digest
 
 
-class Manifest(BaseModel):
-    """A mix as blobs. It holds no name and no time: equal locks give equal manifests."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Manifest(RoutingOptions):
+    """A mix as blobs. It has no name and no time: equal locks give equal manifests."""
 
     format: Literal["nexusmix-mix/1"] = "nexusmix-mix/1"
     seed: LockedSeed
@@ -53,7 +54,7 @@ class Manifest(BaseModel):
     trunk: Digest
     router: Digest
     router_kind: str
-    combine: str
+    combine: Combine  # here without their defaults, so that `to_bytes` always writes them
     top_k: int
     load_balance: float
     domain_dim: int
@@ -63,15 +64,6 @@ class Manifest(BaseModel):
     lock: Digest
     parent: Digest | None
     training: dict[str, Any]
-    top_p: float | None = None
-    null_experts: int = 0
-
-    @property
-    def selection(self) -> str:
-        """How many experts a token takes, in words: "top-2 with 1 null expert"."""
-        chosen = f"top-{self.top_k}" if self.top_p is None else f"top-p {self.top_p:g}"
-        nulls = f" with {self.null_experts} null expert{'s'[: self.null_experts > 1]}"
-        return chosen + nulls if self.null_experts else chosen
 
     def to_bytes(self) -> bytes:
         """Canonical JSON. Fields with a default came later; left out at it, they let old locks keep their digests."""
@@ -177,7 +169,12 @@ def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dty
 
 def seed_config(blobs: BlobStore, seed: LockedSeed) -> dict[str, Any]:
     """The seed's config.json without what describes a file rather than the function."""
-    config = json.loads(blobs.read_bytes(seed.files["config.json"]))
+    return copy.deepcopy(_parsed_config(blobs.read_bytes(seed.files["config.json"])))
+
+
+@lru_cache(maxsize=8)  # a composition asks for the same one at every step
+def _parsed_config(content: bytes) -> dict[str, Any]:
+    config = json.loads(content)
     return {
         k: v
         for k, v in config.items()

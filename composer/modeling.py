@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from composer.router_losses import RouterLosses
-from composer.routers import ROUTERS
+from composer.routers import router_class
 from composer.routers.base import Router
 from composer.selection import Routing, dense_to_sparse, top_k, top_p
 
@@ -217,7 +217,7 @@ def _mixture(mlp: nn.Module, config: NexusConfig) -> NexusMLP:
         text_config = copy.copy(config.text_config)
         text_config.intermediate_size = width
         experts.append(type(mlp)(text_config))
-    router = ROUTERS[config.router](
+    router = router_class(config.router)(
         config.text_config.hidden_size, config.domain_dim, len(experts), config.null_experts
     )
     if (

@@ -1,27 +1,30 @@
-"""The recipe (what the user asks for) and the lock (what it resolved to, every digest pinned)."""
+"""The recipe: what the user asks for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from composer.errors import RecipeError
+from composer.routing import RoutingOptions
 from composer.trunks import TrunkMergeChoice
 from composer.trunks.regmean import RegMean
 from composer.trunks.weighted import Weighted
-from registry import catalog
-from registry.home import Registry
-from registry.records import Digest, ExpertRecord, SeedRecord
+from composer.variants import ROUTERS
 
-RouterName = Literal["nexus", "linear", "recurrent", "random"]
-Combine = Literal["convex", "additive"]
+RouterName = Annotated[str, AfterValidator(lambda name: ROUTERS.find(name).name)]
 DataMixName = Literal["uniform", "proportional", "regmix"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
 
@@ -34,7 +37,10 @@ def _valid(cls: type[Model], values: Mapping[str, Any], what: str) -> Model:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or what}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
         raise RecipeError(f"the {what} is not valid: {wrong}") from error
 
 
@@ -102,24 +108,16 @@ class Training(BaseModel):
         return self
 
 
-class Recipe(BaseModel):
+class Recipe(RoutingOptions):
     """What the user asks for. `experts` are names (the newest version is taken) or `name@version`.
 
-    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}. With `top_p` a
-    token takes as few experts as reach this probability together; `null_experts` compute nothing and leave the
-    token to the seed.
+    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     seed: str
     experts: Annotated[list[str], Field(min_length=1)]
     router: RouterName = "nexus"
-    combine: Combine = "convex"
-    top_k: Annotated[int, Field(ge=1)] = 1
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    null_experts: Annotated[int, Field(ge=0)] = 0
     trunk_merge: TrunkMergeChoice = RegMean()
     training: Training = Training()
     license_override: str | None = Field(
@@ -179,114 +177,6 @@ class Recipe(BaseModel):
 
     def to_yaml(self) -> str:
         """The recipe as a file that `from_yaml` reads."""
-        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
-
-
-class LockedSeed(BaseModel):
-    """A seed, pinned."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    license: str
-    dtype: str
-    ffn: Digest
-    trunk: Digest
-    files: dict[str, Digest]
-    sample: Digest | None
-
-
-class LockedExpert(BaseModel):
-    """An expert, pinned. `dtype` is that of its blobs; `embedding` is the sha256 of its vectors' bytes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ref: str
-    license: str
-    dtype: str
-    ffn_width: int
-    ffn: Digest
-    trunk: Digest
-    embedding: Digest
-    sample: Digest | None
-    chunk_vectors: Digest | None
-
-
-class Lock(BaseModel):
-    """What a recipe resolved to. Composing a lock again gives the same bytes.
-
-    `parent` is the manifest of the mix that is extended; `experts` then holds the appended expert alone.
-    The mix's name has no part in it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["nexusmix-lock/1"] = "nexusmix-lock/1"
-    seed: LockedSeed
-    experts: list[LockedExpert]
-    embedder: str
-    settings: dict[str, Any]
-    parent: Digest | None = None
-
-    def to_bytes(self) -> bytes:
-        """Canonical JSON: equal locks give equal digests."""
-        return canonical_json(self.model_dump())
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def resolve(registry: Registry, recipe: Recipe) -> Lock:
-    """Pin everything that the recipe names. Raises NotFoundError, RecipeError."""
-    seed = catalog.get_seed(registry, recipe.seed)
-    experts = [catalog.get_expert(registry, ref) for ref in recipe.experts]
-    refs = [expert.ref for expert in experts]
-    if len(set(refs)) < len(refs):
-        raise RecipeError(f"the recipe names an expert twice: {', '.join(refs)}")
-    if recipe.top_k > len(experts) + recipe.null_experts:
-        nulls = f" and {recipe.null_experts} null experts" if recipe.null_experts else ""
-        raise RecipeError(f"top_k is {recipe.top_k}, but there are {len(experts)} routed experts{nulls}")
-    return Lock(
-        seed=lock_seed(seed),
-        experts=[lock_expert(expert) for expert in experts],
-        embedder=str(experts[0].embedding.embedder),
-        settings=recipe.model_dump(exclude={"name", "seed", "experts"}),
-    )
-
-
-def lock_seed(seed: SeedRecord) -> LockedSeed:
-    """Pin a seed."""
-    return LockedSeed(
-        name=seed.name,
-        license=seed.license,
-        dtype=seed.dtype,
-        ffn=seed.ffn,
-        trunk=seed.trunk,
-        files=seed.files,
-        sample=seed.sample,
-    )
-
-
-def lock_expert(expert: ExpertRecord) -> LockedExpert:
-    """Pin an expert."""
-    return LockedExpert(
-        ref=expert.ref,
-        license=expert.license,
-        dtype=expert.dtype,
-        ffn_width=expert.ffn_width,
-        ffn=expert.ffn,
-        trunk=expert.trunk,
-        embedding=_vectors_digest(expert),
-        sample=expert.sample,
-        chunk_vectors=expert.chunk_vectors,
-    )
-
-
-def _vectors_digest(expert: ExpertRecord) -> Digest:
-    vectors = (expert.embedding.mean, expert.embedding.centroids, expert.embedding.centroid_weights)
-    data = b"".join(np.ascontiguousarray(v, dtype="<f4").tobytes() for v in vectors)
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+        values = self.model_dump(exclude_none=True)
+        first = {name: values[name] for name in ("name", "seed", "experts", "router")}
+        return yaml.safe_dump({**first, **values}, sort_keys=False, allow_unicode=True)

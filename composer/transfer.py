@@ -8,9 +8,9 @@ from typing import Any
 
 from composer.bits import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
+from composer.lock import lock_seed
 from composer.mix import open_dense, open_tokenizer, seed_config
 from composer.progress import Progress, silent
-from composer.recipe import lock_seed
 from registry import catalog, documents
 from registry.home import Registry
 from registry.records import Digest, ExpertRecord

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
@@ -44,6 +45,7 @@ __all__ = [
     "get_expert",
     "get_measurement",
     "get_mix",
+    "get_parts",
     "get_seed",
     "list_domains",
     "list_experts",
@@ -96,6 +98,13 @@ def get_expert(registry: Registry, ref: str) -> ExpertRecord:
     """
     with registry.session(read_only=True) as session:
         return expert_record(find_expert(session, ref))
+
+
+def get_parts(registry: Registry, seed: str, experts: Sequence[str]) -> tuple[SeedRecord, list[ExpertRecord]]:
+    """A seed and experts, each as `get_seed` and `get_expert` find it, read in one session. Raises NotFoundError."""
+    with registry.session(read_only=True) as session:
+        found = seed_record(find_seed(session, seed))
+        return found, [expert_record(find_expert(session, ref)) for ref in experts]
 
 
 def list_experts(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from composer.fresh import FRESH
+from composer.drawing import initial_parameters
 from registry import licenses, runs
 from registry.errors import LicenseError
 from registry.home import Registry
@@ -121,7 +121,7 @@ def _router_weights(seed: SeedRecord, experts: Sequence[ExpertRecord], router: s
     """The parameters of the routers of all blocks, and the domain vectors that each of them keeps."""
     hidden, layers, width = seed.config["hidden_size"], _layers(seed), experts[0].embedding.embedder.dimension
     domains = len(experts) * width
-    shapes = [first.shape for first in FRESH[router](hidden, width, len(experts)).values()]
+    shapes = [first.shape for first in initial_parameters(router, hidden, width, len(experts)).values()]
     return layers * (sum(map(math.prod, shapes)) + domains)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from composer.routing import RoutingOptions
 from registry.home import Registry
 from registry.records import MixRecord
 from ui.components import chip
@@ -22,15 +23,15 @@ def settings_line(manifest: dict[str, Any]) -> dict[str, str]:
     return {
         "Router": manifest["router_kind"],
         "Combination": manifest["combine"],
-        "Experts a token": _experts_a_token(manifest),
+        "Experts a token": _routing(manifest).experts_per_token,
         "Licence": manifest["license"],
     }
 
 
-def _experts_a_token(manifest: dict[str, Any]) -> str:
-    if manifest.get("top_p") is not None:
-        return f"as many as reach p = {manifest['top_p']:g}"
-    return f"at most {manifest['top_k']}" if manifest.get("null_experts") else str(manifest["top_k"])
+def _routing(manifest: dict[str, Any]) -> RoutingOptions:
+    return RoutingOptions(
+        **{name: manifest[name] for name in RoutingOptions.model_fields if name in manifest}
+    )
 
 
 def mix_facts(mix: MixRecord) -> str:

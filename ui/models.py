@@ -41,8 +41,8 @@ class Loaded:
 @st.cache_resource(max_entries=MOST_OPEN, show_spinner="Opening the model …")
 def loaded(_registry: Registry, home: str, name: str, is_seed: bool) -> Loaded:
     """A speaker of the registry in `home`, opened once. The first use imports torch."""
+    from composer.lock import lock_seed
     from composer.mix import find_mix, open_mix, open_seed
-    from composer.recipe import lock_seed
     from registry.catalog import get_seed
 
     if is_seed:

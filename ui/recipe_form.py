@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from composer.variants import ROUTERS, TRUNK_MERGES
 from registry.records import ExpertRecord
 from ui.display import parameters
 from ui.recipes import default_name
@@ -29,30 +30,9 @@ SELECTIONS: Choices = {
         "As few as reach a probability together; an easy token takes one (top-p).",
     ),
 }
-ROUTERS: Choices = {
-    "nexus": ("Nexus", "Knows experts by the embedding of their domain, so that others can join later."),
-    "linear": ("Linear", "One gate an expert, as in most mixtures; a newcomer's gate has to be learnt."),
-    "recurrent": (
-        "Recurrent",
-        "Nexus with a memory of how the blocks below routed the token; needs training.",
-    ),
-    "random": ("Random", "Fixed random directions: the floor that every other router must beat."),
-}
 COMBINATIONS: Choices = {
     "convex": ("Convex", "(1 − p) · seed + p · expert: an unsure token stays with the seed."),
     "additive": ("Additive", "seed + p · expert, as in the paper."),
-}
-TRUNK_MERGES: Choices = {
-    "regmean": (
-        "Fitted to the experts' text",
-        "Each layer as near as can be to what every expert's does (RegMean).",
-    ),
-    "mean": ("Mean of the experts", "Each parameter's mean over the experts."),
-    "mean_with_seed": ("Mean of the experts and the seed", "The seed counts as one more."),
-    "seed": ("The seed's own", "Costs no bytes; right where experts are anchored."),
-    "task_arithmetic": ("Task arithmetic", "The experts' differences from the seed, added up with a factor."),
-    "ties": ("TIES", "Small differences dropped, signs elected, the rest averaged."),
-    "pcb": ("PCB", "Differences weighed by how they compete within and between experts."),
 }
 DATA_MIXES: Choices = {
     "uniform": ("Equal parts", "As much of each domain, however much text it has."),
@@ -90,9 +70,9 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
     selection = _selection(default, len(experts))
     with st.expander("More"):
         st.caption("A recipe file says more than this form: losses, batches, parameters of a merge.")
-        router = _one_of("Router", ROUTERS, default.router)
+        router = _one_of("Router", ROUTERS.words(), default.router)
         combine = _one_of("Combination", COMBINATIONS, default.combine)
-        merge = _from_list("Trunk", TRUNK_MERGES, default.trunk_merge.method)
+        merge = _from_list("Trunk", TRUNK_MERGES.words(), default.trunk_merge.method)
         more = _training(training, tokens)
     return {
         "name": name.strip() or default_name(experts),

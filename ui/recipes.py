@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 MOST_PROPOSED = 4
 NAME_CHARS = 40
 BETWEEN_SAMPLES = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)
-_FLAGS = ("router", "combine", "top_k", "top_p", "null_experts", "license_override")
 _TRAINING_FLAGS = ("tokens", "train", "data_mix", "learning_rate", "random_seed")
 
 
@@ -26,11 +25,14 @@ def command(recipe: Recipe) -> str:
 
     What no option of the command says, such as a merge's parameters, stands in the recipe's file only.
     """
+    from composer.routing import RoutingOptions
+
+    flags = ("router", *RoutingOptions.model_fields, "license_override")
     default = type(recipe)(name=recipe.name, seed=recipe.seed, experts=recipe.experts)
     words = ["nexusmix", "compose", recipe.name]
     words += ["--seed", recipe.seed, "--experts", ",".join(recipe.experts)]
     for part, standard, names in (
-        (recipe, default, _FLAGS),
+        (recipe, default, flags),
         (recipe.training, default.training, _TRAINING_FLAGS),
     ):
         for name in names:

@@ -1,4 +1,4 @@
-"""Export: a mix as a folder that runs without the registry, in one of the formats of the table below."""
+"""Export: a mix as a folder that runs without the registry, in one of the formats of composer/variants.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from composer.errors import RecipeError
-from composer.export import nexus, qwen2_moe
 from composer.export.card import card_files
 from composer.export.folder import MAX_SHARD_BYTES, new_folder, refuse_existing, write_json, write_tensors
 from composer.export.plan import Format, weight_blobs
@@ -15,9 +14,9 @@ from composer.floats import DTYPE_NAMES
 from composer.mix import find_mix
 from composer.progress import Progress, silent
 from composer.streaming import verifying
+from composer.variants import EXPORT_FORMATS
 from registry.home import Registry
 
-FORMATS: Mapping[str, Format] = {"nexus": nexus.plan, "qwen2_moe": qwen2_moe.plan}
 DTYPES: Mapping[str, str] = {name: dtype for dtype, name in DTYPE_NAMES.items() if dtype != "F64"}
 
 
@@ -48,14 +47,16 @@ def export(
     Raises NotFoundError, RecipeError, ExportError (the format cannot express the mix), ConflictError (`folder`
     exists), IntegrityError (a damaged blob), StorageError; `folder` does not exist then.
     """
-    if format not in FORMATS:
-        raise RecipeError(f"no export format {format!r}; expected one of {', '.join(FORMATS)}")
+    try:
+        plan_format: Format = EXPORT_FORMATS.find(format).load()
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     if dtype is not None and dtype not in DTYPES:
         raise RecipeError(f"no export dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     refuse_existing(folder)
     record, manifest = find_mix(registry, mix_ref)
     wanted = DTYPES[dtype] if dtype else manifest.seed.dtype
-    plan = FORMATS[format](registry.blobs, manifest, wanted)
+    plan = plan_format(registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}
     # Hashing takes about as long as writing, and needs another core only.
     with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):

@@ -8,6 +8,7 @@ from typing import Any
 
 from composer.heatmap import routing_svg
 from composer.mix import Manifest
+from composer.variants import EXPORT_FORMATS
 from registry import catalog
 from registry.home import Registry
 from registry.records import MixRecord
@@ -24,10 +25,6 @@ COLUMNS = {
     "dense_merging": "dense merging",
     "mix": "this mix",
     "oracle": "this mix, own expert forced",
-}
-USAGE = {
-    "nexus": "The folder carries its own modeling code (`modeling_nexus.py`), which needs torch and transformers 5.",
-    "qwen2_moe": "The weights are those of a stock Qwen2-MoE model and compute the same function as the mix.",
 }
 
 
@@ -54,9 +51,10 @@ def _front_matter(manifest: Manifest) -> str:
 
 
 def _usage(format: str) -> str:
-    trust = ", trust_remote_code=True" if format == "nexus" else ""
+    row = EXPORT_FORMATS[format]
+    trust = ", trust_remote_code=True" if row.remote_code else ""
     return f"""\
-A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed. {USAGE[format]}
+A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed. {row.summary}
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -75,8 +73,9 @@ def _parts(registry: Registry, manifest: Manifest) -> str:
         rows.append(["routed expert", expert.ref, member.expert.license, expert.description])
     facts = [
         f"Licence of the whole: {_text(manifest.license)}.",
-        f"Each token goes through the seed's FFN and {_taken(manifest)} of {len(manifest.members)} routed experts; "
-        f"their outputs are combined as in the {manifest.combine} mixture, chosen by a {manifest.router_kind} router.",
+        f"Each token goes through the seed's FFN and {manifest.experts_per_token} of {len(manifest.members)} routed "
+        f"experts; their outputs are combined as in the {manifest.combine} mixture, chosen by a {manifest.router_kind} "
+        "router.",
     ]
     if manifest.license_override:
         facts.append(
@@ -84,12 +83,6 @@ def _parts(registry: Registry, manifest: Manifest) -> str:
         )
     table = _table(["role", "base model", "licence", "description"], rows)
     return "\n".join(["## Base models\n", table, *(f"\n{fact}" for fact in facts), ""])
-
-
-def _taken(manifest: Manifest) -> str:
-    if manifest.top_p is not None:
-        return f"as many as reach p = {manifest.top_p:g} together"
-    return f"at most {manifest.top_k}" if manifest.null_experts else str(manifest.top_k)
 
 
 def _measurements(evaluation: Mapping[str, Any]) -> str:

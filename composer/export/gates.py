@@ -11,6 +11,7 @@ import numpy as np
 
 from composer.mix import Manifest, seed_config
 from composer.streaming import read, stored_tensors
+from composer.variants import ROUTERS, load
 from registry.blobs import BlobStore
 from registry.families import layer_count
 
@@ -21,7 +22,8 @@ def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
     """Each block's gate [P, H], one block in memory at a time; the rows of null experts come last."""
     config = seed_config(blobs, manifest.seed)
     stored = stored_tensors(blobs, manifest.router)
-    gate = GATES.get(manifest.router_kind)
+    row = ROUTERS[manifest.router_kind]
+    gate: Callable[[Parameters], np.ndarray] | None = load(row.gate) if row.gate else None
     for layer in range(layer_count(config)):
         prefix = f"layers.{layer}."
         parameters = {
@@ -34,7 +36,7 @@ def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
         yield rows if null is None else np.concatenate([rows, rows.mean(axis=0) + null])
 
 
-def _nexus(parameters: Parameters) -> np.ndarray:
+def nexus_gate(parameters: Parameters) -> np.ndarray:
     """composer.routers.nexus without torch, whose import would take longer than all else: W2 · SwiGLU(W1 · d)."""
     gate, value = np.split(parameters["domains"] @ parameters["w1"].T, 2, axis=1)
     with np.errstate(over="ignore"):  # e^-gate may be infinite, and the quotient is 0 then
@@ -42,22 +44,18 @@ def _nexus(parameters: Parameters) -> np.ndarray:
     return (swish * value) @ parameters["w2"].T
 
 
-GATES: Mapping[str, Callable[[Parameters], np.ndarray]] = {
-    "nexus": _nexus,
-    "linear": lambda parameters: parameters["weight"],
-    "random": lambda parameters: parameters["weight"],
-}
-# Routers that no gate can stand for, and why.
-NOT_LINEAR: Mapping[str, str] = {"recurrent": "carries a state from block to block"}
+def stored_gate(parameters: Parameters) -> np.ndarray:
+    """The gate of a router whose rows are its parameters."""
+    return parameters["weight"]
 
 
 def _gate_by_torch(manifest: Manifest, hidden_size: int, parameters: Parameters) -> np.ndarray:
     """The gate of any other router."""
     import torch
 
-    from composer.routers import ROUTERS
+    from composer.routers import router_class
 
-    router = ROUTERS[manifest.router_kind](hidden_size, manifest.domain_dim, len(manifest.members))
+    router = router_class(manifest.router_kind)(hidden_size, manifest.domain_dim, len(manifest.members))
     router.load_state_dict({name: torch.from_numpy(values) for name, values in parameters.items()})
     with torch.no_grad():
         return router.gate().numpy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +25,7 @@ from composer.mix import (
     seed_config,
 )
 from composer.streaming import stored_tensors
+from composer.variants import ROUTERS
 from registry.blobs import BlobStore
 from registry.families import family_of
 
@@ -77,22 +78,37 @@ def _config(blobs: BlobStore, manifest: Manifest, dtype: str) -> dict[str, Any]:
 
 def bundle() -> str:
     """The source of one module that defines NexusConfig and NexusForCausalLM and imports nothing of ours."""
-    from composer import modeling, routers  # these import the others
+    from composer import modeling  # imports the others
+    from composer.routers.base import Router
 
-    kinds = sorted({router.__module__ for router in routers.ROUTERS.values()})
+    classes: dict[str, type[Router]] = {row.name: row.load() for row in ROUTERS.values()}
+    bases = [base for router in classes.values() for base in reversed(router.__mro__)]
     names = [
         "composer.fresh",
         "composer.selection",
         "composer.router_losses",
-        "composer.routers.base",
-        *kinds,
+        *(base.__module__ for base in bases if issubclass(base, Router)),
     ]
-    modules = [*(sys.modules[name] for name in names), routers, modeling]
-    return join_modules(modules)
+    modules = [sys.modules[name] for name in dict.fromkeys(names)]
+    return join_modules([*modules, modeling], added=_router_table(classes))
 
 
-def join_modules(modules: Iterable[ModuleType]) -> str:
-    """Modules as one: imports gathered at the top, those of the project left out, docstrings as comments."""
+def _router_table(classes: Mapping[str, type]) -> str:
+    """The bundle's own composer.routers: its classes are defined above it."""
+    rows = "".join(f'    "{name}": {router.__name__},\n' for name, router in classes.items())
+    return (
+        f"ROUTERS = {{\n{rows}}}\n\n\n"
+        "def router_class(name: str) -> type[Router]:\n"
+        '    """The class of a router by its name."""\n'
+        "    return ROUTERS[name]\n"
+    )
+
+
+def join_modules(modules: Sequence[ModuleType], added: str = "") -> str:
+    """Modules as one: imports gathered at the top, those of the project left out, docstrings as comments.
+
+    `added` comes before the last module.
+    """
     imports: set[str] = set()
     bodies, defined = [], set[str]()
     for module in modules:
@@ -106,7 +122,7 @@ def join_modules(modules: Iterable[ModuleType]) -> str:
     plain = sorted(line for line in imports if line.startswith("import "))
     named = sorted(imports - set(plain))
     head = [ABOUT, "from __future__ import annotations", "\n".join([*plain, *named])]
-    return "\n\n".join([*head, *bodies])
+    return "\n\n".join([*head, *bodies[:-1], added, bodies[-1]])
 
 
 def _defines(node: ast.stmt) -> list[str]:

@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from composer.errors import ExportError
-from composer.export.gates import NOT_LINEAR, gates
+from composer.export.gates import gates
 from composer.export.plan import Plan, small_files
 from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.floats import DTYPE_NAMES
 from composer.mix import Manifest, seed_config
 from composer.streaming import stored_tensors
+from composer.variants import ROUTERS
 from registry.blobs import BlobStore
 from registry.configs import normalised
 from registry.families import family_of, layer_count
@@ -56,10 +57,10 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
             f"Qwen2-MoE takes the same number of experts for every token, and this mix takes as few as reach "
             f"top_p = {manifest.top_p}; use --format nexus, or compose it with top_k"
         )
-    if manifest.router_kind in NOT_LINEAR:
+    if reason := ROUTERS[manifest.router_kind].not_linear:
         raise ExportError(
             f"Qwen2-MoE's gate is linear in a block's input, and the {manifest.router_kind} router "
-            f"{NOT_LINEAR[manifest.router_kind]}; use --format nexus"
+            f"{reason}; use --format nexus"
         )
     raw = seed_config(blobs, manifest.seed)
     config = _expressible(raw)

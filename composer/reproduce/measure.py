@@ -11,23 +11,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from composer.bits import HeldOut, bits_per_byte
-from composer.compose import assemble, check_fit
-from composer.domains import load_domain
+from composer.compose import assemble
 from composer.evaluate import open_dense_merging, score_mix
-from composer.extend import assemble_extension, extension_lock
+from composer.extend import assemble_extension
+from composer.gathering import resolve, resolve_extension
 from composer.learn import LONG
 from composer.mix import Manifest, open_dense, open_mix, read_manifest
 from composer.modeling import forced
 from composer.progress import measuring
-from composer.recipe import Recipe, Training, resolve
+from composer.recipe import Recipe, Training
 from composer.reproduce.cells import Cells
 from composer.reproduce.cost import Cost, training_rate
 from composer.reproduce.phases import Lab
 from composer.reproduce.plan import SYSTEMS, Case
+from registry import catalog
 from registry.records import Digest
 
 # What a warm start costs with a short and with a long fine-tune in between, over its cost without. The trunk is
@@ -121,10 +123,10 @@ class Measurer:
             parent = self._digest(self.cases[case.parent], random_seed)
             old = read_manifest(lab.registry, parent)
             new = lab.expert(lab.settings.newcomer, anchored=system.anchored)
-            lock = extension_lock(lab.registry, old, parent, new.ref, training=training)
-            return assemble_extension(lab.registry, lock, progress=lab.progress)[0]
+            extension = resolve_extension(lab.registry, old, parent, new.ref, training=training)
+            return assemble_extension(lab.registry, extension, progress=lab.progress)[0]
         experts = lab.experts(lab.settings.members, anchored=system.anchored)
-        lock = resolve(
+        composition = resolve(
             lab.registry,
             Recipe.parse(
                 {
@@ -136,8 +138,7 @@ class Measurer:
                 }
             ),
         )
-        check_fit(lab.registry, lock.seed, lock.experts)
-        return assemble(lab.registry, lock, progress=lab.progress)[0]
+        return assemble(lab.registry, composition, progress=lab.progress)[0]
 
     def scores(self, case: Case, manifest: Manifest) -> dict[str, Any]:
         """Bits per byte on every text, routing, the oracle where nothing trained, cosines of the last block."""
@@ -157,7 +158,9 @@ class Measurer:
 
     def _cosines(self, manifest: Manifest, model: Any) -> dict[str, list[list[float]]]:
         """Cosine similarities [N, N] of the domains' embeddings before and after P_r of the last block."""
-        before_NM = torch.stack([load_domain(self.lab.registry, m.expert).mean for m in manifest.members])
+        refs = [member.expert.ref for member in manifest.members]
+        _, experts = catalog.get_parts(self.lab.registry, manifest.seed.name, refs)
+        before_NM = torch.from_numpy(np.stack([expert.embedding.mean for expert in experts]))
         with torch.no_grad():
             after_NH = model.mixtures()[-1].router.gate()
         return {"before": _cosine(before_NM), "after": _cosine(after_NH)}

@@ -1,14 +1,10 @@
-"""Routers: how a block scores the routed experts for a token. One file each, one row each here."""
+"""Routers: how a block scores the routed experts for a token. One file each, one row each in composer/variants.py."""
 
 from composer.routers.base import Router
-from composer.routers.linear import LinearRouter
-from composer.routers.nexus import NexusRouter
-from composer.routers.random import RandomRouter
-from composer.routers.recurrent import RecurrentRouter
+from composer.variants import ROUTERS
 
-ROUTERS: dict[str, type[Router]] = {
-    "nexus": NexusRouter,
-    "linear": LinearRouter,
-    "recurrent": RecurrentRouter,
-    "random": RandomRouter,
-}
+
+def router_class(name: str) -> type[Router]:
+    """The class of a router's row."""
+    loaded: type[Router] = ROUTERS[name].load()
+    return loaded

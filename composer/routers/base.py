@@ -36,7 +36,7 @@ class Router(nn.Module):
 
     @staticmethod
     def fresh(hidden_size: int, domain_dim: int, num_experts: int) -> Mapping[str, Normal]:
-        """The first values of its parameters: its row of composer.fresh.FRESH."""
+        """The initial distribution of each parameter, and of each buffer that is drawn."""
         raise NotImplementedError
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:

@@ -1,44 +1,41 @@
-"""Trunk merges: how the experts' non-FFN parameters become the mix's. One file each, one row each here."""
+"""Trunk merges: how the experts' non-FFN parameters become the mix's.
+
+One file each, one row each in composer/variants.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from composer.trunks.base import NamedMerge, TrunkMerge
-from composer.trunks.mean import Mean
-from composer.trunks.mean_with_seed import MeanWithSeed
-from composer.trunks.pcb import Pcb
-from composer.trunks.regmean import RegMean
-from composer.trunks.seed import Seed
-from composer.trunks.task_arithmetic import TaskArithmetic
-from composer.trunks.ties import Ties
-from composer.trunks.weighted import Weighted
+from composer.variants import TRUNK_MERGES
 
-__all__ = ["TRUNK_MERGES", "NamedMerge", "TrunkMerge", "TrunkMergeChoice", "chosen_merge"]
+__all__ = ["NamedMerge", "TrunkMerge", "TrunkMergeChoice", "chosen_merge"]
 
-TrunkMergeChoice = Annotated[
-    Mean | MeanWithSeed | RegMean | Seed | Weighted | TaskArithmetic | Ties | Pcb,
-    Field(discriminator="method"),
+
+def chosen_merge(choice: Any) -> NamedMerge:
+    """The merge of a name, or of a mapping with its `method` and its parameters; a merge is returned as it is.
+
+    Raises ValueError for a merge that does not exist and for wrong parameters.
+    """
+    if isinstance(choice, NamedMerge):
+        return choice
     # A method that needs no parameters may be written as its name alone.
-    BeforeValidator(lambda given: {"method": given} if isinstance(given, str) else given),
-]
+    values = {"method": choice} if isinstance(choice, str) else choice
+    if not isinstance(values, Mapping) or not isinstance(values.get("method"), str):
+        raise ValueError(f"a trunk merge is a name, or a mapping with its name as `method`; got {choice!r}")
+    merge: type[NamedMerge] = TRUNK_MERGES.find(values["method"]).load()
+    try:
+        return merge.model_validate(values)
+    except ValidationError as error:
+        wrong = (
+            "{}: {}".format(".".join(map(str, (values["method"], *e["loc"]))), e["msg"])
+            for e in error.errors()
+        )
+        raise ValueError("; ".join(wrong)) from error
 
-TRUNK_MERGES: dict[str, type[NamedMerge]] = {
-    "mean": Mean,
-    "mean_with_seed": MeanWithSeed,
-    "regmean": RegMean,
-    "seed": Seed,
-    "weighted": Weighted,
-    "task_arithmetic": TaskArithmetic,
-    "ties": Ties,
-    "pcb": Pcb,
-}
 
-
-def chosen_merge(choice: str | Mapping[str, Any]) -> NamedMerge:
-    """The merge that a lock names, with its parameters. Raises ValueError for one that does not exist."""
-    merge: NamedMerge = TypeAdapter(TrunkMergeChoice).validate_python(choice)
-    return merge
+TrunkMergeChoice = Annotated[SerializeAsAny[NamedMerge], BeforeValidator(chosen_merge)]

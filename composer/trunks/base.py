@@ -31,6 +31,7 @@ class NamedMerge(BaseModel):
     """A merge as a recipe writes it: its fields are `method`, which is its name, and its parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    method: str
     elementwise: ClassVar[bool]
     fitted: ClassVar[bool] = False  # whether the warm start puts closed forms in place of the merge
 

@@ -13,8 +13,11 @@ from composer.errors import IncompatibleExpertsError, RecipeError
 from composer.evaluate import evaluate
 from composer.extend import extend, extend_lock, remove
 from composer.generate import generate
+from composer.lock import Lock
 from composer.mix import find_mix, open_mix
-from composer.recipe import Lock, Recipe, Training
+from composer.recipe import Recipe, Training
+from composer.trunks.mean_with_seed import MeanWithSeed
+from composer.trunks.ties import Ties
 from composer.weights import map_tensors
 from registry import catalog
 from registry.errors import LicenseError, NotFoundError
@@ -84,7 +87,7 @@ def test_the_same_recipe_gives_the_same_digests_under_another_name_and_in_a_fres
     first = compose(registry, recipe("one", training=SHORT))
     script = (
         "import json, sys; from pathlib import Path; from composer.compose import compose_lock; "
-        "from composer.recipe import Lock; from registry.home import open_registry; "
+        "from composer.lock import Lock; from registry.home import open_registry; "
         "r = open_registry(Path(sys.argv[1]), embedder='hashing:16'); "
         "lock = Lock.model_validate(json.loads(r.blobs.read_bytes(sys.argv[2]))); "
         "print(compose_lock(r, lock, 'two').mix.manifest)"
@@ -277,15 +280,17 @@ def test_a_weighted_merge_survives_extension_and_removal_with_each_experts_own_w
 def test_a_lock_that_names_its_trunk_merge_by_a_word_composes_to_the_same_trunk(registry):
     result = compose(registry, recipe("worded", trunk_merge="mean_with_seed"))
     lock = Lock.model_validate(json.loads(registry.blobs.read_bytes(result.mix.lock)))
-    assert lock.settings["trunk_merge"] == {"method": "mean_with_seed"}
-    worded = lock.model_copy(update={"settings": {**lock.settings, "trunk_merge": "mean_with_seed"}})
+    assert lock.composed.trunk_merge == MeanWithSeed()
+    worded = lock.model_copy(
+        update={"settings": lock.composed.model_copy(update={"trunk_merge": "mean_with_seed"})}
+    )
     assert compose_lock(registry, worded, "worded-again").manifest.trunk == result.manifest.trunk
 
 
 def test_the_lock_pins_the_parameters_of_the_trunk_merge(registry):
     chosen = compose(registry, recipe("tied", trunk_merge={"method": "ties", "density": 0.5}))
     lock = Lock.model_validate(json.loads(registry.blobs.read_bytes(chosen.mix.lock)))
-    assert lock.settings["trunk_merge"] == {"method": "ties", "density": 0.5, "scale": 1.0}
+    assert lock.composed.trunk_merge == Ties(density=0.5, scale=1.0)
     assert compose_lock(registry, lock, "tied-again").mix.manifest == chosen.mix.manifest
     denser = compose(registry, recipe("denser", trunk_merge={"method": "ties", "density": 1.0}))
     assert denser.manifest.trunk != chosen.manifest.trunk

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pages import button, code, field, html, open_page, toggle
 
-from composer import recipe
+from composer import recipe, routing
 from registry import runs
 from registry.home import Registry
 from ui import recipe_form
@@ -74,8 +74,7 @@ def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(fil
 @pytest.mark.parametrize(
     ("choices", "names"),
     [
-        (recipe_form.ROUTERS, get_args(recipe.RouterName)),
-        (recipe_form.COMBINATIONS, get_args(recipe.Combine)),
+        (recipe_form.COMBINATIONS, get_args(routing.Combine)),
         (recipe_form.DATA_MIXES, get_args(recipe.DataMixName)),
         (recipe_form.TRAINED, get_args(recipe.TrainedPart)),
     ],

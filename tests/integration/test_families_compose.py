@@ -17,9 +17,10 @@ from composer.compose import compose
 from composer.extend import extend, remove
 from composer.finetune import parameters
 from composer.generate import CACHE
+from composer.lock import lock_seed
 from composer.mix import open_dense, open_mix
 from composer.modeling import forced
-from composer.recipe import Recipe, Training, lock_seed
+from composer.recipe import Recipe, Training
 from composer.weights import map_tensors
 from registry import catalog
 from registry.families import FAMILIES

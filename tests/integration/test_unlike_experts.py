@@ -18,9 +18,10 @@ from composer.compose import compose
 from composer.evaluate import evaluate
 from composer.extend import extend, remove
 from composer.generate import generate
+from composer.lock import Lock
 from composer.mix import open_dense, open_mix
 from composer.modeling import forced
-from composer.recipe import Lock, Recipe, Training
+from composer.recipe import Recipe, Training
 from composer.weights import map_tensors
 from registry import catalog
 from registry.home import Registry, open_registry

@@ -8,8 +8,7 @@ import pico
 import pytest
 import torch
 
-from composer.export.gates import NOT_LINEAR
-from composer.fresh import FRESH
+from composer.variants import ROUTERS
 from composer.weights import map_tensors
 from registry.home import open_registry
 from registry.intake import add_seed, contribute
@@ -47,11 +46,11 @@ def imported(home, *command, **environment):
     return ran.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("router", sorted(FRESH))
+@pytest.mark.parametrize("router", sorted(ROUTERS))
 def test_composing_without_training_and_exporting_import_no_torch(home, tmp_path, router):
     untrained = ("--experts", "code,math", "--tokens", "0", "--no-warm-start", "--router", router)
     assert imported(home, "compose", router, "--seed", "pico", *untrained) == "[]"
-    if router in NOT_LINEAR:
+    if ROUTERS[router].not_linear:
         return
     out = tmp_path / "out"
     assert imported(home, "export", router, str(out), "--format", "qwen2_moe") == "[]"

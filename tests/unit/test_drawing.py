@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from composer.domains import Standard, nearly_equal
-from composer.drawing import put_fresh_routers
-from composer.export.gates import GATES
-from composer.fresh import FRESH
-from composer.routers import ROUTERS
+from composer.drawing import initial_parameters, put_fresh_routers
+from composer.routers import router_class
+from composer.variants import ROUTERS, load
 from composer.weights import map_tensors
 from registry.blobs import LocalBlobStore
 
@@ -52,7 +51,7 @@ def blobs(tmp_path: Path) -> LocalBlobStore:
 @pytest.mark.parametrize("kind", sorted(ROUTERS))
 def test_a_fresh_router_has_the_values_that_its_kind_says(blobs: LocalBlobStore, kind: str) -> None:
     tensors = fresh(blobs, kind)
-    for name, first in FRESH[kind](HIDDEN, WIDTH, COUNT).items():
+    for name, first in initial_parameters(kind, HIDDEN, WIDTH, COUNT).items():
         drawn = torch.stack([of_layer(tensors, layer)[name] for layer in range(LAYERS)])
         assert drawn.shape[1:] == first.shape
         torch.testing.assert_close(drawn.std().item(), first.std, rtol=0.1, atol=1e-6)
@@ -63,20 +62,20 @@ def test_a_fresh_router_has_the_values_that_its_kind_says(blobs: LocalBlobStore,
 def test_torchs_router_opens_what_was_drawn_and_draws_by_the_same_table(
     blobs: LocalBlobStore, kind: str
 ) -> None:
-    router = ROUTERS[kind](HIDDEN, WIDTH, COUNT)
+    router = router_class(kind)(HIDDEN, WIDTH, COUNT)
     router.load_state_dict(of_layer(fresh(blobs, kind), 3))
     torch.testing.assert_close(router.domains, torch.from_numpy(Standard.of(means())(means())))
     router.reset_parameters(torch.Generator().manual_seed(0))
-    for name, first in FRESH[kind](HIDDEN, WIDTH, COUNT).items():
+    for name, first in initial_parameters(kind, HIDDEN, WIDTH, COUNT).items():
         torch.testing.assert_close(router.state_dict()[name].std().item(), first.std, rtol=0.3, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", sorted(GATES))
+@pytest.mark.parametrize("kind", [name for name, row in ROUTERS.items() if row.gate])
 def test_a_gate_without_torch_is_the_routers_own(blobs: LocalBlobStore, kind: str) -> None:
     parameters = of_layer(fresh(blobs, kind), 1)
-    router = ROUTERS[kind](HIDDEN, WIDTH, COUNT)
+    router = router_class(kind)(HIDDEN, WIDTH, COUNT)
     router.load_state_dict(parameters)
-    gate = GATES[kind]({name: tensor.numpy() for name, tensor in parameters.items()})
+    gate = load(ROUTERS[kind].gate)({name: tensor.numpy() for name, tensor in parameters.items()})
     torch.testing.assert_close(torch.from_numpy(gate), router.gate().detach(), atol=1e-6, rtol=1e-5)
 
 

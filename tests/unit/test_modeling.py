@@ -7,7 +7,10 @@ import torch
 from composer.generate import CACHE
 from composer.modeling import NexusConfig, NexusForCausalLM, forced
 from composer.router_losses import guidance_loss
-from composer.routers import ROUTERS, LinearRouter, NexusRouter, RandomRouter
+from composer.routers.linear import LinearRouter
+from composer.routers.nexus import NexusRouter
+from composer.routers.random import RandomRouter
+from composer.variants import ROUTERS
 
 
 def mixture_of(dense, *, experts=2, widths=None, perturb=0.0, **settings):

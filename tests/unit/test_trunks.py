@@ -16,7 +16,8 @@ from composer import streaming
 from composer.errors import RecipeError
 from composer.recipe import Recipe
 from composer.streaming import merge_trunks
-from composer.trunks import TRUNK_MERGES, chosen_merge
+from composer.trunks import chosen_merge
+from composer.variants import TRUNK_MERGES
 from composer.weights import put_tensors
 from registry.blobs import LocalBlobStore
 
@@ -187,8 +188,10 @@ def test_a_merge_holds_what_it_says_in_memory(
 
 def test_every_trunk_merge_is_tested_and_stands_under_its_own_name() -> None:
     assert TRUNK_MERGES.keys() == EXPECTED.keys()
-    assert all(chosen_merge({"method": m, **EXPECTED[m][0]}).method == m for m in TRUNK_MERGES)  # type: ignore[attr-defined]
-    assert all(type(chosen_merge({"method": m, **EXPECTED[m][0]})) is TRUNK_MERGES[m] for m in TRUNK_MERGES)
+    assert all(chosen_merge({"method": m, **EXPECTED[m][0]}).method == m for m in TRUNK_MERGES)
+    assert all(
+        type(chosen_merge({"method": m, **EXPECTED[m][0]})) is TRUNK_MERGES[m].load() for m in TRUNK_MERGES
+    )
 
 
 def recipe(trunk_merge: object) -> Recipe:
@@ -205,15 +208,15 @@ def test_a_recipe_takes_a_merge_by_its_name_or_with_parameters_and_fills_in_the_
 @pytest.mark.parametrize(
     ("choice", "told"),
     [
-        ("magic", "'weighted', 'task_arithmetic', 'ties', 'pcb'"),
-        ("weighted", "trunk_merge.weighted.weights: Field required"),
-        ({"method": "ties", "density": 0}, "trunk_merge.ties.density"),
-        ({"method": "ties", "density": 1.5}, "trunk_merge.ties.density"),
-        ({"method": "mean", "scale": 1}, "trunk_merge.mean.scale"),
-        ({"method": "task_arithmetic", "scale": float("inf")}, "trunk_merge.task_arithmetic.scale"),
+        ("magic", "no trunk merge 'magic'; expected one of regmean, mean"),
+        ("weighted", "trunk_merge: weighted.weights: Field required"),
+        ({"method": "ties", "density": 0}, "trunk_merge: ties.density"),
+        ({"method": "ties", "density": 1.5}, "trunk_merge: ties.density"),
+        ({"method": "mean", "scale": 1}, "trunk_merge: mean.scale"),
+        ({"method": "task_arithmetic", "scale": float("inf")}, "trunk_merge: task_arithmetic.scale"),
         ({"method": "weighted", "weights": [1, 1, 1]}, "3 weights for 2 experts"),
         ({"method": "weighted", "weights": [0, 0]}, "all weights are zero"),
-        ({"method": "weighted", "weights": [1, -1]}, "trunk_merge.weighted.weights.1"),
+        ({"method": "weighted", "weights": [1, -1]}, "trunk_merge: weighted.weights.1"),
     ],
 )
 def test_a_recipe_names_what_is_wrong_with_its_merge(choice: object, told: str) -> None:

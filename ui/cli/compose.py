@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from composer.variants import ROUTERS, TRUNK_MERGES
 from ui.cli.context import (
     TRAINING,
     DataMix,
@@ -49,7 +50,7 @@ def compose(
     ] = None,
     router: Annotated[
         str | None,
-        typer.Option(metavar="ROUTER", help="How tokens find experts: nexus, linear, recurrent or random."),
+        typer.Option(metavar="ROUTER", help=f"How tokens find experts: {ROUTERS.choices()}."),
     ] = None,
     combine: Annotated[
         str | None,
@@ -72,9 +73,7 @@ def compose(
         str | None,
         typer.Option(
             metavar="RULE",
-            help="The mix's trunk: regmean (fitted to the experts' text), mean, mean_with_seed, seed, "
-            "task_arithmetic, ties or pcb; "
-            "their parameters, and weighted, in a recipe.",
+            help=f"The mix's trunk: {TRUNK_MERGES.choices()}; their parameters, and weighted, in a recipe.",
         ),
     ] = None,
     license_override: LicenseOverride = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from composer.variants import EXPORT_FORMATS
 from ui.cli.context import Json, MixRef, examples, open_registry
 from ui.cli.output import print_fields, print_json, progress
 from ui.display import size
@@ -23,7 +24,7 @@ def export(
     mix: MixRef,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the model.")],
     format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="nexus: our own architecture; qwen2_moe: stock software.")
+        str, typer.Option(metavar="FORMAT", help=f"One of {EXPORT_FORMATS.choices()}.")
     ] = "nexus",
     dtype: Annotated[
         str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16; else the seed's.")

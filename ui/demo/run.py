@@ -17,7 +17,7 @@ from composer.extend import extend
 from composer.generate import continue_text
 from composer.mix import find_mix, open_mix
 from composer.progress import Progress
-from composer.recipe import Recipe, RouterName, Training
+from composer.recipe import Recipe, Training
 from composer.report import write_report
 from registry import catalog
 from registry.errors import NotFoundError
@@ -180,7 +180,7 @@ def _contribute(registry: Registry, home: Path, name: str, progress: Progress) -
         )
 
 
-def _compose(registry: Registry, name: str, router: RouterName, progress: Progress) -> None:
+def _compose(registry: Registry, name: str, router: str, progress: Progress) -> None:
     """The same experts, tokens and settings for both routers; the linear one starts from scratch, as in the paper."""
     if _mix(registry, f"{name}@1") is None:
         training = Training(tokens=MIX_TOKENS, warm_start=router == "nexus")

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from composer.variants import EXPORT_FORMATS
 from registry.catalog import get_expert, get_mix, list_mixes, list_refs
 from registry.deletion import delete_mix
 from registry.home import Registry
@@ -22,10 +23,7 @@ from ui.task_words import task_rows
 
 TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000]
 DEFAULT_TOKENS = 100_000
-FORMATS = {
-    "nexus": "Nexus (transformers, its own code)",
-    "qwen2_moe": "Qwen2-MoE (stock transformers, vLLM …)",
-}
+FORMATS = {row.name: row.title for row in EXPORT_FORMATS.values()}
 
 
 def render() -> None:

@@ -1,0 +1,154 @@
+"""Gathering: everything that a composition needs of the database, read in one session.
+
+Shape suffixes: N members, M domain-embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from composer.domains import Domain, load_domain
+from composer.errors import IncompatibleExpertsError, RecipeError
+from composer.lock import (
+    ExtensionSettings,
+    Lock,
+    LockedExpert,
+    Settings,
+    embedding_digest,
+    lock_expert,
+    lock_seed,
+)
+from composer.mix import Manifest, read_manifest
+from composer.recipe import Recipe, Training
+from registry import catalog
+from registry.blobs import BlobStore
+from registry.errors import IntegrityError
+from registry.home import Registry
+from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A lock with its members in the router's order, and the domain embedding of each.
+
+    An extension's members are those of `old`, the mix that it extends, and the new expert last.
+    """
+
+    lock: Lock
+    members: Sequence[LockedExpert]
+    embeddings: Sequence[DomainEmbedding]
+    old: Manifest | None = None
+
+    def means(self) -> np.ndarray:
+        """The mean vectors [N, M] of the members' domains."""
+        return np.stack([embedding.mean for embedding in self.embeddings])
+
+
+def load_domains(blobs: BlobStore, composition: Composition) -> list[Domain]:
+    """The members' domains with all that their router learns from. Raises NotFoundError, IntegrityError."""
+    pairs = zip(composition.members, composition.embeddings, strict=True)
+    return [load_domain(blobs, member, embedding) for member, embedding in pairs]
+
+
+def resolve(registry: Registry, recipe: Recipe) -> Composition:
+    """Pin everything that the recipe names. Raises NotFoundError, RecipeError, IncompatibleExpertsError."""
+    seed, experts = catalog.get_parts(registry, recipe.seed, recipe.experts)
+    refs = [expert.ref for expert in experts]
+    if len(set(refs)) < len(refs):
+        raise RecipeError(f"the recipe names an expert twice: {', '.join(refs)}")
+    if recipe.top_k > len(experts) + recipe.null_experts:
+        nulls = f" and {recipe.null_experts} null experts" if recipe.null_experts else ""
+        raise RecipeError(f"top_k is {recipe.top_k}, but there are {len(experts)} routed experts{nulls}")
+    _check_fit(seed, experts)
+    lock = Lock(
+        seed=lock_seed(seed),
+        experts=[lock_expert(expert) for expert in experts],
+        embedder=str(experts[0].embedding.embedder),
+        settings=Settings.model_validate(recipe.model_dump(exclude={"name", "seed", "experts"})),
+    )
+    return Composition(lock, lock.experts, [expert.embedding for expert in experts])
+
+
+def resolve_extension(
+    registry: Registry,
+    old: Manifest,
+    digest: Digest,
+    expert_ref: str,
+    *,
+    training: Training | None = None,
+    license_override: str | None = None,
+) -> Composition:
+    """Pin the extension of the mix `old`, whose manifest has the given digest, by one expert.
+
+    Raises NotFoundError, RecipeError, IncompatibleExpertsError, IntegrityError.
+    """
+    members = [member.expert for member in old.members]
+    refs = [member.ref for member in members]
+    seed, experts = catalog.get_parts(registry, old.seed.name, [*refs, expert_ref])
+    new = lock_expert(experts[-1])
+    if new.ref in refs:
+        raise RecipeError(f"this mix already contains {new.ref}")
+    _check_fit(seed, experts)
+    training = training or Training(load_balance=old.load_balance)
+    lock = Lock(
+        seed=old.seed,
+        experts=[new],
+        embedder=old.embedder,
+        settings=ExtensionSettings.model_validate(
+            {
+                "training": training.model_dump(),
+                "license_override": license_override or old.license_override,
+            }
+        ),
+        parent=digest,
+    )
+    return _compared(lock, [*members, new], experts, old)
+
+
+def gather(registry: Registry, lock: Lock) -> Composition:
+    """Read what a lock pins.
+
+    Raises NotFoundError, MixFormatError, and IntegrityError where a domain embedding is not the pinned one.
+    """
+    old = None if lock.parent is None else read_manifest(registry, lock.parent)
+    members = [*(member.expert for member in old.members), *lock.experts] if old else lock.experts
+    _, experts = catalog.get_parts(registry, lock.seed.name, [member.ref for member in members])
+    return _compared(lock, members, experts, old)
+
+
+def _compared(
+    lock: Lock, members: Sequence[LockedExpert], experts: Sequence[ExpertRecord], old: Manifest | None
+) -> Composition:
+    """The composition, once every member's domain embedding is known to be the pinned one."""
+    wrong = [
+        f"{member.ref} has {found}, the lock pins {member.embedding}"
+        for member, expert in zip(members, experts, strict=True)
+        if (found := embedding_digest(expert.embedding)) != member.embedding
+    ]
+    if wrong:
+        raise IntegrityError(
+            f"the registry's domain embeddings are not those of the lock: {'; '.join(wrong)}; "
+            "restore the database from a copy, or compose these experts anew"
+        )
+    return Composition(lock, members, [expert.embedding for expert in experts], old)
+
+
+def _check_fit(seed: SeedRecord, experts: Sequence[ExpertRecord]) -> None:
+    """Every expert must stem from the seed and from one embedder. Raises IncompatibleExpertsError listing all."""
+    first = experts[0].embedding.embedder
+    reasons = [
+        f"{expert.ref} is an expert of the seed {expert.seed}, not of {seed.name}"
+        for expert in experts
+        if expert.seed != seed.name
+    ]
+    reasons += [
+        f"{expert.ref} was embedded by {expert.embedding.embedder}, {experts[0].ref} by {first}"
+        for expert in experts
+        if expert.embedding.embedder != first
+    ]
+    reasons += [f"{expert.ref} was withdrawn: {expert.withdrawn}" for expert in experts if expert.withdrawn]
+    if reasons:
+        raise IncompatibleExpertsError(f"these experts cannot be in one mix: {'; '.join(reasons)}")
