@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError
 from registry.records import Digest
+from registry.safe_files import refuse_system_path
 
 if TYPE_CHECKING:
     from registry.blobs import BlobStore
@@ -45,8 +46,10 @@ def read_documents(paths: Sequence[Path]) -> Iterator[str]:
         NotFoundError: a path does not exist.
         InvalidInputError: text that is not UTF-8, a .jsonl line without a string `text`, or a link, pipe
             or device inside a folder.
+        UnsafeFileError: a path in /proc, /sys or /dev.
     """
     for path in paths:
+        refuse_system_path(path)
         if not path.exists():
             raise NotFoundError(f"no such file or folder: {path}")
         for file in _walk(path):
@@ -150,6 +153,7 @@ def _walk(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
+        refuse_system_path(path)
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
