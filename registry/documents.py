@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError
 from registry.paths import Paths, as_paths
 from registry.records import Digest
+from registry.safe_files import refuse_system_path
 
 if TYPE_CHECKING:
     from registry.blobs import BlobStore
@@ -46,8 +47,10 @@ def read_documents(paths: Paths) -> Iterator[str]:
         NotFoundError: a path does not exist.
         InvalidInputError: text that is not UTF-8, a .jsonl line without a string `text`, or a link, pipe
             or device inside a folder.
+        UnsafeFileError: a path in /proc, /sys or /dev.
     """
     for path in as_paths(paths):
+        refuse_system_path(path)
         if not path.exists():
             raise NotFoundError(f"no such file or folder: {path}")
         for file in _walk(path):
@@ -151,6 +154,7 @@ def _walk(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
+        refuse_system_path(path)
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue

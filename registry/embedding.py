@@ -22,6 +22,7 @@ from registry.documents import documents_sha256
 from registry.embedders import Embedder, load_embedder
 from registry.errors import InvalidEmbeddingError, InvalidInputError, NotFoundError
 from registry.records import DomainEmbedding, EmbedderId
+from registry.safe_files import refuse_system_path
 
 __all__ = [
     "Embedder",
@@ -143,7 +144,9 @@ def load_embedding(path: Path) -> DomainEmbedding:
     Raises:
         NotFoundError: no such file.
         InvalidEmbeddingError: the file is not a domain embedding.
+        UnsafeFileError: a path in /proc, /sys or /dev.
     """
+    refuse_system_path(path)
     if not path.is_file():
         raise NotFoundError(f"no such embedding file: {path}")
     size = path.stat().st_size

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, NoReturn
 
 from registry.errors import NotFoundError, UnsafeFileError
 
+SYSTEM_FOLDERS = (Path("/proc"), Path("/sys"), Path("/dev"))
+
 
 def printable(name: object, limit: int = 80) -> str:
     """A stranger's string made safe to show: quoted, escaped to ASCII, at most `limit` characters."""
@@ -17,11 +19,24 @@ def printable(name: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def refuse_system_path(path: Path) -> None:
+    """Refuse what the kernel makes files of: an environment in /proc is text too. Raises UnsafeFileError."""
+    absolute = Path(os.path.normpath(path.absolute()))
+    for place in (absolute, Path(os.path.realpath(path))):
+        for folder in SYSTEM_FOLDERS:
+            if place.is_relative_to(folder):
+                raise UnsafeFileError(
+                    f"{printable(str(path))} lies in {folder}, which the system keeps for itself: "
+                    "copy what you need to a folder of your own"
+                )
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading; a FIFO or device is refused without blocking on it.
 
-    Raises NotFoundError, UnsafeFileError.
+    Raises NotFoundError, UnsafeFileError, the latter also for what lies in /proc, /sys or /dev.
     """
+    refuse_system_path(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -60,8 +75,9 @@ def list_files(folder: Path) -> dict[str, Path]:
     The Hugging Face cache (`models--*/snapshots/<revision>/`) consists of links to `models--*/blobs/`: such
     a link is followed as far as it stays in its own repository's blobs.
 
-    Raises NotFoundError, UnsafeFileError (a symlink, device, FIFO or socket).
+    Raises NotFoundError, UnsafeFileError (a symlink, device, FIFO or socket; a folder in /proc, /sys or /dev).
     """
+    refuse_system_path(folder)
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: no such folder; expected a Hugging Face model folder")
     blobs = _cache_blobs(folder)

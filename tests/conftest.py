@@ -22,11 +22,15 @@ import pico
 
 
 @pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reads or writes the user's own registry, whatever the environment says."""
+def _own_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test reads or writes the user's own registry, whatever the environment says; pages see test files only."""
     for name in ("NEXUSMIX_DATABASE_URL", "NEXUSMIX_STORE_URL", "NEXUSMIX_EMBEDDER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NEXUSMIX_HOME", str(tmp_path / "home"))
+    for name in ("NEXUSMIX_IMPORT_ROOTS", "NEXUSMIX_EXPORT_ROOTS"):
+        monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp()))
 
 
 @pytest.fixture

@@ -42,6 +42,11 @@ def captions(app: AppTest) -> str:
     return "\n".join(caption.value.replace("\\", "") for caption in app.caption)
 
 
+def said(element: Any) -> str:
+    """What an error or a warning says, without the escapes of its Markdown."""
+    return str(element.value).replace("\\", "")
+
+
 def button(app: AppTest, label: str) -> Any:
     """The button that says so."""
     return next(button for button in app.button if button.label == label)

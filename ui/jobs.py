@@ -4,6 +4,8 @@ A request is JSON: {"recipe": {…}} composes, and with "evaluate": true queues 
 {"mix": …, "expert": …} extends or removes, {"mix": …, "against": […]} evaluates, {"expert": …} measures, {"mix": …,
 "out": …} exports; "contribute" and "train-expert" take the names of their options.
 A result is what the verb of the same name prints with --json.
+
+Whoever asks through the web app is bound to its roots: the request then carries "roots", and names no path outside.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from registry import catalog, runs, sources
 from registry.errors import ConflictError, InvalidInputError
 from registry.home import Registry
 from registry.records import RunRecord
+from ui.roots import READ, WRITTEN, Roots
 
 if TYPE_CHECKING:
     from composer.compose import ComposeResult
@@ -26,15 +29,20 @@ Progress = Callable[[str, int, int], None]
 Job = Callable[[Registry, Request, Progress], dict[str, Any]]
 
 
-def submit(registry: Registry, kind: str, request: Request) -> RunRecord:
+def submit(registry: Registry, kind: str, request: Request, *, roots: Roots | None = None) -> RunRecord:
     """Queue a piece of work, or return the run that is live for the same request.
 
     Names are pinned to the versions that they mean now and paths made absolute, so that every attempt, by
-    whichever worker, does the same. Raises InvalidInputError for an unknown kind, NotFoundError for what the
-    request names and the registry does not hold, ConflictError when the folder to be written exists.
+    whichever worker, does the same. With `roots` every path has to lie within them, now and when the work begins.
+    Raises InvalidInputError for an unknown kind or a path outside, NotFoundError for what the request names and the
+    registry does not hold, ConflictError when the folder to be written exists.
     """
     if kind not in JOBS:
         raise InvalidInputError(f"no kind of run is called {kind!a}; there are {', '.join(JOBS)}")
+    if roots is not None:  # first of all: what is outside is not even looked at
+        roots.check(request)
+        if any(request.get(name) for name in (*READ, *WRITTEN)):
+            request = {**request, ROOTS: roots.to_json()}
     return runs.submit(registry, kind, _pinned(registry, request))
 
 
@@ -44,6 +52,8 @@ def execute(registry: Registry, run: RunRecord, progress: Progress) -> dict[str,
         raise InvalidInputError(
             f"this worker knows no kind of run called {run.kind!a}: it needs the version of nexusmix that queued it"
         )
+    if ROOTS in run.request:
+        Roots.from_json(run.request[ROOTS]).check(run.request)  # a link may have changed since it was queued
     out = run.request.get("out")
     if out is not None and run.attempt > 1 and Path(out).exists():
         # It did not exist when the run was queued and appears whole: the attempt before died after its work.
@@ -135,6 +145,7 @@ JOBS: Mapping[str, Job] = {
     "train-expert": _train_expert,
 }
 
+ROOTS = "roots"
 _PATHS = ("out", "embedding")
 _PATH_LISTS = ("data", "held_out")
 
@@ -147,7 +158,11 @@ def _composed(result: ComposeResult) -> dict[str, Any]:
 
 def _arguments(request: Request, **renamed: str) -> dict[str, Any]:
     """The request as arguments of a use case: paths as paths, absent options left to their defaults."""
-    arguments = {renamed.get(name, name): value for name, value in request.items() if value is not None}
+    arguments = {
+        renamed.get(name, name): value
+        for name, value in request.items()
+        if value is not None and name != ROOTS
+    }
     for name in {renamed.get(path, path) for path in _PATHS} & arguments.keys():
         arguments[name] = Path(arguments[name])
     for name in set(_PATH_LISTS) & arguments.keys():

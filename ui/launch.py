@@ -1,16 +1,24 @@
-"""Starts the web app and a worker as child processes and ends them with us; Streamlit is not imported here."""
+"""Starts the web app and a worker as child processes and ends them with us; Streamlit is not imported here.
+
+The app asks nobody who they are. So it listens to this machine alone, unless its user says that all who can reach it
+are trusted; and then it reads and writes only in folders that were named.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from registry.errors import ConflictError
+from registry.errors import ConflictError, InvalidInputError
+from ui.frame.guard import ANY_ADDRESS, HOSTS_VARIABLE, LOCAL_HOSTS
+from ui.roots import Roots
 from ui.theme import streamlit_flags
 from ui.worker import start_local
 
@@ -20,6 +28,40 @@ PORTS_TRIED = 50
 STOP_SECONDS = 5.0
 # A worker lets its run write what it must before it goes; it kills a run that does not.
 WORKER_STOP_SECONDS = 15.0
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach what listens there. Raises InvalidInputError for no address at all."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(address or "0.0.0.0", None)}
+    except (OSError, UnicodeError) as error:
+        raise InvalidInputError(f"{address!a} is no address of this machine: {error}") from error
+    return all(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in found)
+
+
+def require_trust(address: str, hosts: Sequence[str], *, trusted: bool) -> bool:
+    """Whether others may reach the app; refused unless the user says that they are trusted.
+
+    Others reach what listens beyond this machine, and what a proxy passes on under another name. Raises
+    InvalidInputError.
+    """
+    others = not is_local(address) or bool(hosts)
+    if others and not trusted:
+        where = f"answers to {', '.join(hosts)}" if hosts else f"listens on {address}"
+        raise InvalidInputError(
+            f"an app that {where} is open to others, and it has no login: whoever reaches it can contribute, delete "
+            "and queue work as you. Add --trust-network if you trust them all, or leave it on localhost and use an "
+            "SSH tunnel"
+        )
+    return others
+
+
+def hosts_of(address: str, hosts: Sequence[str] = ()) -> list[str]:
+    """The names by which the app may be asked for: this machine's for itself, the address, and further ones."""
+    names = [*LOCAL_HOSTS, address.lower(), *(host.lower() for host in hosts)]
+    if not is_local(address):
+        names += [ANY_ADDRESS, socket.gethostname().lower(), socket.getfqdn().lower()]
+    return [name for name in dict.fromkeys(names) if name]
 
 
 def choose_port(address: str, port: int | None) -> int:
@@ -33,9 +75,18 @@ def choose_port(address: str, port: int | None) -> int:
 
 
 def serve(
-    home: Path, *, port: int, address: str = "localhost", browser: bool = True, worker: bool = True
+    home: Path,
+    *,
+    port: int,
+    address: str = "localhost",
+    hosts: Sequence[str] = (),
+    roots: Roots | None = None,
+    browser: bool = True,
+    worker: bool = True,
 ) -> int:
     """Run the web app on the registry in `home` until it ends or Ctrl-C; returns its exit code.
+
+    It answers to its own names and `hosts`, and reads and writes below `roots` (default: nowhere).
 
     With `worker`, what the app queues is executed by a local worker that leaves with it; a run that is under
     way then goes back to the queue.
@@ -46,7 +97,12 @@ def serve(
     try:
         server = subprocess.Popen(
             command(port=port, address=address, browser=browser),
-            env={**os.environ, "NEXUSMIX_HOME": str(home)},
+            env={
+                **os.environ,
+                "NEXUSMIX_HOME": str(home),
+                HOSTS_VARIABLE: ",".join(hosts_of(address, hosts)),
+                **(roots or Roots()).environment(),
+            },
             stdout=sys.stderr,
         )
         children.append((server, STOP_SECONDS))
@@ -76,7 +132,8 @@ def command(*, port: int, address: str, browser: bool) -> list[str]:
 
 def _is_free(address: str, port: int) -> bool:
     try:
-        with socket.create_server((address, port)):
+        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.create_server((address, port), family=family):
             return True
     except OSError:
         return False

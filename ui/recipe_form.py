@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from composer.variants import ROUTERS, TRUNK_MERGES
+from registry.names import check_name
 from registry.records import ExpertRecord
 from ui.display import parameters
 from ui.recipes import default_name
+from ui.session import shown_refusal
 
 if TYPE_CHECKING:
     from composer.recipe import Recipe, Training
@@ -42,15 +44,21 @@ DATA_MIXES: Choices = {
 
 
 def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
-    """Draw the controls and return the recipe's fields, but for its seed and its experts."""
+    """Draw the controls and return the recipe's fields, but for its seed and its experts.
+
+    The name is None where what was typed cannot be one.
+    """
     from composer.recipe import Recipe
 
     default = Recipe(name="mix", seed="seed", experts=["expert"])
     training = default.training
     st.subheader("Recipe", anchor=False)
-    name = st.text_input(
+    typed = st.text_input(
         "Name", value="", placeholder=default_name(experts), help="Composed again, it gets the next version."
     )
+    name = None
+    with shown_refusal():
+        name = check_name(typed.strip() or default_name(experts))
     tokens = st.select_slider(
         "Tokens of fine-tuning",
         sorted({*TOKENS, training.tokens}),
@@ -75,7 +83,7 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
         merge = _from_list("Trunk", TRUNK_MERGES.words(), default.trunk_merge.method)
         more = _training(training, tokens)
     return {
-        "name": name.strip() or default_name(experts),
+        "name": name,
         "router": router,
         "combine": combine,
         **selection,

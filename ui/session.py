@@ -1,17 +1,22 @@
-"""What the pages share: the open registry, and one way to show an error."""
+"""What the pages share: the open registry, how an error is shown, and how a run is queued."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from composer.errors import ComposerError
 from registry.errors import NotFoundError, RegistryError
 from registry.home import Registry, open_registry
-from ui.components import empty_state
+from ui import routes
+from ui.components import empty_state, label
 from ui.display import printable
+from ui.jobs import submit
+from ui.roots import configured_roots
 
 
 @st.cache_resource(show_spinner="Opening the registry …")
@@ -22,7 +27,7 @@ def current_registry() -> Registry:
 
 @contextmanager
 def shown_errors() -> Iterator[None]:
-    """Show what the registry or the composer refuses or cannot find on the page, and end the page there."""
+    """Show on the page what it cannot do without, and end the page there; for one field see `shown_refusal`."""
     try:
         yield
     except NotFoundError as error:
@@ -35,3 +40,26 @@ def shown_errors() -> Iterator[None]:
     else:
         return
     st.stop()
+
+
+@contextmanager
+def shown_refusal(place: DeltaGenerator | None = None) -> Iterator[None]:
+    """Show what is refused where it arose, at its field or its button; the page goes on after the block."""
+    try:
+        yield
+    except (RegistryError, ComposerError, OSError) as error:
+        refuse(str(error), place)
+
+
+def refuse(reason: str, place: DeltaGenerator | None = None) -> None:
+    """Say at a field or a button why it does not work."""
+    (place or st).error(label(reason), icon=":material/error:")
+
+
+def queue(
+    registry: Registry, kind: str, request: Mapping[str, Any], place: DeltaGenerator | None = None
+) -> None:
+    """Queue the work and follow it on its page; a refusal is shown in `place`, or here."""
+    with shown_refusal(place):
+        run = submit(registry, kind, request, roots=configured_roots())
+        st.switch_page(routes.run(), query_params={"id": str(run.id)})

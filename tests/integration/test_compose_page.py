@@ -8,7 +8,7 @@ from typing import get_args
 import pico
 import pytest
 import yaml
-from pages import button, code, field, html, open_page, toggle
+from pages import button, code, field, html, open_page, said, toggle
 
 from composer import recipe, routing
 from registry import runs
@@ -107,18 +107,34 @@ def test_licences_that_forbid_each_other_name_the_pair_and_ask_for_a_reason(fill
     app = open_page("compose", seed="smol", experts="code@1,cooking@1")
     assert not app.exception
     assert "cooking" in app.warning[0].value and "forbids" in app.warning[0].value
-    assert button(app, "Compose").disabled
+    button(app, "Compose").click().run()
+    assert "Say first why" in app.error[0].value and not runs.list_runs(filled)
     app.text_input[1].set_value("written permission").run()
-    assert not button(app, "Compose").disabled
+    assert not app.error
     assert "--license-override 'written permission'" in code(app)[-2]
 
 
-def test_a_name_that_cannot_be_one_is_refused_with_the_reason(filled: Registry) -> None:
-    app = open_page("compose", seed="smol", experts="code@1")
+def test_a_name_that_cannot_be_one_is_refused_under_its_field_and_takes_nothing_away(
+    filled: Registry,
+) -> None:
+    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    field(app, "Router").set_value("linear")
     app.text_input[0].set_value("../up").run()
     assert not app.exception
     assert len(app.error) == 1
-    assert any("../up" in block for block in code(app))
+    assert "../up" in said(app.error[0])
+    assert "Apache-2.0 AND MIT" in html(app) and "--router linear" in code(app)[-2]
+    button(app, "Compose").click().run()
+    assert "Mend the name first" in app.error[-1].value and not runs.list_runs(filled)
+    app.text_input[0].set_value("up").run()
+    assert not app.error and "compose up" in code(app)[-2] and "--router linear" in code(app)[-2]
+
+
+def test_a_proposal_without_samples_asks_for_them_and_the_rest_of_the_page_stays(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1")
+    button(app, "Propose").click().run()
+    assert "Paste a sample first" in app.error[0].value
+    assert button(app, "Compose")
 
 
 def test_samples_propose_an_expert_for_each(filled: Registry) -> None:

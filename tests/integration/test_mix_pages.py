@@ -104,7 +104,21 @@ def test_an_export_is_queued_for_a_new_folder_only(mixed: Registry, tmp_path: Pa
     app.text_input[0].set_value(str(tmp_path / "new"))
     button(app, "Export it").click().run()
     (run,) = runs.list_runs(mixed)
+    assert run.request.pop("roots")
     assert run.request == {"mix": "team@1", "out": str(tmp_path / "new"), "format": "nexus"}
+
+
+@pytest.mark.parametrize("folder", ["/etc/new", "/proc/new", "", "link/new"])
+def test_an_export_outside_the_roots_is_refused_under_its_field_and_the_page_stays(
+    folder: str, mixed: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to("/etc")
+    app = open_page("mix", ref="team@1")
+    app.text_input[0].set_value(str(tmp_path / folder) if folder.startswith("link") else folder)
+    button(app, "Export it").click().run()
+    assert len(app.error) == 1 and not app.exception and not runs.list_runs(mixed)
+    assert "mean over blocks" in html(app) and "Lock:" in captions(app)
+    assert app.text_input[0].value.endswith(folder)
 
 
 def test_a_mix_is_deleted_when_nothing_was_made_from_it(mixed: Registry) -> None:
@@ -117,7 +131,8 @@ def test_a_mix_is_deleted_when_nothing_was_made_from_it(mixed: Registry) -> None
 def test_the_playground_colours_each_token_by_its_expert(mixed: Registry) -> None:
     app = open_page("playground", mix="team@1")
     assert not app.exception
-    assert button(app, "Write on").disabled
+    button(app, "Write on").click().run()
+    assert "Begin a text first" in app.error[0].value
     app.text_area(key="prompt").set_value("def <main>").run()
     app.slider[1].set_value(8).run()
     button(app, "Write on").click().run()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-APP = Path(__file__).with_name("app.py")
+APP = Path(__file__).with_name("served.py")
 FIRST = ("ui.pages.catalog", "registry.embedding", "registry.index")
 POLL_SECONDS = 0.02
 

@@ -12,7 +12,7 @@ from registry.records import ExpertRecord
 from ui.components import cards, empty_state, label
 from ui.display import plural
 from ui.query import CLOSE, vector_of_sample
-from ui.session import current_registry, shown_errors
+from ui.session import current_registry, shown_errors, shown_refusal
 
 CARDS_PER_PAGE = 12  # each costs the browser some ten milliseconds
 SEARCH_LIMIT = 48
@@ -52,8 +52,11 @@ def render() -> None:
         _read_address(choices)
         query, sample = _search_row(choices)
         sides = _sides()
-        with st.spinner("Comparing meanings …" if query or sample else "Reading the catalog …"):
-            count, read, caption = _find(registry, query, sample, sides)
+        found = None
+        if query or sample:
+            with shown_refusal(), st.spinner("Comparing meanings …"):
+                found = _search(registry, query, sample, sides)
+        count, read, caption = found or _all(registry, sides)
         pages = max(1, -(-count // CARDS_PER_PAGE))
         st.session_state["page"] = min(st.session_state.get("page", 1), pages)
         _write_address()
@@ -193,16 +196,19 @@ def _first_page() -> None:
     st.session_state["page"] = 1
 
 
-def _find(registry: Registry, query: str, sample: str, sides: Sides) -> tuple[int, Reader, str]:
-    """How many experts there are to show, how to read a page of them, and the sentence above them."""
-    if sample or query:
-        what = vector_of_sample(registry, sample) if sample else query
-        hits = search(registry, what, limit=SEARCH_LIMIT, **sides)
-        of = "your sample" if sample else f"“{query}”"
-        far = "No close match. " if all(hit.score < CLOSE for hit in hits) else ""
-        caption = f"{far}Nearest to {of} first; 1 is the same meaning"
-        found = [(hit.expert, hit.score) for hit in hits]
-        return len(found), lambda limit, offset: list(found[offset : offset + limit]), caption
+def _search(registry: Registry, query: str, sample: str, sides: Sides) -> tuple[int, Reader, str]:
+    """How many experts were found, how to read a page of them, and the sentence above them."""
+    what = vector_of_sample(registry, sample) if sample else query
+    hits = search(registry, what, limit=SEARCH_LIMIT, **sides)
+    of = "your sample" if sample else f"“{query}”"
+    far = "No close match. " if all(hit.score < CLOSE for hit in hits) else ""
+    caption = f"{far}Nearest to {of} first; 1 is the same meaning"
+    found = [(hit.expert, hit.score) for hit in hits]
+    return len(found), lambda limit, offset: list(found[offset : offset + limit]), caption
+
+
+def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
+    """The same for every expert that passes the filters."""
     count = count_experts(registry, **sides)
 
     def read(limit: int, offset: int) -> list[tuple[ExpertRecord, float | None]]:

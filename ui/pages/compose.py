@@ -9,15 +9,13 @@ import streamlit as st
 from registry.catalog import get_expert, list_refs, list_seeds
 from registry.home import Registry
 from registry.records import ExpertRecord, SeedRecord
-from ui import routes
 from ui.components import empty_state, escaped, expert_link, fact_table, facts, label, score_bar
 from ui.display import parameters, plural, size
 from ui.estimate import Estimate, estimate
-from ui.jobs import submit
 from ui.recipe_form import recipe_form
-from ui.recipes import command, propose
+from ui.recipes import command, default_name, propose
 from ui.run_words import roughly
-from ui.session import current_registry, shown_errors
+from ui.session import current_registry, queue, refuse, shown_errors, shown_refusal
 
 if TYPE_CHECKING:
     from composer.recipe import Recipe
@@ -47,11 +45,14 @@ def render() -> None:
                     _nothing_chosen()
                 return
             settings = recipe_form(experts)
-        with outlook, st.container(key="numbers"):
+        # A name that cannot be one takes nothing else away: the rest goes on with the name that it would have.
+        is_named = settings["name"] is not None
+        settings["name"] = settings["name"] or default_name(experts)
+        with outlook, st.container(key="numbers"), shown_refusal():
             recipe, forecast = _outlook(registry, seed, experts, settings)
-            _submit_button(registry, recipe, forecast)
-        with form:
-            _as_text(recipe)
+            _submit_button(registry, recipe, forecast, is_named=is_named)
+            with form:
+                _as_text(recipe)
 
 
 def _read_address(seeds: dict[str, SeedRecord]) -> None:
@@ -113,9 +114,15 @@ def _proposals(registry: Registry, seed: SeedRecord) -> None:
             placeholder="Paste a few typical inputs.\n---\nA line of dashes separates one from the next.",
             help="Their embeddings are compared with the experts' domains; nothing is stored.",
         )
-        if st.button("Propose", type="primary", width="stretch", disabled=not (text or "").strip()):
-            with st.spinner("Comparing domains …"):
+        if st.button("Propose", type="primary", width="stretch"):
+            if not (text or "").strip():
+                refuse("Paste a sample first.")
+                return
+            scores = None
+            with shown_refusal(), st.spinner("Comparing domains …"):
                 scores = propose(registry, text, seed.name)
+            if scores is None:
+                return
             st.session_state["proposed"] = scores
             st.session_state["chosen"] = list(scores)
             if not scores:
@@ -141,9 +148,7 @@ def _outlook(
 ) -> tuple[Recipe, Estimate]:
     """The recipe and what it will give, as it stands now."""
     from composer.recipe import Recipe
-    from registry.names import check_name
 
-    settings = {**settings, "name": check_name(settings["name"])}
     st.subheader("What you will get", anchor=False)
     refs = [expert.ref for expert in experts]
     recipe = Recipe.parse({**settings, "seed": seed.name, "experts": refs})
@@ -177,16 +182,19 @@ def _taken(recipe: Recipe) -> str:
     return ("at most " if recipe.null_experts else "") + plural(recipe.top_k, "expert")
 
 
-def _submit_button(registry: Registry, recipe: Recipe, forecast: Estimate) -> None:
+def _submit_button(registry: Registry, recipe: Recipe, forecast: Estimate, *, is_named: bool) -> None:
     measured = st.toggle(
         "Evaluate it afterwards",
         value=True,
         help="A second run measures it beside its seed, each expert and dense merging, and where tokens go.",
     )
-    allowed = forecast.is_allowed or recipe.license_override is not None
-    if st.button("Compose", type="primary", icon=":material/hub:", width="stretch", disabled=not allowed):
-        run = submit(registry, "compose", {"recipe": recipe.model_dump(mode="json"), "evaluate": measured})
-        st.switch_page(routes.run(), query_params={"id": str(run.id)})
+    if st.button("Compose", type="primary", icon=":material/hub:", width="stretch"):
+        if not is_named:
+            refuse("Mend the name first.")
+        elif not forecast.is_allowed and recipe.license_override is None:
+            refuse("Say first why you may combine these licences.")
+        else:
+            queue(registry, "compose", {"recipe": recipe.model_dump(mode="json"), "evaluate": measured})
     if len(recipe.experts) == 1:
         st.caption("One expert is a mix too, but two or more show what routing is for.")
 

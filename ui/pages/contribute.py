@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,17 @@ import streamlit as st
 from composer.adapter import is_adapter
 from registry import hub, sources
 from registry.catalog import list_seeds
-from registry.errors import IncompatibleError, RegistryError
+from registry.embedding import load_embedding
+from registry.errors import IncompatibleError, NotFoundError, RegistryError
 from registry.home import Registry
 from registry.licenses import check_license
+from registry.names import check_name
 from registry.preflight import Checkpoint, check_expert
 from registry.records import SeedRecord
-from ui import routes
 from ui.components import empty_state, escaped, fact_table, label
 from ui.display import parameters, plural, printable, size
-from ui.jobs import submit
-from ui.session import current_registry, shown_errors
+from ui.roots import configured_roots
+from ui.session import current_registry, queue, refuse, shown_errors, shown_refusal
 
 PERMISSIVE = "Mixes with it may be under almost any licence."
 LICENSES = {
@@ -113,6 +115,7 @@ def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
 def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint | None:
     """What preflight makes of the source; None for an adapter. The hub is asked once, not with every click."""
     if not hub.is_hub(source):
+        configured_roots().check_import(source)
         if is_adapter(Path(source)):
             return None
         files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
@@ -145,10 +148,13 @@ def _findings(checkpoint: Checkpoint) -> dict[str, object]:
 
 def _card() -> dict[str, Any]:
     st.subheader("2 · The card", anchor=False)
-    with st.container(horizontal=True):
-        name = st.text_input(
+    left, right = st.columns(2)
+    with left:
+        typed = st.text_input(
             "Name", placeholder="law", help="A name that exists already gets its next version."
         )
+        name = _checked(check_name, typed.strip())
+    with right:
         license = st.selectbox(
             "Licence",
             list(LICENSES),
@@ -156,17 +162,24 @@ def _card() -> dict[str, Any]:
             accept_new_options=True,
             placeholder="Choose, or type an SPDX expression",
         )
+        license = _checked(check_license, license)
+        if license:
+            other = "Whether it lets others stand beside it is checked when a mix is composed."
+            st.caption(LICENSES.get(license, other))
     description = st.text_area(
         "Description",
         max_chars=DESCRIPTION_CHARS,
         placeholder="What it was trained on, what it is good at, what it is not.",
     )
-    if license:
-        license = check_license(license)
-        st.caption(
-            LICENSES.get(license, "Whether it lets others stand beside it is checked when a mix is composed.")
-        )
-    return {"name": name.strip(), "license": license, "description": description.strip()}
+    return {"name": name, "license": license, "description": description.strip()}
+
+
+def _checked(check: Callable[[str], str], value: str | None) -> str | None:
+    """What the check makes of the value; None without one, or where it is refused: the reason is below its field."""
+    if value:
+        with shown_refusal():
+            return check(value)
+    return None
 
 
 def _domain() -> dict[str, Any]:
@@ -179,14 +192,29 @@ def _domain() -> dict[str, Any]:
             "one document in twenty is held out to measure on. Whoever reads the registry can read it."
         )
         paths = st.text_area("Files or folders of text, one a line", placeholder="/data/law.jsonl", height=90)
-        return {"data": [line.strip() for line in paths.splitlines() if line.strip()]}
+        lines = [line.strip() for line in paths.splitlines() if line.strip()]
+        checked = [_checked(_text_path, line) for line in lines]
+        return {"data": lines if all(checked) else []}
     st.caption(
         "Only an embedding of the text is handed over, computed on your own machine. The router learns where "
         "the domain lies, but there is nothing to measure on, and mixes are fine-tuned without it."
     )
     st.code("nexusmix embed ./private --out law.json", language=None)
     file = st.text_input("Embedding file on the registry's machine", placeholder="/data/law.json")
-    return {"embedding": file.strip() or None}
+    return {"embedding": _checked(_embedding, file.strip())}
+
+
+def _text_path(path: str) -> str:
+    """The path of a text or of a folder of them. Raises what is wrong with it before any of it is read."""
+    if not configured_roots().check_import(path).exists():
+        raise NotFoundError(f"{path}: no such file or folder on the registry's machine")
+    return path
+
+
+def _embedding(path: str) -> str:
+    """The path of an embedding file. Raises what is wrong with it, or with the file."""
+    load_embedding(configured_roots().check_import(path))
+    return path
 
 
 def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) -> None:
@@ -200,8 +228,9 @@ def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) ->
         }.items()
         if not given
     ]
-    if st.button("Contribute", type="primary", icon=":material/upload:", disabled=bool(missing)):
-        run = submit(registry, "contribute", request)
-        st.switch_page(routes.run(), query_params={"id": str(run.id)})
+    wanted = st.button("Contribute", type="primary", icon=":material/upload:")
     if missing:
-        st.caption(f"Still needed: {', '.join(missing)}.")
+        needed = f"Still needed: {', '.join(missing)}."
+        (refuse if wanted else st.caption)(needed)
+    elif wanted:
+        queue(registry, "contribute", request)

@@ -14,8 +14,7 @@ from registry.records import ExpertRecord
 from ui import routes
 from ui.components import empty_state, escaped, expert_link, fact_table, facts, label, score_bar
 from ui.display import parameters, plural, printable
-from ui.jobs import submit
-from ui.session import current_registry, shown_errors
+from ui.session import current_registry, queue, refuse, shown_errors, shown_refusal
 from ui.tables import figures
 
 NEIGHBOURS = 5
@@ -111,16 +110,18 @@ def _transfer(registry: Registry, expert: ExpertRecord) -> None:
     with st.container(key="measure"):
         title = "Measure it" if measurement is None else "Measure again"
         if st.button(title, icon=":material/monitoring:", disabled=expert.withdrawn is not None):
-            run = submit(registry, "measure", {"expert": expert.ref})
-            st.switch_page(routes.run(), query_params={"id": str(run.id)})
+            queue(registry, "measure", {"expert": expert.ref})
 
 
 def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
     """The experts whose domains are nearest, by the cosine with this one's mean vector."""
     st.subheader("Nearest domains", anchor=False)
-    with st.spinner("Comparing domains …"):
+    others = None
+    with shown_refusal(), st.spinner("Comparing domains …"):
         hits = search(registry, expert.embedding.mean, limit=NEIGHBOURS + 1)
-    others = [hit for hit in hits if hit.expert.ref != expert.ref][:NEIGHBOURS]
+        others = [hit for hit in hits if hit.expert.ref != expert.ref][:NEIGHBOURS]
+    if others is None:
+        return
     if not others:
         st.caption("It is the only expert so far.")
     for hit in others:
@@ -164,12 +165,13 @@ def _digests(registry: Registry, expert: ExpertRecord) -> None:
             st.caption(role)
             st.code(digest, language=None, wrap_lines=True)
     if st.button("Verify now", icon=":material/verified_user:", help="Hash every stored byte again."):
-        with st.spinner("Hashing …"):
-            problems = verify(registry, expert.ref)
-        if problems:
-            st.error("; ".join(label(problem.message) for problem in problems), icon=":material/gpp_bad:")
-        else:
-            st.success("Every byte is what its digest says.", icon=":material/verified:")
+        with shown_refusal():
+            with st.spinner("Hashing …"):
+                problems = verify(registry, expert.ref)
+            if problems:
+                st.error("; ".join(label(problem.message) for problem in problems), icon=":material/gpp_bad:")
+            else:
+                st.success("Every byte is what its digest says.", icon=":material/verified:")
 
 
 def _provenance(expert: ExpertRecord) -> None:
@@ -186,15 +188,20 @@ def _aliases(registry: Registry, expert: ExpertRecord) -> None:
         fact_table({f"{expert.name}@{word}": f"→ {ref}" for word, ref in aliases.items()})
     with st.popover("Point an alias here", icon=":material/label:", disabled=expert.withdrawn is not None):
         word = st.text_input("Alias", placeholder="stable").strip()
+        below = st.container()
         alias = f"{expert.name}@{word}"
         stands = aliases.get(word)
         if stands == expert.ref:
             st.caption("It stands for this version already.")
         elif stands:
             st.caption(f"It stands for {label(stands)} now, and will be moved.")
-        if st.button("Point it here", type="primary", disabled=not word or stands == expert.ref):
-            point(registry, alias, expert.ref, expected=stands)
-            st.rerun()
+        if st.button("Point it here", type="primary"):
+            if not word:
+                refuse("Write a word for this version, such as stable.", below)
+            elif stands != expert.ref:
+                with shown_refusal(below):
+                    point(registry, alias, expert.ref, expected=stands)
+                    st.rerun()
 
 
 def _relatives(registry: Registry, expert: ExpertRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -14,10 +15,10 @@ from registry.records import MixRecord
 from ui import models, routes
 from ui.components import empty_state, expert_link, fact_table, label, lineage_link
 from ui.display import parameters
-from ui.jobs import submit
 from ui.learning_words import learning_facts
 from ui.mix_words import ancestors, children, manifest_of, mix_facts, settings_line, step
-from ui.session import current_registry, shown_errors
+from ui.roots import configured_roots
+from ui.session import current_registry, queue, refuse, shown_errors, shown_refusal
 from ui.tables import heat_map, score_table, task_table
 from ui.task_words import task_rows
 
@@ -79,7 +80,7 @@ def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> Non
     others = [each.ref for each in mixes if each.seed == mix.seed and each.ref != mix.ref]
     against = st.multiselect("Against other mixes", others, placeholder="None")
     if st.button("Evaluate it", type="primary", width="stretch"):
-        _queue(registry, "evaluate", {"mix": mix.ref, "against": against})
+        queue(registry, "evaluate", {"mix": mix.ref, "against": against})
 
 
 def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
@@ -97,7 +98,7 @@ def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> Non
     )
     if st.button("Extend it", type="primary", width="stretch"):
         training = {"tokens": tokens, "load_balance": manifest["load_balance"]}
-        _queue(registry, "extend", {"mix": mix.ref, "expert": expert, "training": training})
+        queue(registry, "extend", {"mix": mix.ref, "expert": expert, "training": training})
 
 
 def _remove(registry: Registry, mix: MixRecord) -> None:
@@ -107,15 +108,27 @@ def _remove(registry: Registry, mix: MixRecord) -> None:
     st.caption("Composes the others anew, so that nothing of the expert stays, in the trunk or anywhere.")
     expert = st.selectbox("Expert to be rid of", mix.experts)
     if st.button("Compose without it", type="primary", width="stretch"):
-        _queue(registry, "remove", {"mix": mix.ref, "expert": expert})
+        queue(registry, "remove", {"mix": mix.ref, "expert": expert})
 
 
 def _export(registry: Registry, mix: MixRecord) -> None:
     st.caption("Writes a folder on the machine of the registry.")
-    folder = st.text_input("New folder", value=f"./{mix.name}-{mix.version}")
+    folder = st.text_input("New folder", value=_new_folder(f"{mix.name}-{mix.version}")).strip()
+    below = st.container()
     format = st.selectbox("Format", list(FORMATS), format_func=FORMATS.__getitem__)
-    if st.button("Export it", type="primary", width="stretch", disabled=not folder.strip()):
-        _queue(registry, "export", {"mix": mix.ref, "out": folder.strip(), "format": format})
+    if st.button("Export it", type="primary", width="stretch"):
+        if folder:
+            queue(registry, "export", {"mix": mix.ref, "out": folder, "format": format}, below)
+        else:
+            refuse("Name a folder that does not exist yet.", below)
+
+
+def _new_folder(name: str) -> str:
+    """A folder that may be written: here, or else below the first root."""
+    roots = configured_roots().exports
+    if not roots or any(Path.cwd().resolve().is_relative_to(root) for root in roots):
+        return f"./{name}"
+    return str(roots[0] / name)
 
 
 def _delete(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
@@ -128,15 +141,10 @@ def _delete(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
         "The version is never given again. `nexusmix gc` then frees the room."
     )
     if st.button(f"Delete {label(mix.ref)}", type="primary", width="stretch"):
-        delete_mix(registry, mix.ref)
-        models.release()
-        st.switch_page(routes.mixes())
-
-
-def _queue(registry: Registry, kind: str, request: dict[str, Any]) -> None:
-    """Queue the work and follow it on its page."""
-    run = submit(registry, kind, request)
-    st.switch_page(routes.run(), query_params={"id": str(run.id)})
+        with shown_refusal():
+            delete_mix(registry, mix.ref)
+            models.release()
+            st.switch_page(routes.mixes())
 
 
 def _scores(mix: MixRecord) -> None:

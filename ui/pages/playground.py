@@ -16,7 +16,7 @@ from registry.records import MixRecord
 from ui import models, routes
 from ui.components import empty_state, escaped, label
 from ui.models import Speaker
-from ui.session import current_registry, shown_errors
+from ui.session import current_registry, refuse, shown_errors, shown_refusal
 from ui.token_view import block_grid, colour, share_bars, shares, text_html
 
 if TYPE_CHECKING:
@@ -144,12 +144,14 @@ def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[
         max_chars=PROMPT_CHARS,
         placeholder="Begin a text, and the mix goes on: def fibonacci(n):",
     )
+    below = st.container()
     with st.container(horizontal=True):
         wanted = st.button(
             "Write on",
             type="primary",
             icon=":material/stylus_note:",
-            disabled=not knobs.active or not (prompt or "").strip(),
+            # Not while the prompt is empty: the page learns of the text only when it is left for the button.
+            disabled=not knobs.active,
         )
         stop = st.empty()
     above = st.container()
@@ -159,11 +161,14 @@ def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[
         with column:
             _by(who)
             places[who] = st.empty()
-    if wanted:
+    if wanted and not (prompt or "").strip():
+        refuse("Begin a text first; the mix writes on from it.", below)
+    elif wanted:
         # Whatever is clicked meanwhile ends the writing; this button does nothing else.
         stop.button("Stop", icon=":material/stop:")
         writing = st.session_state["writing"] = Writing(prompt, {who: [] for who in speakers})
-        _write(registry, writing, knobs, hues, places)
+        with shown_refusal(below):
+            _write(registry, writing, knobs, hues, places)
         stop.empty()
     with above:
         block = _block(_texts(speakers))

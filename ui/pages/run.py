@@ -15,9 +15,10 @@ from registry.records import RunRecord
 from ui import routes
 from ui.components import chip, empty_state, fact_table, label
 from ui.display import duration, printable
+from ui.jobs import ROOTS
 from ui.learning_words import learning_facts
 from ui.run_words import ago, outcome, progress, spent, state_chip, subject
-from ui.session import current_registry, shown_errors
+from ui.session import current_registry, shown_errors, shown_refusal
 
 if TYPE_CHECKING:
     import altair as alt
@@ -95,11 +96,13 @@ def _actions(registry: Registry, run: RunRecord) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="run-actions"):
         if run.is_live:
             if st.button("Cancel", icon=":material/cancel:", disabled=run.cancel_requested):
-                runs.request_cancel(registry, run.id)
-                st.rerun()
+                with shown_refusal():
+                    runs.request_cancel(registry, run.id)
+                    st.rerun()
         elif run.state in ("failed", "cancelled") and st.button("Try again", icon=":material/replay:"):
-            runs.retry(registry, run.id)
-            st.rerun()
+            with shown_refusal():
+                runs.retry(registry, run.id)
+                st.rerun()
         if "mix" in made:
             query = {"ref": made["mix"]}
             st.page_link(
@@ -194,14 +197,15 @@ def _facts(run: RunRecord) -> None:
 
 
 def _request(run: RunRecord) -> dict[str, Any]:
-    """What was asked for; of a recipe, what is not its default."""
+    """What was asked for, but for the web app's roots; of a recipe, what is not its default."""
     from composer.errors import RecipeError
     from composer.recipe import Recipe
 
-    if "recipe" not in run.request:
-        return run.request
+    request = {name: value for name, value in run.request.items() if name != ROOTS}
+    if "recipe" not in request:
+        return request
     try:
-        recipe = Recipe.parse(run.request["recipe"])
+        recipe = Recipe.parse(request["recipe"])
     except RecipeError:  # another version's
-        return run.request
-    return {**run.request, "recipe": recipe.model_dump(mode="json", exclude_defaults=True)}
+        return request
+    return {**request, "recipe": recipe.model_dump(mode="json", exclude_defaults=True)}

@@ -11,7 +11,7 @@ from ui import routes
 from ui.components import empty_state, escaped, label
 from ui.display import duration, plural
 from ui.run_words import ago, progress, spent, state_chip, subject
-from ui.session import current_registry, shown_errors
+from ui.session import current_registry, shown_errors, shown_refusal
 
 REFRESH_SECONDS = 1
 RUNS_SHOWN = 50
@@ -79,5 +79,6 @@ def _row(registry: Registry, run: RunRecord) -> None:
         if run.is_live and st.button(
             "Cancel", key=f"cancel-{run.id}", type="tertiary", disabled=run.cancel_requested
         ):
-            runs.request_cancel(registry, run.id)
-            st.rerun()
+            with shown_refusal():
+                runs.request_cancel(registry, run.id)
+                st.rerun()

@@ -1,0 +1,60 @@
+"""Who may talk to the running web app: a request by a foreign name is refused, and so is a frame of another site."""
+
+from __future__ import annotations
+
+import http.client
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Shell
+
+PAGES = ("/", "/catalog", "/_stcore/health", "/_stcore/host-config")
+SOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def answer(url: str, path: str, **headers: str) -> http.client.HTTPResponse:
+    """What the server answers to a request with these headers."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    connection.putrequest("GET", path, skip_host=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection.getresponse()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_foreign_name_gets_403_and_the_machines_own_names_get_the_app(url: str, path: str) -> None:
+    port = urlsplit(url).port
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert answer(url, path, Host=host).status == 200
+    for host in ("evil.example", f"evil.example:{port}", f"192.0.2.7:{port}"):
+        assert answer(url, path, Host=host).status == 403
+
+
+def test_the_socket_is_closed_to_a_foreign_name_and_to_a_page_of_another_site(url: str) -> None:
+    own = urlsplit(url).netloc
+    assert answer(url, "/_stcore/stream", Host=own, Origin=url, **SOCKET).status == 101
+    assert answer(url, "/_stcore/stream", Host="evil.example", **SOCKET).status == 403
+    assert answer(url, "/_stcore/stream", Host=own, Origin="http://evil.example", **SOCKET).status == 403
+
+
+def test_no_other_site_may_put_the_app_in_a_frame(url: str) -> None:
+    response = answer(url, "/", Host=urlsplit(url).netloc)
+    assert response.getheader("X-Frame-Options") == "SAMEORIGIN"
+    assert response.getheader("Content-Security-Policy") == "frame-ancestors 'self'"
+
+
+def test_the_app_does_not_listen_to_a_network_unless_it_is_trusted(shell: Shell) -> None:
+    refused = shell.run("ui", "--address", "0.0.0.0", "--no-browser")
+    assert refused.returncode == 2
+    assert "--trust-network" in refused.stderr
