@@ -28,13 +28,44 @@ COLUMNS = {
 USAGE = {
     "nexus": "The folder carries its own modeling code (`modeling_nexus.py`), which needs torch and transformers 5.",
     "qwen2_moe": "The weights are those of a stock Qwen2-MoE model and compute the same function as the mix.",
+    "gguf": "`model.gguf` is a stock Qwen2-MoE model for llama.cpp and what is built on it.",
 }
+LOADING = {
+    "gguf": """\
+```sh
+llama-cli -m model.gguf -p "Once upon a time"
+llama-server -m model.gguf  # an OpenAI-compatible API
+```
+""",
+    "qwen2_moe": """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")
+```
+""",
+    "nexus": """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", trust_remote_code=True, dtype="auto")
+```
+""",
+}
+LIBRARIES = {"gguf": "gguf"}
 
 
 def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format: str) -> dict[str, bytes]:
     """README.md, and the routing heat map if the mix has been evaluated."""
     evaluation = record.evaluation
-    parts = [_front_matter(manifest), f"# {_text(record.ref)}\n", _usage(format), _parts(registry, manifest)]
+    parts = [
+        _front_matter(manifest, format),
+        f"# {_text(record.ref)}\n",
+        _usage(format),
+        _parts(registry, manifest),
+    ]
     files = {}
     if evaluation is not None:
         parts.append(_measurements(evaluation))
@@ -42,10 +73,10 @@ def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format
     return {"README.md": "\n".join(parts).encode(), **files}
 
 
-def _front_matter(manifest: Manifest) -> str:
+def _front_matter(manifest: Manifest, format: str) -> str:
     license = manifest.license
     known = license in HUB_LICENSES
-    lines = ["library_name: transformers", "pipeline_tag: text-generation"]
+    lines = [f"library_name: {LIBRARIES.get(format, 'transformers')}", "pipeline_tag: text-generation"]
     lines.append(f"license: {license.lower() if known else 'other'}")
     if not known:
         lines.append(f"license_name: '{license}'")
@@ -54,17 +85,10 @@ def _front_matter(manifest: Manifest) -> str:
 
 
 def _usage(format: str) -> str:
-    trust = ", trust_remote_code=True" if format == "nexus" else ""
-    return f"""\
-A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed. {USAGE[format]}
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{trust})
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust}, dtype="auto")
-```
-"""
+    about = (
+        "A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed."
+    )
+    return f"{about} {USAGE[format]}\n\n{LOADING[format]}"
 
 
 def _parts(registry: Registry, manifest: Manifest) -> str:

@@ -25,6 +25,7 @@ DEFAULT_TOKENS = 100_000
 FORMATS = {
     "nexus": "Nexus (transformers, its own code)",
     "qwen2_moe": "Qwen2-MoE (stock transformers, vLLM …)",
+    "gguf": "GGUF (llama.cpp, Ollama …)",
 }
 
 
