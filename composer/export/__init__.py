@@ -67,4 +67,5 @@ def export(
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         written = plan.write(temporary, max_shard_bytes=max_shard_bytes, progress=progress)
-    return Export(record.ref, folder, format, dtype or DTYPE_NAMES[wanted], written)
+    said = DTYPE_NAMES.get(plan.dtype, plan.dtype.lower())
+    return Export(record.ref, folder, format, said, written)

@@ -75,6 +75,7 @@ class GgufPlan:
 
     writer: Any
     tensors: dict[str, Tensor]
+    dtype: str
     files: dict[str, bytes] = field(default_factory=dict)
 
     def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
@@ -123,7 +124,7 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
     tokenizer = open_tokenizer(blobs, manifest.seed.files)
     add_tokenizer(writer, tokenizer, stock.config["vocab_size"], _ends(stock))
     tensors = _tensors(stock.tensors, stock.config["num_hidden_layers"], dtype)
-    return GgufPlan(writer, tensors)
+    return GgufPlan(writer, tensors, dtype)
 
 
 def refuse_unknown(config: Mapping[str, Any]) -> None:

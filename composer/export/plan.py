@@ -24,6 +24,8 @@ class Writable(Protocol):
     """A mix in one format, of which nothing is written yet; `files` are small ones by name."""
 
     @property
+    def dtype(self) -> str: ...
+    @property
     def files(self) -> Mapping[str, bytes]: ...
 
     def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
