@@ -50,9 +50,7 @@ class MergeVariant(Variant):
 
 @dataclass(frozen=True)
 class FormatVariant(Variant):
-    """A function of the type composer.export.plan.Format. `remote_code`: readers must trust the folder's code."""
-
-    remote_code: bool = False
+    """A composer.export.plan.Format, which plans the files of a mix."""
 
 
 Row = TypeVar("Row", bound=Variant)
@@ -199,13 +197,18 @@ EXPORT_FORMATS = Table(
         title="Nexus (transformers, its own code)",
         summary="The folder carries its own modeling code (`modeling_nexus.py`), which needs torch and transformers 5.",
         reference="Nexus, arXiv 2408.15901",
-        target="composer.export.nexus:plan",
-        remote_code=True,
+        target="composer.export.nexus:FORMAT",
     ),
     FormatVariant(
         name="qwen2_moe",
         title="Qwen2-MoE (stock transformers, vLLM …)",
         summary="The weights are those of a stock Qwen2-MoE model and compute the same function as the mix.",
-        target="composer.export.qwen2_moe:plan",
+        target="composer.export.qwen2_moe:FORMAT",
+    ),
+    FormatVariant(
+        name="gguf",
+        title="GGUF (llama.cpp, Ollama …)",
+        summary="`model.gguf` is a stock Qwen2-MoE model for llama.cpp and software built on it.",
+        target="composer.export.gguf:FORMAT",
     ),
 )

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from composer import variants
-from composer.export.plan import Plan
+from composer.export.plan import Format, Plan
 from composer.mix import Manifest
 from composer.trunks.base import NamedMerge
 from registry import family_table
@@ -32,6 +32,9 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     return Plan(config={"model_type": "dummy"}, tensors={}, dtype=dtype)
 
 
+FORMAT = Format(plan)
+
+
 def rows() -> Mapping[str, variants.Variant]:
     """The rows by the table that each belongs to."""
     return {
@@ -42,7 +45,7 @@ def rows() -> Mapping[str, variants.Variant]:
             "dummy_merge", "Dummy merge", "Takes the last expert's trunk.", "dummies:LastExpert"
         ),
         "EXPORT_FORMATS": variants.FormatVariant(
-            "dummy_format", "Dummy format", "Writes a folder without tensors.", "dummies:plan"
+            "dummy_format", "Dummy format", "Writes a folder without tensors.", "dummies:FORMAT"
         ),
     }
 

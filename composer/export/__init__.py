@@ -8,7 +8,7 @@ from pathlib import Path
 
 from composer.errors import RecipeError
 from composer.export.card import card_files
-from composer.export.folder import MAX_SHARD_BYTES, new_folder, refuse_existing, write_json, write_tensors
+from composer.export.folder import MAX_SHARD_BYTES, new_folder, refuse_existing
 from composer.export.plan import Format, weight_blobs
 from composer.floats import DTYPE_NAMES
 from composer.mix import find_mix
@@ -16,8 +16,6 @@ from composer.progress import Progress, silent
 from composer.streaming import verifying
 from composer.variants import EXPORT_FORMATS
 from registry.home import Registry
-
-DTYPES: Mapping[str, str] = {name: dtype for dtype, name in DTYPE_NAMES.items() if dtype != "F64"}
 
 
 @dataclass(frozen=True)
@@ -41,29 +39,30 @@ def export(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = silent,
 ) -> Export:
-    """Write a mix as a Hugging Face folder, which appears whole under its name or not at all.
+    """Write a mix as a folder, which appears whole under its name or not at all.
 
-    `dtype` is one of DTYPES; by default the seed's. Memory stays at some pieces of tensors, whatever the model's size.
+    `dtype` is one of the format's; by default the seed's. Memory stays at some pieces of tensors, whatever the
+    model's size. A GGUF file is one file, whatever `max_shard_bytes` says.
     Raises NotFoundError, RecipeError, ExportError (the format cannot express the mix), ConflictError (`folder`
     exists), IntegrityError (a damaged blob), StorageError; `folder` does not exist then.
     """
     try:
-        plan_format: Format = EXPORT_FORMATS.find(format).load()
+        chosen: Format = EXPORT_FORMATS.find(format).load()
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    if dtype is not None and dtype not in DTYPES:
-        raise RecipeError(f"no export dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if dtype is not None and dtype not in chosen.dtypes:
+        raise RecipeError(
+            f"no dtype {dtype!r} in format {format}; expected one of {', '.join(chosen.dtypes)}"
+        )
     refuse_existing(folder)
     record, manifest = find_mix(registry, mix_ref)
-    wanted = DTYPES[dtype] if dtype else manifest.seed.dtype
-    plan = plan_format(registry.blobs, manifest, wanted)
+    wanted = chosen.dtypes[dtype] if dtype else manifest.seed.dtype
+    plan = chosen.plan(registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}
     # Hashing takes about as long as writing, and needs another core only.
     with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
         for name, content in files.items():
             (temporary / name).write_bytes(content)
-        write_json(temporary / "config.json", plan.config)
-        written = write_tensors(
-            temporary, plan.tensors, plan.dtypes(), max_shard_bytes=max_shard_bytes, progress=progress
-        )
-    return Export(record.ref, folder, format, DTYPE_NAMES[wanted], written)
+        written = plan.write(temporary, max_shard_bytes=max_shard_bytes, progress=progress)
+    said = DTYPE_NAMES.get(plan.dtype, plan.dtype.lower())
+    return Export(record.ref, folder, format, said, written)

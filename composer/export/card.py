@@ -31,7 +31,12 @@ COLUMNS = {
 def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format: str) -> dict[str, bytes]:
     """README.md, and the routing heat map if the mix has been evaluated."""
     evaluation = record.evaluation
-    parts = [_front_matter(manifest), f"# {_text(record.ref)}\n", _usage(format), _parts(registry, manifest)]
+    parts = [
+        _front_matter(manifest, format),
+        f"# {_text(record.ref)}\n",
+        _usage(format),
+        _parts(registry, manifest),
+    ]
     files = {}
     if evaluation is not None:
         parts.append(_measurements(evaluation))
@@ -39,10 +44,10 @@ def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format
     return {"README.md": "\n".join(parts).encode(), **files}
 
 
-def _front_matter(manifest: Manifest) -> str:
+def _front_matter(manifest: Manifest, format: str) -> str:
     license = manifest.license
     known = license in HUB_LICENSES
-    lines = ["library_name: transformers", "pipeline_tag: text-generation"]
+    lines = [f"library_name: {EXPORT_FORMATS[format].load().library}", "pipeline_tag: text-generation"]
     lines.append(f"license: {license.lower() if known else 'other'}")
     if not known:
         lines.append(f"license_name: '{license}'")
@@ -52,17 +57,10 @@ def _front_matter(manifest: Manifest) -> str:
 
 def _usage(format: str) -> str:
     row = EXPORT_FORMATS[format]
-    trust = ", trust_remote_code=True" if row.remote_code else ""
-    return f"""\
-A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed. {row.summary}
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{trust})
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust}, dtype="auto")
-```
-"""
+    about = (
+        "A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed."
+    )
+    return f"{about} {row.summary}\n\n{row.load().loading}"
 
 
 def _parts(registry: Registry, manifest: Manifest) -> str:

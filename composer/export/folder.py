@@ -65,11 +65,7 @@ def write_tensors(
     """
     sizes = {name: math.prod(t.shape) * DTYPE_BYTES[dtypes[name]] for name, t in tensors.items()}
     total = sum(sizes.values())
-    free = shutil.disk_usage(folder).free
-    if total > free:
-        raise StorageError(
-            f"{folder.parent} has {free:,} bytes free, {total:,} are needed: free some space first"
-        )
+    require_room(folder, total)
     shards = _shards(sizes, max_shard_bytes)
     done = 0
     for file, names in shards.items():
@@ -78,7 +74,7 @@ def write_tensors(
             stream.write(canonical_header(specs))
             for name in sorted(names):
                 for piece in pieces(tensors[name], dtypes[name]):
-                    _refuse_overflow(name, piece)
+                    refuse_overflow(name, piece)
                     stream.write(np.ascontiguousarray(piece).data)
                 done += sizes[name]
                 progress("writing tensors", done, total)
@@ -112,7 +108,17 @@ def _shards(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
     return {f"model-{i:05}-of-{count:05}.safetensors": group for i, group in enumerate(groups, 1)}
 
 
-def _refuse_overflow(name: str, piece: np.ndarray) -> None:
+def require_room(folder: Path, size: int) -> None:
+    """Raises StorageError when the disk of `folder` has less than `size` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise StorageError(
+            f"{folder.parent} has {free:,} bytes free, {size:,} are needed: free some space first"
+        )
+
+
+def refuse_overflow(name: str, piece: np.ndarray) -> None:
+    """Raises ExportError when a value became infinite."""
     # Blobs hold finite numbers only; of the dtypes that an export writes, float16 alone is too narrow for some.
     if piece.dtype == np.float16 and not np.isfinite(piece).all():
         raise ExportError(

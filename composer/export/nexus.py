@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from composer.export.plan import Plan, small_files
+from composer.export.plan import Format, Plan, small_files
 from composer.export.rows import Rows, Stored
 from composer.mix import (
     PREFIX,
@@ -151,3 +151,16 @@ def _body(source: str, tree: ast.Module) -> str:
 
 def _comment(text: str) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in text.splitlines()) + "\n\n"
+
+
+FORMAT = Format(
+    plan,
+    loading="""\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", trust_remote_code=True, dtype="auto")
+```
+""",
+)

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from composer.export import tokenizer
+from composer.export.folder import write_json, write_tensors
 from composer.export.rows import Rows
+from composer.floats import DTYPE_NAMES
 from composer.mix import Manifest, seed_config
+from composer.progress import Progress
 from registry.blobs import BlobStore
 from registry.records import Digest
+
+DTYPES: Mapping[str, str] = {name: dtype for dtype, name in DTYPE_NAMES.items() if dtype != "F64"}
+
+LOADING = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")
+```
+"""
+
+
+class Writable(Protocol):
+    """A mix in one format, of which nothing is written yet; `files` are small ones by name."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def files(self) -> Mapping[str, bytes]: ...
+
+    def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
+        """Write all but `files` into `folder`; returns the bytes of the tensors."""
+        ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A folder to be written: config.json, the tensors in `dtype` (those of `float32` in F32), other files."""
+    """A Hugging Face folder: config.json, the tensors in `dtype` (those of `float32` in F32), other files."""
 
     config: dict[str, Any]
     tensors: dict[str, Rows]
@@ -28,9 +56,26 @@ class Plan:
         """The dtype of each tensor on disk."""
         return {name: "F32" if name in self.float32 else self.dtype for name in self.tensors}
 
+    def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
+        """Write the configuration and the tensors; returns the bytes of the tensors."""
+        write_json(folder / "config.json", self.config)
+        return write_tensors(
+            folder, self.tensors, self.dtypes(), max_shard_bytes=max_shard_bytes, progress=progress
+        )
 
-Format = Callable[[BlobStore, Manifest, str], Plan]
-"""Plans the export of a mix in one format. Raises ExportError when the format cannot express it."""
+
+@dataclass(frozen=True)
+class Format:
+    """A way to write a mix. `plan` raises ExportError when the format cannot express it.
+
+    `dtypes` maps the names that a user gives to the format's own. `loading` is the card's Markdown on how to run the
+    model, `library` the hub's name of the software that reads it.
+    """
+
+    plan: Callable[[BlobStore, Manifest, str], Writable]
+    dtypes: Mapping[str, str] = field(default_factory=lambda: DTYPES)
+    loading: str = LOADING
+    library: str = "transformers"
 
 
 def weight_blobs(manifest: Manifest) -> list[Digest]:

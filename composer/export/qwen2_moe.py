@@ -25,7 +25,7 @@ import numpy as np
 
 from composer.errors import ExportError
 from composer.export.gates import gates
-from composer.export.plan import Plan, small_files
+from composer.export.plan import Format, Plan, small_files
 from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.floats import DTYPE_NAMES
 from composer.mix import Manifest, seed_config
@@ -218,3 +218,6 @@ def _config(
         "output_router_logits": False,
         "torch_dtype": DTYPE_NAMES[dtype],
     }
+
+
+FORMAT = Format(plan)

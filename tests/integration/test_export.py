@@ -353,7 +353,7 @@ def test_an_interrupted_export_leaves_nothing_behind(llama, tmp_path):
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [{"format": "gguf"}, {"dtype": "int8"}])
+@pytest.mark.parametrize("wrong", [{"format": "onnx"}, {"dtype": "int8"}, {"dtype": "q8_0"}])
 def test_an_unknown_format_or_dtype_names_what_there_is(llama, tmp_path, wrong):
     make_mix(llama, f"wrong-{next(iter(wrong))}")
     with pytest.raises(RecipeError, match="expected one of"):

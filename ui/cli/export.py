@@ -16,6 +16,7 @@ from ui.display import size
 EXAMPLES = examples(
     "nexusmix export team ./team",
     "nexusmix export team ./team-qwen --format qwen2_moe --dtype bfloat16",
+    "nexusmix export team ./team-gguf --format gguf --dtype q8_0",
 )
 
 
@@ -27,11 +28,12 @@ def export(
         str, typer.Option(metavar="FORMAT", help=f"One of {EXPORT_FORMATS.choices()}.")
     ] = "nexus",
     dtype: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16; else the seed's.")
+        str | None,
+        typer.Option(metavar="TYPE", help="float32, bfloat16, float16 or, in gguf, q8_0; else the seed's."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a mix as a Hugging Face folder.
+    """Write a mix as a Hugging Face folder, or as a GGUF file in a folder.
 
     The folder appears whole or not at all. A mix that the format cannot express exactly is refused.
     """

@@ -1,0 +1,223 @@
+"""Format `gguf`: a mix as one file for llama.cpp and what is built on it, in the stock Qwen2-MoE architecture.
+
+The tensors are those of `qwen2_moe`, with each block's experts stacked. Vectors and the routers' gates are float32
+in every file, as llama.cpp wants them. The file is streamed: memory stays at some pieces of tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from composer.errors import ExportError
+from composer.export import qwen2_moe
+from composer.export.folder import refuse_overflow, require_room
+from composer.export.gguf_tokenizer import add_tokenizer
+from composer.export.plan import DTYPES as FLOATS
+from composer.export.plan import Format, Plan
+from composer.export.rows import Below, Given, Rows, pieces
+from composer.mix import Manifest, open_tokenizer
+from composer.progress import Progress
+from registry.blobs import BlobStore
+from registry.tensors import DTYPE_BYTES
+
+FILE = "model.gguf"
+ARCHITECTURE = "qwen2moe"
+DTYPES: Mapping[str, str] = {**FLOATS, "q8_0": "Q8_0"}
+# Rotary embeddings that llama.cpp computes for Qwen2-MoE as transformers does.
+ROPES = ("default", "linear", "yarn")
+YARN: Mapping[str, str] = {
+    "original_max_position_embeddings": "add_rope_scaling_orig_ctx_len",
+    "beta_fast": "add_rope_scaling_yarn_beta_fast",
+    "beta_slow": "add_rope_scaling_yarn_beta_slow",
+}
+# On graphics cards llama.cpp may round float32 factors to float16, where 1e-20 would be 0 again. This is float16's
+# smallest number; the sigmoid is off ½ by less than float32's rounding of all else.
+NEARLY_ZERO = 2.0**-24
+GATES = ("gate.weight", qwen2_moe.SHARED_GATE)
+BLOCK = 32  # of Q8_0: numbers that share a scale
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file; `values` have its rows, and all axes but the last two are joined in them."""
+
+    values: Rows
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file. A block of Q8_0 is 32 numbers of one byte and a scale of two."""
+        count = math.prod(self.shape)
+        return count // BLOCK * (BLOCK + 2) if self.dtype == "Q8_0" else count * DTYPE_BYTES[self.dtype]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The tensor as it is stored, from its first row to its last."""
+        if self.dtype != "Q8_0":
+            yield from pieces(self.values, self.dtype)
+            return
+        from gguf import GGMLQuantizationType, quantize
+
+        for piece in pieces(self.values, "F32"):
+            yield quantize(piece, GGMLQuantizationType.Q8_0)
+
+
+@dataclass(frozen=True)
+class GgufPlan:
+    """A GGUF file to be written; `writer` (a GGUFWriter) has its metadata."""
+
+    writer: Any
+    tensors: dict[str, Tensor]
+    dtype: str
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
+        """Write `model.gguf`; returns the bytes of the tensors. Raises ExportError, StorageError."""
+        from gguf import GGMLQuantizationType
+
+        total = sum(tensor.nbytes for tensor in self.tensors.values())
+        require_room(folder, total)
+        for name, tensor in self.tensors.items():
+            kind = GGMLQuantizationType[tensor.dtype]
+            self.writer.add_tensor_info(
+                name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=kind
+            )
+        try:
+            self.writer.write_header_to_file(folder / FILE)
+            self.writer.write_kv_data_to_file()
+            self.writer.write_ti_data_to_file()
+            self._write_tensors(progress, total)
+        finally:
+            self.writer.close()
+        return total
+
+    def _write_tensors(self, progress: Progress, total: int) -> None:
+        stream, done = self.writer.fout[0], 0
+        self.writer.write_padding(stream, stream.tell())
+        for name, tensor in self.tensors.items():
+            for piece in tensor.pieces():
+                refuse_overflow(name, piece)
+                stream.write(np.ascontiguousarray(piece).data)
+            self.writer.write_padding(stream, tensor.nbytes)
+            done += tensor.nbytes
+            progress("writing tensors", done, total)
+
+
+def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
+    """Raises ExportError listing every reason why llama.cpp's Qwen2-MoE cannot express the mix."""
+    from gguf import GGUFWriter, LlamaFileType
+
+    dtype = "F32" if dtype == "F64" else dtype
+    stock = qwen2_moe.plan(blobs, manifest, dtype if dtype in DTYPE_BYTES else "F32")
+    refuse_unknown(stock.config)
+    writer = GGUFWriter(None, ARCHITECTURE)
+    writer.add_file_type(LlamaFileType.ALL_F32 if dtype == "F32" else LlamaFileType[f"MOSTLY_{dtype}"])
+    writer.add_license(manifest.license)
+    _add_sizes(writer, stock.config)
+    tokenizer = open_tokenizer(blobs, manifest.seed.files)
+    add_tokenizer(writer, tokenizer, stock.config["vocab_size"], _ends(stock))
+    tensors = _tensors(stock.tensors, stock.config["num_hidden_layers"], dtype)
+    return GgufPlan(writer, tensors, dtype)
+
+
+def refuse_unknown(config: Mapping[str, Any]) -> None:
+    """Raises ExportError for what transformers' Qwen2-MoE has and llama.cpp's has not."""
+    rope = config["rope_scaling"] or {"rope_type": "default"}
+    reasons = []
+    if config["hidden_act"] not in ("silu", "swish"):
+        reasons.append(f"hidden_act is {config['hidden_act']}, and its FFNs compute silu")
+    if rope["rope_type"] not in ROPES:
+        reasons.append(f"the rotary embedding is {rope['rope_type']}, expected one of {', '.join(ROPES)}")
+    given = {name for name, value in rope.items() if value is not None}
+    unknown = sorted(given - {"rope_type", "factor", *YARN}) if rope["rope_type"] == "yarn" else []
+    if unknown:
+        reasons.append(f"the yarn rotary embedding sets {', '.join(unknown)}")
+    if reasons:
+        raise ExportError(
+            f"llama.cpp's Qwen2-MoE cannot express this mix: {'; '.join(reasons)}; use --format qwen2_moe"
+        )
+
+
+def _add_sizes(writer: Any, config: Mapping[str, Any]) -> None:
+    from gguf import RopeScalingType
+
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_expert_count(config["num_experts"])
+    writer.add_expert_used_count(config["num_experts_per_tok"])
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    if rope := config["rope_scaling"]:
+        writer.add_rope_scaling_type(RopeScalingType(rope["rope_type"]))
+        writer.add_rope_scaling_factor(rope["factor"])
+        for name in YARN:
+            if rope["rope_type"] == "yarn" and rope.get(name) is not None:
+                getattr(writer, YARN[name])(rope[name])
+
+
+def _ends(stock: Plan) -> list[int]:
+    """The ids at which the mix stops writing."""
+    settings = json.loads(stock.files["generation_config.json"])
+    found = [settings.get("eos_token_id"), stock.config["eos_token_id"]]
+    return [i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None]
+
+
+def _tensors(stock: Mapping[str, Rows], layers: int, dtype: str) -> dict[str, Tensor]:
+    """Qwen2-MoE's tensors by llama.cpp's names, the experts of a block in one."""
+    from gguf import MODEL_ARCH, get_tensor_name_map
+
+    names = get_tensor_name_map(MODEL_ARCH.QWEN2MOE, layers)
+    tensors: dict[str, Tensor] = {}
+    for name, (values, count) in _stacked(stock).items():
+        stem, kind = name.rsplit(".", 1)
+        shape = values.shape if count is None else (count, values.shape[0] // count, values.shape[1])
+        if name.endswith(qwen2_moe.SHARED_GATE):
+            shape = shape[1:]
+            values = Given(np.full(shape, NEARLY_ZERO, np.float32))
+        tensors[f"{names.get_name(stem)}.{kind}"] = Tensor(values, shape, _dtype(name, shape, dtype))
+    return tensors
+
+
+def _stacked(stock: Mapping[str, Rows]) -> dict[str, tuple[Rows, int | None]]:
+    """Tensors by name, with the number of experts in those that are stacked."""
+    single: dict[str, tuple[Rows, int | None]] = {}
+    experts: dict[str, list[Rows]] = {}
+    for name, values in stock.items():
+        block, found, rest = name.partition(".experts.")
+        if found:
+            experts.setdefault(f"{block}.experts.{rest.split('.', 1)[1]}", []).append(values)
+        else:
+            single[name] = (values, None)
+    return single | {name: (Below(parts), len(parts)) for name, parts in experts.items()}
+
+
+def _dtype(name: str, shape: tuple[int, ...], dtype: str) -> str:
+    if len(shape) == 1 or name.endswith(tuple(f".mlp.{gate}" for gate in GATES)):
+        return "F32"
+    return "F16" if dtype == "Q8_0" and shape[-1] % BLOCK else dtype
+
+
+FORMAT = Format(
+    plan,
+    DTYPES,
+    loading="""\
+```sh
+llama-cli -m model.gguf -p "Once upon a time"
+llama-server -m model.gguf  # an OpenAI-compatible API
+```
+""",
+    library="gguf",
+)
