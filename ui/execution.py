@@ -120,7 +120,7 @@ class Reporter:
 
 def _explain(error: Exception) -> str:
     from composer.errors import ComposerError
-    from ui.cli.failures import describe
+    from ui.wording.failures import describe
 
     if isinstance(error, (RegistryError, ComposerError, OSError)):
         return "\n".join(describe(error)).removeprefix("error: ")

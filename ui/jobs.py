@@ -117,7 +117,7 @@ def _measure(registry: Registry, request: Request, progress: Progress) -> dict[s
 def _contribute(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
     from composer.lora import contribute_adapter, is_adapter
     from registry.intake import contribute
-    from ui.cli.shapes import expert_shape
+    from ui.wording.shapes import expert_shape
 
     with sources.opened(registry, request["source"], seed=request["seed"], progress=progress) as source:
         publish = contribute_adapter if is_adapter(source.folder) else contribute
@@ -151,7 +151,7 @@ _PATH_LISTS = ("data", "held_out")
 
 
 def _composed(result: ComposeResult) -> dict[str, Any]:
-    from ui.cli.shapes import composed_shape
+    from ui.wording.shapes import composed_shape
 
     return composed_shape(result)
 

@@ -197,3 +197,36 @@ def test_a_registry_that_fails_is_an_error_on_the_page(
     assert not app.exception
     assert len(app.error) == 1
     assert code(app) == ["the database is newer than this program: \\x1b[2J"]
+
+
+def linked() -> None:
+    """Link to each page twice: by its address alone, and as the frame makes it."""
+    import streamlit as st
+
+    from ui import routes
+
+    def render() -> None:
+        """Show the page."""
+
+    for name in (
+        "catalog",
+        "domain_map",
+        "expert",
+        "compose",
+        "mixes",
+        "mix",
+        "playground",
+        "runs",
+        "run",
+        "contribute",
+    ):
+        st.page_link(getattr(routes, name)(), label=name)
+        st.page_link(getattr(routes, name)(render), label=name)
+
+
+def test_a_link_by_an_address_alone_leads_to_the_page_that_the_frame_renders() -> None:
+    found = [element.proto for element in AppTest.from_function(linked).run().get("page_link")]
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    assert len(pairs) == 10
+    for bare, real in pairs:
+        assert (bare.page, bare.page_script_hash) == (real.page, real.page_script_hash)

@@ -35,8 +35,9 @@ from ui import display
 from ui.cli import main
 from ui.cli.compose import read_recipe
 from ui.cli.context import parse_count
-from ui.cli.failures import describe, exit_code
+from ui.cli.failures import exit_code
 from ui.cli.output import Column, PlainProgress, print_fields, print_json, print_table
+from ui.wording.failures import describe
 
 HEAVY = {
     "torch",

@@ -43,7 +43,8 @@ from ui.cli import (
     worker,
 )
 from ui.cli.context import GlobalOptions, Verb, examples, paragraphs
-from ui.cli.failures import INTERRUPTED, describe, report
+from ui.cli.failures import INTERRUPTED, report
+from ui.wording.failures import describe
 
 START = "Start here"
 FIND = "Find experts"

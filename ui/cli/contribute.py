@@ -9,8 +9,8 @@ import typer
 
 from ui.cli.context import Data, Description, Json, License, examples, open_registry
 from ui.cli.output import note, print_fields, print_json, progress
-from ui.cli.shapes import expert_shape
 from ui.display import parameters
+from ui.wording.shapes import expert_shape
 
 EXAMPLES = examples(
     "nexusmix contribute python ./python-expert --seed smol --license Apache-2.0 --data ./python-docs",

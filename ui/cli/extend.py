@@ -26,7 +26,7 @@ from ui.cli.context import (
 from ui.cli.output import note, print_json, progress
 from ui.cli.report import print_composed
 from ui.cli.runs import print_queued
-from ui.cli.shapes import composed_shape
+from ui.wording.shapes import composed_shape
 
 if TYPE_CHECKING:
     from composer.recipe import Training

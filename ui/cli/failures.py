@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from typing import Final
 
 from ui.display import printable
+from ui.wording.failures import describe
 
 OK: Final = 0
 FAILURE: Final = 1
@@ -15,8 +15,6 @@ NOT_FOUND: Final = 3
 INCOMPATIBLE: Final = 4
 CONFLICT: Final = 5
 INTERRUPTED: Final = 130
-
-MISMATCHES_SHOWN = 20
 
 
 def exit_codes() -> dict[type[BaseException], int]:
@@ -60,48 +58,21 @@ def report(error: BaseException, *, debug: bool = False) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    for line in describe(error):
+    for line in _lines(error):
         print(line, file=sys.stderr)  # noqa: T201
     return exit_code(error)
 
 
-def describe(error: BaseException) -> list[str]:
-    """One line that says what happened, then the mismatches if the error lists any that it does not say."""
-    if isinstance(error, KeyboardInterrupt):
-        return ["interrupted: nothing half-done was published; the same command starts again"]
-    if _is_usage_error(error):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "nexusmix"
-        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        if not message:  # a group without a verb has printed its help already
-            return []
-        return [f"error: {printable(message)}; see '{command} --help'"]
-    message = printable(_message(error))
-    mismatches = [printable(mismatch) for mismatch in getattr(error, "mismatches", ())]
-    unsaid = [mismatch for mismatch in mismatches if mismatch not in message]
-    shown = [f"  - {mismatch}" for mismatch in unsaid[:MISMATCHES_SHOWN]]
-    if len(unsaid) > MISMATCHES_SHOWN:
-        shown.append(f"  … and {len(unsaid) - MISMATCHES_SHOWN} more")
-    return [f"error: {message}", *shown]
-
-
-def _message(error: BaseException) -> str:
-    """What an error says, with the remedy where the error itself cannot know it."""
-    from composer.errors import ComposerError
-    from registry.errors import RegistryError
-
-    if isinstance(error, (RegistryError, ComposerError)):
-        return " ".join(str(error).split("\n")) or type(error).__name__
-    if isinstance(error, OSError):
-        return _system_message(error)
-    return f"unexpected {type(error).__name__}: {error}; for the traceback, write --debug before the verb"
-
-
-def _system_message(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename is not None else ""
-    reason = error.strerror or str(error) or type(error).__name__
-    remedy = "; free some space and run again" if error.errno == errno.ENOSPC else ""
-    return f"{place}{reason}{remedy}"
+def _lines(error: BaseException) -> list[str]:
+    """The lines for an error; a usage error's says which help to read."""
+    if not _is_usage_error(error):
+        return describe(error)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "nexusmix"
+    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    if not message:  # a group without a verb has printed its help already
+        return []
+    return [f"error: {printable(message)}; see '{command} --help'"]
 
 
 def _is_usage_error(error: BaseException) -> bool:

@@ -8,8 +8,8 @@ import typer
 
 from ui.cli.context import Json, SeedFilter, examples, open_registry
 from ui.cli.output import Column, note, print_json, print_table
-from ui.cli.shapes import expert_row
 from ui.display import parameters, plural
+from ui.wording.shapes import expert_row
 
 EXAMPLES = examples(
     "nexusmix list", "nexusmix list --seed smol --limit 50 --offset 100", "nexusmix list --json"

@@ -9,7 +9,7 @@ import typer
 from ui.cli.context import Json, examples, open_registry
 from ui.cli.output import Column, print_fields, print_json, print_table
 from ui.cli.report import print_evaluation
-from ui.cli.shapes import mix_shape
+from ui.wording.shapes import mix_shape
 
 EXAMPLES = examples("nexusmix mixes", "nexusmix mixes team@2")
 

@@ -7,7 +7,7 @@ import typer
 from ui.cli.context import ExpertRef, Json, MixRef, examples, open_registry
 from ui.cli.output import print_json, progress
 from ui.cli.report import print_composed
-from ui.cli.shapes import composed_shape
+from ui.wording.shapes import composed_shape
 
 EXAMPLES = examples("nexusmix remove team cooking")
 

@@ -10,7 +10,7 @@ import typer
 from ui.cli.context import Json, Verb, examples, open_registry
 from ui.cli.failures import FAILURE
 from ui.cli.output import Column, note, print_fields, print_json, print_table, print_text, progress
-from ui.cli.shapes import run_shape
+from ui.wording.shapes import run_shape
 
 if TYPE_CHECKING:
     from registry.records import RunRecord

@@ -9,8 +9,8 @@ import typer
 
 from ui.cli.context import Json, SeedFilter, examples, open_registry
 from ui.cli.output import Column, print_json, print_table
-from ui.cli.shapes import hit_row
 from ui.display import parameters
+from ui.wording.shapes import hit_row
 
 EXAMPLES = examples(
     'nexusmix search "prove a theorem about integrals"',

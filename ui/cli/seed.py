@@ -8,8 +8,8 @@ import typer
 
 from ui.cli.context import Data, Description, Json, License, Verb, examples, open_registry
 from ui.cli.output import Column, note, print_fields, print_json, print_table, progress
-from ui.cli.shapes import seed_shape
 from ui.display import parameters
+from ui.wording.shapes import seed_shape
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 

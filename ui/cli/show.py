@@ -6,8 +6,8 @@ import typer
 
 from ui.cli.context import ExpertRef, Json, examples, open_registry
 from ui.cli.output import print_fields, print_json
-from ui.cli.shapes import expert_shape
 from ui.display import parameters
+from ui.wording.shapes import expert_shape
 
 EXAMPLES = examples("nexusmix show python", "nexusmix show python@2 --json")
 

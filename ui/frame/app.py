@@ -9,9 +9,24 @@ from __future__ import annotations
 import streamlit as st
 
 from ui import routes, theme
+from ui.pages import catalog, compose, contribute, expert, map, mix, mixes, playground, run, runs
+
+# In the order of the header.
+PAGES = (
+    routes.catalog(catalog.render),
+    routes.domain_map(map.render),
+    routes.compose(compose.render),
+    routes.mixes(mixes.render),
+    routes.playground(playground.render),
+    routes.runs(runs.render),
+    routes.contribute(contribute.render),
+    routes.expert(expert.render),
+    routes.mix(mix.render),
+    routes.run(run.render),
+)
 
 st.set_page_config(page_title="nexusmix", page_icon=str(theme.ICON), layout="wide")
 for style in theme.STYLES:
     st.html(style)
 st.logo(theme.LOGO, size="large")
-st.navigation(routes.every_page(), position="top").run()
+st.navigation(PAGES, position="top").run()
