@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError
-from registry.records import Digest
+from registry.records import Digest, Leftover
 
 CHUNK_BYTES = 4 * 2**20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -80,7 +80,7 @@ class BlobStore(Protocol):
     def exists(self, digest: Digest) -> bool: ...
     def iter_digests(self) -> Iterator[Digest]: ...
     def delete(self, digest: Digest) -> None: ...
-    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Path]: ...
+    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Leftover]: ...
 
 
 class LocalBlobStore:
@@ -190,19 +190,20 @@ class LocalBlobStore:
         except OSError as error:
             raise StorageError(f"cannot delete blob {digest}: {error.strerror or error}") from error
 
-    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Path]:
+    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Leftover]:
         """Remove what killed writers left in root/tmp and no one has written to for `older_than` seconds."""
         limit = time.time() - older_than
         swept = []
         for path in sorted((self.root / "tmp").glob("*.part")):
             try:
-                if path.stat().st_mtime > limit:
+                stat = path.stat()
+                if stat.st_mtime > limit:
                     continue
                 if not dry_run:
                     path.unlink()
             except FileNotFoundError:  # its writer finished meanwhile
                 continue
-            swept.append(path)
+            swept.append(Leftover(path, stat.st_size))
         return swept
 
     def _target(self, digest: Digest) -> Path:

@@ -1,11 +1,10 @@
-"""Garbage collection: removes blobs that no row refers to and what killed writers left behind."""
+"""Garbage collection: removes blobs that no row refers to and what killed processes left behind."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -14,19 +13,20 @@ from registry.claims import oldest_start
 from registry.database import lock_writers
 from registry.errors import NotFoundError
 from registry.home import Registry
-from registry.records import Digest
+from registry.records import Digest, Leftover
 from registry.schema import Base, Blob
+from registry.work import sweep
 
 GRACE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What was removed, or would be: blobs, their size in bytes, and unfinished files."""
+    """What was removed, or would be: blobs, their size in bytes, and what unfinished work left behind."""
 
     blobs: tuple[Digest, ...]
     size: int
-    unfinished: tuple[Path, ...]
+    unfinished: tuple[Leftover, ...]
 
 
 def collect(registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = False) -> Garbage:
@@ -55,7 +55,8 @@ def collect(registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = Fal
             if not dry_run:
                 session.execute(delete(Blob).where(Blob.digest == digest))
                 registry.blobs.delete(digest)
-    unfinished = registry.blobs.sweep(time.time() - limit, dry_run=dry_run)
+    older = time.time() - limit
+    unfinished = [*registry.blobs.sweep(older, dry_run=dry_run), *sweep(registry, older, dry_run=dry_run)]
     return Garbage(tuple(removed), size, tuple(unfinished))
 
 

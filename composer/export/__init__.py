@@ -58,7 +58,7 @@ def export(
     plan = FORMATS[format](registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}
     # Hashing takes about as long as writing, and needs another core only.
-    with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
+    with new_folder(registry, folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         write_json(temporary / "config.json", plan.config)

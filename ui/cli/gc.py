@@ -35,10 +35,12 @@ def gc(
                 "dry_run": dry_run,
                 "blobs": list(garbage.blobs),
                 "bytes": garbage.size,
-                "unfinished": [str(path) for path in garbage.unfinished],
+                "unfinished": [str(leftover.path) for leftover in garbage.unfinished],
+                "unfinished_bytes": sum(leftover.size for leftover in garbage.unfinished),
             }
         )
         return
     found = f"{plural(len(garbage.blobs), 'blob')} ({size(garbage.size)})"
-    unfinished = plural(len(garbage.unfinished), "unfinished file")
-    note(f"{'would remove' if dry_run else 'removed'} {found} and {unfinished}")
+    unfinished = plural(len(garbage.unfinished), "piece") + " of unfinished work"
+    left = size(sum(leftover.size for leftover in garbage.unfinished))
+    note(f"{'would remove' if dry_run else 'removed'} {found} and {unfinished} ({left})")
