@@ -20,15 +20,25 @@ def gc(
         float,
         typer.Option(min=0, metavar="HOURS", help="Keep what is younger: work in progress needs it."),
     ] = 24.0,
+    adopt_store: Annotated[
+        bool,
+        typer.Option(
+            "--adopt-store",
+            help="No other database needs the store's blobs: from now on they are this one's.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove blobs that nothing refers to."""
+    """Remove blobs that nothing refers to, and what killed work left behind.
+
+    Refused where another database keeps blobs in the same store.
+    """
     from datetime import timedelta
 
     from registry.gc import collect
 
     with open_registry(ctx) as registry:
-        garbage = collect(registry, grace=timedelta(hours=grace), dry_run=dry_run)
+        garbage = collect(registry, grace=timedelta(hours=grace), dry_run=dry_run, adopt=adopt_store)
     if as_json:
         print_json(
             {
