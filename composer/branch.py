@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from registry.families import assign_roles, family_of
 from registry.home import Registry
 from registry.paths import PathLike, Paths, as_path, as_paths
 from registry.tensors import read_header
+from registry.work import TRAINING, occupied
 
 MODEL_FILE = "model.safetensors"
 
@@ -83,21 +82,19 @@ def train_expert(
     model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
     trained = [p for name, p in model.named_parameters() if not freeze_trunk or ".mlp." in name]
     schedule = Schedule(learning_rate, max(1, batch_tokens // sequence_length), random_seed)
-    work = out.with_name(f".{out.name}.training")
-    losses = fit(model, rows, trained, schedule, work, stage=f"training {out.name}", progress=progress)
+    with occupied(registry, out.with_name(f".{out.name}{TRAINING}"), keep=True) as work:
+        losses = fit(model, rows, trained, schedule, work, stage=f"training {out.name}", progress=progress)
+        _write(registry, seed.files, model, TORCH_DTYPES[seed.dtype], out)
     tail = losses[-max(1, len(losses) // 10) :]
-    _write(registry, seed.files, model, TORCH_DTYPES[seed.dtype], out)
-    shutil.rmtree(work)
     trained_tokens = math.prod((len(rows), sequence_length))
     return BranchResult(out, trained_tokens, losses[0], sum(tail) / len(tail), time.monotonic() - started)
 
 
 def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.dtype, out: Path) -> None:
     """The seed's own configuration and tokenizer with the new weights; the folder appears whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        folder = Path(name, out.name)
-        folder.mkdir()
+    from composer.export.folder import new_folder
+
+    with new_folder(registry, out) as folder:
         for file, digest in files.items():
             (folder / file).write_bytes(registry.blobs.read_bytes(digest))
         tied = set(getattr(model, "all_tied_weights_keys", {}))
@@ -105,4 +102,3 @@ def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.d
         save_file(tensors, folder / MODEL_FILE, metadata={"format": "pt"})
         config = model.config.to_dict()
         assign_roles(family_of(config), config, read_header(folder / MODEL_FILE))
-        folder.rename(out)

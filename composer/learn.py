@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
@@ -17,11 +16,11 @@ from composer.mix import PREFIX, Manifest, OpenMix, open_dense, open_mix, read_m
 from composer.progress import Progress, timed
 from composer.recipe import Training
 from composer.weights import TORCH_DTYPES, put_tensors
-from composer.work import exclusive, work_folder
 from registry import documents
 from registry.families import family_of
 from registry.home import Registry
 from registry.records import Digest
+from registry.work import occupied, work_folder
 
 if TYPE_CHECKING:
     from composer.warmstart.trunk import Source
@@ -53,9 +52,13 @@ def learn(
     from composer.finetune import finetune, trains_router
     from composer.regmix import choose_shares
 
-    work = work_folder(registry, draft.lock)
+    folder = work_folder(registry, draft.lock.removeprefix("sha256:"))
     report: dict[str, Any] = {}
-    with exclusive(work):
+
+    def on_wait() -> None:
+        progress("waiting for another composition of the same lock", 0, 1)
+
+    with occupied(registry, folder, keep=True, on_wait=on_wait) as work:
         mix = open_mix(registry, draft, dtype=torch.float32)
         solve = partial(_solve_routers, mix, domains, standard, training, progress)
         # What trains moves the states away from the embeddings that were solved for them.
@@ -88,7 +91,6 @@ def learn(
                     again[name]["tokens"] += report[name]["tokens"]
                 report |= again
         trained = _store(registry, draft, mix, standard, training, trunk=bool(sources))
-    shutil.rmtree(work, ignore_errors=True)  # whoever waited for the same lock may be writing already
     return trained.model_copy(update={"training": report})
 
 

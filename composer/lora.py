@@ -7,7 +7,7 @@ The sum is taken in float32 and rounded once to the seed's dtype, as PEFT's own 
 
 from __future__ import annotations
 
-import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from registry.licenses import check_license
 from registry.names import check_name
 from registry.records import ExpertRecord
 from registry.tensors import TensorInfo, read_header
+from registry.work import occupied, work_folder
 
 __all__ = ["contribute_adapter", "is_adapter", "merge_adapter"]
 
@@ -49,10 +50,8 @@ def contribute_adapter(
     """
     check_name(name)
     check_license(license)
-    work = registry.home / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work, prefix="adapter-") as temporary:
-        merged = Path(temporary, "merged")
+    with occupied(registry, work_folder(registry, f"adapter-{uuid.uuid4().hex}")) as work:
+        merged = work / "merged"
         adapter = merge_adapter(registry, seed, folder, merged, progress)
         return contribute(
             registry,
@@ -90,7 +89,7 @@ def merge_adapter(
     tensors: dict[str, Rows] = {
         name: MergedRows(info, sums[name]) if name in sums else Stored(info) for name, info in stored.items()
     }
-    with new_folder(Path(out_folder)) as folder:
+    with new_folder(registry, Path(out_folder)) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         dtypes = {name: info.dtype for name, info in stored.items()}

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError
-from registry.records import Digest
+from registry.records import Digest, Leftover
+from registry.store_users import Others, StoreUsers, User
 
 CHUNK_BYTES = 4 * 2**20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -80,14 +81,20 @@ class BlobStore(Protocol):
     def exists(self, digest: Digest) -> bool: ...
     def iter_digests(self) -> Iterator[Digest]: ...
     def delete(self, digest: Digest) -> None: ...
-    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Path]: ...
+    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Leftover]: ...
+    def others(self) -> Others: ...
+    def adopt(self) -> None: ...
 
 
 class LocalBlobStore:
-    """Blobs in a folder: root/sha256/ab/<64 hex>, unfinished ones in tmp/, wrong ones in quarantine/."""
+    """Blobs in a folder: root/sha256/ab/<64 hex>, unfinished ones in tmp/, wrong ones in quarantine/.
 
-    def __init__(self, root: Path) -> None:
+    `user` is the database that refers to the blobs: the store remembers every one that ever put some.
+    """
+
+    def __init__(self, root: Path, user: User | None = None) -> None:
         self.root = root
+        self._users = StoreUsers(root, user)
         self._verified: dict[Digest, Signature] = {}
 
     @contextmanager
@@ -190,20 +197,40 @@ class LocalBlobStore:
         except OSError as error:
             raise StorageError(f"cannot delete blob {digest}: {error.strerror or error}") from error
 
-    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Path]:
+    def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Leftover]:
         """Remove what killed writers left in root/tmp and no one has written to for `older_than` seconds."""
         limit = time.time() - older_than
         swept = []
         for path in sorted((self.root / "tmp").glob("*.part")):
             try:
-                if path.stat().st_mtime > limit:
+                stat = path.stat()
+                if stat.st_mtime > limit:
                     continue
                 if not dry_run:
                     path.unlink()
             except FileNotFoundError:  # its writer finished meanwhile
                 continue
-            swept.append(path)
+            swept.append(Leftover(path, stat.st_size))
         return swept
+
+    def others(self) -> Others:
+        """The databases other than this store's user that keep blobs here."""
+        try:
+            return self._users.others()
+        except OSError as error:
+            raise StorageError(
+                f"cannot read who uses the store {self.root}: {error.strerror or error}"
+            ) from error
+
+    def adopt(self) -> None:
+        """Forget all users but this store's own."""
+        try:
+            self._users.adopt()
+        except OSError as error:
+            raise StorageError(f"cannot adopt the store {self.root}: {error.strerror or error}") from error
+
+    def __str__(self) -> str:
+        return str(self.root)
 
     def _target(self, digest: Digest) -> Path:
         name = digest.removeprefix("sha256:")
@@ -234,6 +261,7 @@ class LocalBlobStore:
         A blob that is already there is replaced: that heals a damaged one, and renews its age, so that
         garbage collection gives the caller the whole grace period to publish what refers to it.
         """
+        self._users.register()
         target = self._target(digest)
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, select, text
 from sqlalchemy.orm import Session
 
 from registry.blobs import BlobStore, LocalBlobStore
@@ -18,6 +18,8 @@ from registry.database import create_engine, mapped_errors, migrate
 from registry.errors import InvalidInputError, StorageError
 from registry.paths import PathLike
 from registry.records import Fence
+from registry.schema import DatabaseId
+from registry.store_users import User
 
 DEFAULT_HOME = "~/.local/share/nexusmix"
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
@@ -85,12 +87,28 @@ def open_registry(
     default_database = URL.create("sqlite", database=str(folder / "registry.db"))
     engine = create_engine(database_url or setting("database_url") or default_database)
     migrate(engine)
+    store = _store_folder(setting("store_url") or str(folder / "blobs"))
     return Registry(
         home=folder,
         engine=engine,
-        blobs=LocalBlobStore(_store_folder(setting("store_url") or str(folder / "blobs"))),
+        blobs=LocalBlobStore(store, _user(engine, store)),
         embedder=embedder or setting("embedder") or DEFAULT_EMBEDDER,
     )
+
+
+def _user(engine: Engine, store: Path) -> User:
+    """The database as the store knows it."""
+    with mapped_errors(engine), engine.connect().execution_options(read_only=True) as connection:
+        name = connection.scalar(select(DatabaseId.id)) or ""
+        if engine.dialect.name == "sqlite":
+            database = engine.url.database
+            return User(
+                name, os.path.relpath(Path(database).resolve(), store.resolve()) if database else "memory"
+            )
+        row = connection.execute(
+            text("SELECT datname, oid FROM pg_database WHERE datname = current_database()")
+        ).one()
+        return User(name, f"{engine.dialect.name} {row.datname} (oid {row.oid})")
 
 
 def _read_config(path: Path) -> Mapping[str, str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from itertools import combinations, islice, product
 from typing import Any
 
 from registry.errors import LicenseError
+from registry.hub_licenses import SPDX_OF_TAG, UNLISTED_TAGS, VAGUE, VERSIONS_OF_TAG
 from registry.safe_files import printable
 
 _LICENSE_REF = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 _MAX_CHARACTERS = 1000
-_MAX_CHOICES = 4096
+# Which choices fit together is a hard problem in general; the licences of real models need a few dozen steps.
+_MAX_STEPS = 500_000
+_NAME = re.compile(r"[A-Za-z0-9.+-]+")
 
 # Weights under these may become part of a work under any other licence, with notices kept.
 PERMISSIVE = frozenset(
@@ -40,7 +43,8 @@ _GPL_LIKE = _GPL_2_ONLY | _GPL_2_OR_LATER | _GPL_3
 def check_license(expression: str) -> str:
     """Return an SPDX expression in its normal form; `LicenseRef-…` names are taken as they are.
 
-    Raises LicenseError with the nearest known names.
+    Names of the Hugging Face Hub that mean one licence of SPDX, such as `odc-by`, are understood. Takes time and
+    memory in proportion to the length. Raises LicenseError with the nearest known names.
     """
     parsed = _parse(expression)
     unknown = [key for key in _licensing().unknown_license_keys(parsed) if not _LICENSE_REF.fullmatch(key)]
@@ -56,40 +60,148 @@ def combine(licenses: Sequence[tuple[str, str]]) -> str:
 
     Where an expression offers a choice (`MIT OR GPL-2.0-only`) the first choice that fits all is taken.
 
-    Raises LicenseError naming the two owners whose licences forbid each other, and why.
+    Raises LicenseError naming the two owners whose licences forbid each other, and why, or one whose own terms
+    contradict each other; also where the choices are so many that none was found in 500,000 steps.
     """
-    choices = [(owner, _alternatives(check_license(expression))) for owner, expression in licenses]
-    for owner, alternatives in choices:
-        if all(any(_forbids_adaptations(key) for key in keys) for keys in alternatives):
-            others = next((f" with {other}" for other, _ in choices if other != owner), "")
+    parsed = [(owner, _parse(expression)) for owner, expression in licenses]
+    for owner, tree in parsed:
+        if _always_forbids_adaptations(tree):
+            others = next((f" with {other}" for other, _ in parsed if other != owner), "")
             raise LicenseError(
-                f"{owner} ({' OR '.join(' AND '.join(keys) for keys in alternatives)}) cannot be "
-                f"merged{others}: its licence forbids sharing adaptations, and a mix is one"
+                f"{owner} ({tree.render()}) cannot be merged{others}: its licence forbids sharing adaptations, "
+                "and a mix is one"
             )
-    conflict = None
-    for chosen in islice(product(*(alternatives for _, alternatives in choices)), _MAX_CHOICES):
-        found = _first_conflict([(owner, keys) for (owner, _), keys in zip(choices, chosen, strict=True)])
-        if found is None:
-            return " AND ".join(sorted({key for keys in chosen for key in keys}))
-        conflict = conflict or found
+    return " AND ".join(sorted({term.key for term in _first_fit(_distinct(parsed))}))
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One licence that was chosen, and who brought it."""
+
+    owner: str
+    key: str
+
+
+def _distinct(parsed: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Equal expressions once: what fits for one owner fits for all, unless a vague name says nothing of equality."""
+    first: dict[str, tuple[str, Any]] = {}
+    for owner, tree in parsed:
+        text = str(tree.render())
+        is_vague = any(_is_vague(key) for key in _licensing().license_keys(tree))
+        first.setdefault(f"{owner}\n{text}" if is_vague else text, (owner, tree))
+    return list(first.values())
+
+
+def _first_fit(parsed: Sequence[tuple[str, Any]]) -> list[_Term]:
+    """The first choice of terms, in the order of the expressions, of which no two conflict.
+
+    Depth first, without ever writing the choices out: memory grows with the length of the expressions only.
+    """
+    conflict: str | None = None
+    # Each entry: what is to be added, then what is still to be decided (linked lists), and the terms chosen so far.
+    forced, choices = _unfold(parsed)
+    stack: list[tuple[list[_Term], Any, tuple[_Term, ...]]] = [(forced, _linked(choices, None), ())]
+    steps = 0
+    while stack and steps < _MAX_STEPS:
+        added, pending, chosen = stack.pop()
+        steps += 1
+        for term in added:
+            steps += 1 + len(chosen)
+            if term in chosen:
+                continue
+            found = next(filter(None, (_conflict_of(other, term) for other in chosen)), None)
+            if found is not None:
+                conflict = conflict or found
+                break
+            chosen = (*chosen, term)
+        else:
+            if pending is None:
+                return list(chosen)
+            (owner, node), rest = pending
+            for part in reversed(node.args):
+                forced, choices = _unfold([(owner, part)])
+                stack.append((forced, _linked(choices, rest), chosen))
+    if stack:
+        raise LicenseError(
+            f"these licences offer more choices than can be weighed in {_MAX_STEPS:,} steps: "
+            "write for each work the licence that you choose, without OR"
+        )
     assert conflict is not None, "every choice was refused for a reason"
     raise LicenseError(conflict)
 
 
-def _first_conflict(chosen: Sequence[tuple[str, tuple[str, ...]]]) -> str | None:
-    for (one, keys), (other, other_keys) in combinations(chosen, 2):
-        for key, other_key in product(keys, other_keys):
-            reason = _conflict(key, other_key) or _conflict(other_key, key)
-            if reason:
-                return (
-                    f"the licences of {one} ({key}) and {other} ({other_key}) forbid each other: {reason}; "
-                    "leave one out, or override with the reason why you may combine them"
-                )
-    return None
+def _unfold(parsed: Sequence[tuple[str, Any]]) -> tuple[list[_Term], list[tuple[str, Any]]]:
+    """What applies in any case, and the choices (OR nodes) that are left, each with its owner."""
+    terms: dict[_Term, None] = {}
+    choices: list[tuple[str, Any]] = []
+    todo = list(reversed(parsed))
+    while todo:
+        owner, node = todo.pop()
+        if isinstance(node, _licensing().OR):
+            choices.append((owner, node))
+        elif isinstance(node, _licensing().AND):
+            todo.extend((owner, part) for part in reversed(node.args))
+        else:
+            terms[_Term(owner, _key(node))] = None
+    return list(terms), choices
+
+
+def _linked(items: Sequence[Any], rest: Any) -> Any:
+    for item in reversed(items):
+        rest = (item, rest)
+    return rest
+
+
+def _key(leaf: Any) -> str:
+    # An exception only grants more, so `GPL-2.0-only WITH …` is treated as its licence.
+    return str(getattr(leaf, "license_symbol", leaf).key)
+
+
+def _always_forbids_adaptations(tree: Any) -> bool:
+    """Whether each choice that an expression offers forbids adaptations."""
+    if isinstance(tree, _licensing().OR):
+        return all(_always_forbids_adaptations(part) for part in tree.args)
+    if isinstance(tree, _licensing().AND):
+        return any(_always_forbids_adaptations(part) for part in tree.args)
+    return _forbids_adaptations(_key(tree))
+
+
+def _is_vague(key: str) -> bool:
+    """Whether two owners who write this name may mean different licences."""
+    return key.startswith("LicenseRef-") and key.removeprefix("LicenseRef-").lower() in VAGUE
+
+
+def _conflict_of(one: _Term, other: _Term) -> str | None:
+    """Why two terms cannot both apply, as a message; None if they can."""
+    if one.owner == other.owner:
+        # Whoever puts terms that we do not know on a work next to others knows that they go together.
+        reason = _contradiction(one.key, other.key) or _contradiction(other.key, one.key)
+        return reason and (
+            f"the licence of {one.owner} contradicts itself ({one.key} AND {other.key}): {reason}; ask its owner, "
+            "or override with the reason why you may use it"
+        )
+    reason = _conflict(one.key, other.key) or _conflict(other.key, one.key)
+    return reason and (
+        f"the licences of {one.owner} ({one.key}) and {other.owner} ({other.key}) forbid each other: {reason}; "
+        "leave one out, or override with the reason why you may combine them"
+    )
 
 
 def _conflict(one: str, other: str) -> str | None:
-    """Why a work cannot be under both licences, seen from `one`; None if it can."""
+    """Why works under these licences cannot be merged, seen from `one`; None if they can."""
+    if one == other:
+        return (
+            f"{one} need not be the same licence in both places: call it by its name"
+            if _is_vague(one)
+            else None
+        )
+    # Model licences with use restrictions (Llama, Gemma, OpenRAIL …) each want to be read.
+    unknown = None if _understood(one) else f"the terms of {one} are not known here"
+    return _contradiction(one, other) or unknown
+
+
+def _contradiction(one: str, other: str) -> str | None:
+    """Why no work can be under both licences, seen from `one`; None if it can, or if that is not known."""
     if one == other:
         return None
     if _forbids_adaptations(one):
@@ -106,9 +218,6 @@ def _conflict(one: str, other: str) -> str | None:
         return f"{one} and {other} each ask for their own terms on the whole"
     if _non_commercial(one) and "-SA-" in one and (_non_commercial(other) and "-SA-" in other):
         return f"{one} and {other} each ask for their own terms on the whole"
-    if not _understood(one):
-        # Model licences with use restrictions (Llama, Gemma, OpenRAIL …) each want to be read.
-        return f"the terms of {one} are not known here"
     return None
 
 
@@ -125,22 +234,6 @@ def _non_commercial(key: str) -> bool:
     return key.startswith("CC-BY-NC-")
 
 
-def _alternatives(expression: str) -> list[tuple[str, ...]]:
-    """The choices that an expression offers, each a tuple of licences that hold together."""
-    licensing = _licensing()
-
-    def expand(node: Any) -> list[tuple[str, ...]]:
-        if isinstance(node, licensing.OR):
-            return [keys for part in node.args for keys in expand(part)]
-        if isinstance(node, licensing.AND):
-            parts = product(*(expand(part) for part in node.args))
-            return [tuple(dict.fromkeys(key for keys in part for key in keys)) for part in parts]
-        # An exception only grants more, so `GPL-2.0-only WITH …` is treated as its licence.
-        return [(str(getattr(node, "license_symbol", node).key),)]
-
-    return expand(licensing.parse(expression))
-
-
 def _parse(expression: str) -> Any:
     from license_expression import (  # type: ignore[import-untyped]
         ExpressionError,
@@ -152,11 +245,23 @@ def _parse(expression: str) -> Any:
     if len(expression) > _MAX_CHARACTERS:
         raise LicenseError(f"a licence expression has at most {_MAX_CHARACTERS} characters")
     try:
-        return _licensing().parse(expression, strict=True)
+        parsed = _licensing().parse(_NAME.sub(_spdx_name, expression), strict=True)
+        parsed.render()  # one that is nested too deep for this is refused here
+        return parsed
     except (ExpressionError, ExpressionParseError, RecursionError) as error:
         raise LicenseError(
             f"{printable(expression)} is not an SPDX expression; expected one such as 'MIT OR Apache-2.0'"
         ) from error
+
+
+def _spdx_name(found: re.Match[str]) -> str:
+    """A name as SPDX has it. Raises LicenseError for one that means several licences."""
+    tag = found[0].lower()
+    if tag in VERSIONS_OF_TAG:
+        raise LicenseError(
+            f"{printable(found[0])} does not say which licence: write {' or '.join(VERSIONS_OF_TAG[tag])}"
+        )
+    return SPDX_OF_TAG.get(tag, found[0])
 
 
 def _suggestion(name: str) -> str:
@@ -165,6 +270,7 @@ def _suggestion(name: str) -> str:
     folded = name.lower().replace(" ", "-")
     alike = sorted((key for key in listed if key.startswith(folded)), key=len)
     near = dict.fromkeys([*alike, *get_close_matches(folded, listed, n=3, cutoff=0.6)])
+    near = {} if name.lower() in UNLISTED_TAGS else near
     names = [listed[key] for key in near][:3]
     reference = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")[:60]
     hints = ([f"did you mean {' or '.join(names)}?"] if names else []) + (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -136,6 +137,14 @@ class Hit:
 
     expert: ExpertRecord
     score: float
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that a killed process left behind, and its size in bytes."""
+
+    path: Path
+    size: int
 
 
 @dataclass(frozen=True)

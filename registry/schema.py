@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0005"  # the newest migration, which these classes describe
+REVISION = "0006"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -66,6 +66,14 @@ def _now() -> datetime:
 
 def _blob(*, primary_key: bool = False, nullable: bool = False) -> MappedColumn[Any]:
     return mapped_column(String(71), ForeignKey("blobs.digest"), primary_key=primary_key, nullable=nullable)
+
+
+class DatabaseId(Base):
+    """One row: an id that the database has for life, by which a store of blobs knows it."""
+
+    __tablename__ = "database_id"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 class Blob(Base):

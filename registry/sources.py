@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from registry import catalog, hub
 from registry.canonical import Progress
 from registry.errors import StorageError
 from registry.home import Registry
 from registry.preflight import Checkpoint, check_expert, check_seed
+from registry.work import occupied, work_folder
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,18 @@ def opened(
         return
     snapshot = hub.look_up(source)
     check_remote(registry, snapshot, seed)
-    work = registry.home / "work" / f"hub-{snapshot.repository.replace('/', '--')}-{snapshot.commit}"
-    folder = work / "files"
-    work.mkdir(parents=True, exist_ok=True)
-    with FileLock(work / "lock"):
-        folder.mkdir(parents=True, exist_ok=True)  # whoever held the lock before may have removed it all
+    name = f"hub-{snapshot.repository.replace('/', '--')}-{snapshot.commit}"
+
+    def on_wait() -> None:
+        if progress is not None:
+            progress("waiting for another download of the same revision", 0, 1)
+
+    with occupied(registry, work_folder(registry, name), keep=True, on_wait=on_wait) as work:
+        folder = work / "files"
+        folder.mkdir(exist_ok=True)
         _require_room(folder, snapshot)
         hub.download(snapshot, folder, progress)
         yield Source(folder, {"source": str(snapshot)})
-    shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager

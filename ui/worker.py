@@ -89,7 +89,7 @@ class Worker:
         return worked
 
     def _sweep(self) -> None:
-        from composer import work
+        from registry import work
 
         swept = [
             *self.registry.blobs.sweep(GRACE.total_seconds()),

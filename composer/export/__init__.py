@@ -59,7 +59,7 @@ def export(
     plan = chosen.plan(registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}
     # Hashing takes about as long as writing, and needs another core only.
-    with new_folder(folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
+    with new_folder(registry, folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         written = plan.write(temporary, max_shard_bytes=max_shard_bytes, progress=progress)

@@ -11,14 +11,10 @@ from composer.mix import Manifest
 from composer.variants import EXPORT_FORMATS
 from registry import catalog
 from registry.home import Registry
+from registry.hub_licenses import tag_of
 from registry.records import MixRecord
 
 HEAT_MAP_FILE = "routing.svg"
-# Licences that the Hugging Face Hub knows by these names; every other expression is "other" to it.
-HUB_LICENSES = (
-    *("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MPL-2.0", "Unlicense", "WTFPL"),
-    *("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-3.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0"),
-)
 COLUMNS = {
     "seed": "seed",
     "expert": "own expert",
@@ -46,10 +42,10 @@ def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format
 
 def _front_matter(manifest: Manifest, format: str) -> str:
     license = manifest.license
-    known = license in HUB_LICENSES
+    tag = tag_of(license)
     lines = [f"library_name: {EXPORT_FORMATS[format].load().library}", "pipeline_tag: text-generation"]
-    lines.append(f"license: {license.lower() if known else 'other'}")
-    if not known:
+    lines.append(f"license: {tag}")
+    if tag == "other":
         lines.append(f"license_name: '{license}'")
     tags = ["mixture-of-experts", "moe", "merge", "nexus"]
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---", ""])

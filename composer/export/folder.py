@@ -18,30 +18,30 @@ from composer.export.rows import Rows, pieces
 from composer.progress import Progress, silent
 from registry.canonical import canonical_header
 from registry.errors import ConflictError, StorageError
+from registry.home import Registry
 from registry.tensors import DTYPE_BYTES
+from registry.work import PARTIAL, occupied
 
 MAX_SHARD_BYTES = 4 * 10**9
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(registry: Registry, target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when the block ends without an exception, and vanishes otherwise.
 
-    Raises ConflictError when `target` exists: nothing is ever mixed into it or written over it.
+    The registry remembers it until then, so that garbage collection finds what a killed process leaves. Raises
+    ConflictError when `target` exists: nothing is ever mixed into it or written over it.
     """
+    target = target.absolute()
     refuse_existing(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
-    temporary.mkdir()
-    try:
+    with occupied(registry, target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}") as temporary:
         yield temporary
         for path in (*temporary.iterdir(), temporary):
             _fsync(path)
         refuse_existing(target)
         temporary.rename(target)
         _fsync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_existing(target: Path) -> None:

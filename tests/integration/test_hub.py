@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,29 @@ def test_a_download_is_the_folder_and_is_not_repeated(
     asked = len(served.requests)
     hub.download(snapshot, tmp_path)
     assert len(served.requests) == asked
+
+
+def test_two_that_open_the_same_revision_at_once_both_get_it(
+    served: StandIn, registry: Registry, pico_seed: Path
+) -> None:
+    expected = (pico_seed / "model.safetensors").read_bytes()
+    failures: list[BaseException] = []
+
+    def open_it() -> None:
+        try:
+            for _ in range(5):
+                with sources.opened(registry, "hf:acme/seed", seed=None) as source:
+                    assert (source.folder / "model.safetensors").read_bytes() == expected
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert not list((registry.home / "work").iterdir())
 
 
 def test_a_busy_hub_is_asked_again_when_it_says(served: StandIn, tmp_path: Path, waits: list[float]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from registry.blobs import LocalBlobStore, parse_digest
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError
+from registry.records import Leftover
 
 CONTENT = b"the bytes of a blob" * 1000
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -160,9 +161,9 @@ LocalBlobStore(Path(sys.argv[1])).put_bytes(b"never seen")
     [left] = files_in(store)
     assert store.sweep(older_than=3600) == []
     set_age(left, 7200)
-    assert store.sweep(older_than=3600, dry_run=True) == [left]
+    assert store.sweep(older_than=3600, dry_run=True) == [Leftover(left, len(b"never seen"))]
     assert left.exists()
-    assert store.sweep(older_than=3600) == [left]
+    assert [leftover.path for leftover in store.sweep(older_than=3600)] == [left]
     assert files_in(store) == []
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from registry.errors import LicenseError
+from registry.hub_licenses import tag_of
 from registry.licenses import check_license, combine
 
 
@@ -15,6 +18,8 @@ from registry.licenses import check_license, combine
         ("apache-2.0", "Apache-2.0"),
         ("mit or apache-2.0", "MIT OR Apache-2.0"),
         ("GPL-2.0", "GPL-2.0-only"),
+        ("odc-by", "ODC-By-1.0"),
+        ("MIT OR ODbL", "MIT OR ODbL-1.0"),
         ("LicenseRef-llama3", "LicenseRef-llama3"),
         ("MIT AND (LicenseRef-a.b OR CC-BY-4.0)", "MIT AND (LicenseRef-a.b OR CC-BY-4.0)"),
     ],
@@ -29,6 +34,9 @@ def test_an_spdx_expression_is_returned_in_its_normal_form(given: str, normal: s
         ("apache 2", "did you mean Apache-2.0"),
         ("gpl-2", "did you mean GPL-2.0-only"),
         ("llama3", "use LicenseRef-llama3"),
+        ("openrail", "does not say which licence: write LicenseRef-creativeml-openrail-m or"),
+        ("gpl", "does not say which licence: write GPL-2.0-only or GPL-2.0-or-later or GPL-3.0-only"),
+        ("MIT AND BSD", "does not say which licence: write BSD-2-Clause or BSD-3-Clause"),
         ("MIT AND made-up", "unknown licence 'made-up'"),
         ("LicenseRef-bad_name", "unknown licence"),
         ("MIT AND", "not an SPDX expression"),
@@ -56,6 +64,12 @@ def test_an_unknown_or_missing_licence_is_refused_with_a_suggestion(given: str, 
         (["CC-BY-NC-4.0", "MIT"], "CC-BY-NC-4.0 AND MIT"),
         (["LicenseRef-llama3", "LicenseRef-llama3"], "LicenseRef-llama3"),
         (["CC-BY-ND-4.0 OR MIT", "MIT"], "MIT"),
+        (["LicenseRef-other"], "LicenseRef-other"),
+        (["LicenseRef-llama3 AND MIT"], "LicenseRef-llama3 AND MIT"),
+        (["(GPL-2.0-only AND Apache-2.0) OR MIT"], "MIT"),
+        (["MIT OR (ISC AND (Zlib OR NCSA))", "GPL-2.0-only"], "GPL-2.0-only AND MIT"),
+        (["Apache-2.0 OR (ISC AND (GPL-3.0-only OR NCSA))", "GPL-2.0-only"], "GPL-2.0-only AND ISC AND NCSA"),
+        (["GPL-2.0-only OR GPL-3.0-only"] * 40 + ["Apache-2.0"], "Apache-2.0 AND GPL-3.0-only"),
     ],
 )
 def test_licences_that_fit_combine_to_one_expression(expressions: list[str], result: str) -> None:
@@ -72,6 +86,8 @@ def test_licences_that_fit_combine_to_one_expression(expressions: list[str], res
         ("CC-BY-SA-4.0", "GPL-2.0-only", "their own terms on the whole"),
         ("LicenseRef-llama3", "MIT", "terms of LicenseRef-llama3 are not known"),
         ("OGTSL", "MIT", "terms of OGTSL are not known"),
+        ("LicenseRef-other", "LicenseRef-other", "need not be the same licence"),
+        ("LicenseRef-OpenRAIL", "LicenseRef-OpenRAIL", "need not be the same licence"),
     ],
 )
 @pytest.mark.parametrize("swapped", [False, True])
@@ -95,3 +111,56 @@ def test_three_licences_of_which_two_conflict_are_blocked_though_each_offers_a_c
         combine(
             [("a@1", "GPL-2.0-only"), ("b@1", "MIT OR GPL-3.0-only"), ("c@1", "Apache-2.0 OR GPL-3.0-only")]
         )
+
+
+def test_terms_that_contradict_each_other_in_one_expression_are_blocked() -> None:
+    with pytest.raises(LicenseError, match=r"code@1 contradicts itself \(GPL-2.0-only AND Apache-2.0\)"):
+        combine([("code@1", "GPL-2.0-only AND Apache-2.0")])
+    with pytest.raises(LicenseError, match=r"code@1 \(LicenseRef-x\) and law@1 \(MIT\) .* not known"):
+        combine([("code@1", "LicenseRef-x AND MIT"), ("law@1", "MIT")])
+
+
+def many(term: str, count: int) -> str:
+    """As many terms as an expression has room for, each with its number."""
+    text = " AND ".join(term.format(i) for i in range(count))
+    assert len(text) <= 1000
+    return text
+
+
+def in_little_memory(licenses: list[tuple[str, str]]) -> str:
+    """What the licences combine to, or the error's words, in less than 20 MB."""
+    check_license("MIT")  # the list of licences is loaded
+    tracemalloc.start()
+    try:
+        return combine(licenses)
+    except LicenseError as error:
+        return str(error)
+    finally:
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        tracemalloc.stop()
+
+
+def test_choices_are_not_multiplied_out() -> None:
+    assert in_little_memory([("a@1", many("(MIT OR LicenseRef-{})", 36))]) == "MIT"
+    assert in_little_memory([("a@1", many("(LicenseRef-{} OR MIT)", 36)), ("b@1", "ISC")]) == "ISC AND MIT"
+    nested = "MIT OR (ISC AND (" * 50 + "Zlib" + "))" * 50
+    assert in_little_memory([("a@1", nested), ("b@1", "ISC")]) == "ISC AND MIT"
+
+
+def test_choices_that_cannot_be_weighed_in_bounded_time_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.licenses._MAX_STEPS", 20_000)
+    hopeless = many("(MIT OR ISC)", 40) + " AND (GPL-2.0-only OR LGPL-2.0-only)"
+    told = in_little_memory([("a@1", hopeless), ("b@1", "Apache-2.0")])
+    assert "more choices than can be weighed in 20,000 steps" in told and "without OR" in told
+
+
+def test_the_hubs_tags_of_licences_are_read_and_written() -> None:
+    assert [tag_of(name) for name in ("Apache-2.0", "GPL-2.0-or-later", "ODC-By-1.0", "MIT AND ISC")] == [
+        "apache-2.0",
+        "gpl-2.0",
+        "odc-by",
+        "other",
+    ]
+    with pytest.raises(LicenseError) as caught:
+        check_license("openrail++")
+    assert "did you mean" not in str(caught.value) and "use LicenseRef-openrail" in str(caught.value)

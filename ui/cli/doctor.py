@@ -117,7 +117,10 @@ def _blob_store(registry: Registry) -> str:
             writer.write(b"doctor")
             raise _Unwritten
     except _Unwritten:
-        return f"writable, {plural(sum(1 for _ in registry.blobs.iter_digests()), 'blob')}"
+        blobs = plural(sum(1 for _ in registry.blobs.iter_digests()), "blob")
+        others = registry.blobs.others().places
+        shared = f", shared with other databases ({'; '.join(others)}), so gc refuses" if others else ""
+        return f"writable, {blobs}{shared}"
 
 
 def _disk_space(registry: Registry) -> str:

@@ -20,25 +20,37 @@ def gc(
         float,
         typer.Option(min=0, metavar="HOURS", help="Keep what is younger: work in progress needs it."),
     ] = 24.0,
+    adopt_store: Annotated[
+        bool,
+        typer.Option(
+            "--adopt-store",
+            help="No other database needs the store's blobs: from now on they are this one's.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove blobs that nothing refers to."""
+    """Remove blobs that nothing refers to, and what killed work left behind.
+
+    Refused where another database keeps blobs in the same store.
+    """
     from datetime import timedelta
 
     from registry.gc import collect
 
     with open_registry(ctx) as registry:
-        garbage = collect(registry, grace=timedelta(hours=grace), dry_run=dry_run)
+        garbage = collect(registry, grace=timedelta(hours=grace), dry_run=dry_run, adopt=adopt_store)
     if as_json:
         print_json(
             {
                 "dry_run": dry_run,
                 "blobs": list(garbage.blobs),
                 "bytes": garbage.size,
-                "unfinished": [str(path) for path in garbage.unfinished],
+                "unfinished": [str(leftover.path) for leftover in garbage.unfinished],
+                "unfinished_bytes": sum(leftover.size for leftover in garbage.unfinished),
             }
         )
         return
     found = f"{plural(len(garbage.blobs), 'blob')} ({size(garbage.size)})"
-    unfinished = plural(len(garbage.unfinished), "unfinished file")
-    note(f"{'would remove' if dry_run else 'removed'} {found} and {unfinished}")
+    unfinished = plural(len(garbage.unfinished), "piece") + " of unfinished work"
+    left = size(sum(leftover.size for leftover in garbage.unfinished))
+    note(f"{'would remove' if dry_run else 'removed'} {found} and {unfinished} ({left})")
