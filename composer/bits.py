@@ -31,6 +31,10 @@ class HeldOut:
     text_bytes: int
     digest: str
 
+    def signature(self) -> dict[str, Any]:
+        """What a score of this text is recorded with: scores are comparable where it is equal."""
+        return {"sha256": self.digest, "bytes": self.text_bytes}
+
 
 def windows(tokenizer: Any, documents: Sequence[str], *, max_bytes: int, length: int) -> HeldOut:
     """Up to `max_bytes` of held-out text, from all of it, in windows of at most `length` tokens.

@@ -40,6 +40,7 @@ def evaluate(
          "bits_per_byte": {domain: {"seed", "expert", "dense_merging", "mix", other ref …: bits per byte}},
          "mean": the same over the domains,
          "routing": {domain: {expert ref: share of tokens}}, shares sum to 1, mean over blocks,
+         "text": {domain: {"sha256": of its pieces and the length of a window, "bytes": their sum}},
          "routing_by_layer": {domain: {expert ref: [share in each block]}},
          "experts_per_token": {domain: mean number of routed experts, null experts not counted}}
 
@@ -102,7 +103,13 @@ def evaluate(
         opened = lambda m=other_manifest: open_mix(registry, m).model  # noqa: E731
         score(other.ref, [other.manifest], opened)
         progress("evaluating", done, steps)
-    result = {"mix": record.ref, "bits_per_byte": scores, "mean": _mean(scores), **shares}
+    result = {
+        "mix": record.ref,
+        "text": {domain: text.signature() for domain, text in texts.items()},
+        "bits_per_byte": scores,
+        "mean": _mean(scores),
+        **shares,
+    }
     if active is not None:
         return {**result, "active_experts": [manifest.members[place].expert.ref for place in active]}
     tasks = (record.evaluation or {}).get("tasks")  # measured apart (tasks.py), and kept

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from composer.comparison import text_bytes, unlike_domains
 from composer.errors import RecipeError
 from composer.heatmap import routing_svg
 from composer.mix import read_manifest
@@ -46,7 +47,10 @@ def write_report(
 
     Raises NotFoundError, RecipeError when a mix was never evaluated.
     """
-    sections = [_section(registry, catalog.get_mix(registry, ref)) for ref in refs]
+    records = [catalog.get_mix(registry, ref) for ref in refs]
+    sections = [_section(registry, record) for record in records]
+    if unlike := unlike_domains([record.evaluation for record in records if record.evaluation]):
+        sections.insert(0, _warning(unlike))
     if findings:
         sections.insert(0, _findings(findings))
     if samples:
@@ -89,7 +93,7 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
         f"<tr><td>{escape(name)}</td>{_cells(row)}</tr>" for name, row in zip(names, rows, strict=True)
     )
     return (
-        "<table><caption>Bits per byte on held-out text; lower is better, the best of a row is marked</caption>"
+        f"<table><caption>Bits per byte on {_text(evaluation)}; lower is better, the best of a row is marked</caption>"
         f"<thead><tr><th>domain</th>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -99,6 +103,18 @@ def _cells(row: Sequence[float | None]) -> str:
     return "".join(
         "<td>–</td>" if score is None else f"<td{' class=best' if score == best else ''}>{score:.3f}</td>"
         for score in row
+    )
+
+
+def _text(evaluation: Mapping[str, Any]) -> str:
+    count = text_bytes(evaluation)
+    return "held-out text" if count is None else f"{count:,} bytes of held-out text"
+
+
+def _warning(domains: Sequence[str]) -> str:
+    return (
+        f"<p><strong>Not all of these mixes were measured on the same text</strong> ({escape(', '.join(domains))}): "
+        "compare scores within a table only, or evaluate the mixes again.</p>"
     )
 
 

@@ -32,7 +32,8 @@ def measure_transfer(
     """Measure an expert and its seed on held-out text: its own, its seed's, and the nearest other domains'.
 
     Returns, and records with the expert:
-        {"expert": ref, "bits_per_byte": {domain: {"seed": bits per byte, "expert": bits per byte}}}
+        {"expert": ref, "text": {domain: its signature, as in `evaluate`},
+         "bits_per_byte": {domain: {"seed": bits per byte, "expert": bits per byte}}}
 
     A domain is named after its expert (`name@version`); the seed's own text is "general". Raises NotFoundError,
     MissingTextError when there is no held-out text at all.
@@ -67,7 +68,11 @@ def measure_transfer(
             scores[domain][column] = cache.get(weights, text, partial(compute, domain))
             done += 1
     progress("measuring", done, total)
-    result = {"expert": expert.ref, "bits_per_byte": scores}
+    result = {
+        "expert": expert.ref,
+        "text": {domain: text.signature() for domain, text in texts.items()},
+        "bits_per_byte": scores,
+    }
     catalog.record_measurement(registry, expert.ref, result)
     return result
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from composer.comparison import text_bytes
 from composer.routing import RoutingOptions
 from registry.home import Registry
 from registry.records import MixRecord
 from ui.components import chip
+from ui.display import size
 
 
 def manifest_of(registry: Registry, mix: MixRecord) -> dict[str, Any]:
@@ -41,12 +43,18 @@ def mix_facts(mix: MixRecord) -> str:
 
 
 def score_line(mix: MixRecord) -> str:
-    """Its mean beside the seed's: "2.31 bits per byte; the seed has 2.63"."""
+    """Its mean beside the seed's: "2.31 bits per byte on 180 kB of text; the seed has 2.63"."""
     mean = (mix.evaluation or {}).get("mean", {})
     if "mix" not in mean:
         return "not evaluated yet"
     seed = f"; the seed has {mean['seed']:.3f}" if "seed" in mean else ""
-    return f"{mean['mix']:.3f} bits per byte{seed}"
+    return f"{mean['mix']:.3f} bits per byte on {text_words(mix.evaluation or {})}{seed}"
+
+
+def text_words(evaluation: Mapping[str, Any], domain: str | None = None) -> str:
+    """How much text was measured on: "180 kB of text", or "unknown text" for what earlier versions recorded."""
+    count = text_bytes(evaluation, domain)
+    return "unknown text" if count is None else f"{size(count)} of text"
 
 
 def ancestors(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:

@@ -101,7 +101,7 @@ def _within(path: str | Path, roots: Sequence[Path], do: str, option: str) -> Pa
         )
     raise InvalidInputError(
         f"{absolute} is outside the folders that this web app may {do}, or in a hidden folder of theirs: expected "
-        f"{_listed(roots)}; move it there, or start the app with {option} FOLDER"
+        f"{_listed(roots)}; take a path there, or start the app with {option} FOLDER"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from composer.report import COLUMN_NAMES
 from ui.components import escaped
 from ui.display import share
+from ui.mix_words import text_words
 from ui.task_words import TaskRow
 
 MEAN = "mean"
@@ -23,7 +24,8 @@ def score_table(evaluation: Mapping[str, Any]) -> str:
         [COLUMN_NAMES.get(column, column) for column in columns],
         {domain: [row.get(column) for column in columns] for domain, row in rows.items()},
         corner="domain",
-        caption="Bits per byte on text that no model has seen; lower is better, the best of a row is marked",
+        caption=f"Bits per byte on {text_words(evaluation)} that no model has seen; lower is better, the best of a row "
+        "is marked",
     )
 
 

@@ -16,6 +16,7 @@ from composer.generate import generate
 from composer.lock import Lock
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
+from composer.report import write_report
 from composer.trunks.mean_with_seed import MeanWithSeed
 from composer.trunks.ties import Ties
 from composer.weights import map_tensors
@@ -213,6 +214,27 @@ def test_evaluation_compares_seed_experts_dense_merging_and_other_mixes(registry
     for shares in result["routing"].values():
         assert sum(shares.values()) == pytest.approx(1)
     assert catalog.get_mix(registry, "compared").evaluation == result
+
+
+def test_an_evaluation_carries_the_signature_of_its_text_and_a_report_says_where_texts_differ(
+    registry, tmp_path
+):
+    for name in ("one", "two"):
+        compose(registry, recipe(name))
+    one, two = (evaluate(registry, name, max_bytes=2000) for name in ("one", "two"))
+    assert one["text"] == two["text"] and one["text"].keys() == one["bits_per_byte"].keys()
+    assert all(0 < text["bytes"] <= 2000 and len(text["sha256"]) == 64 for text in one["text"].values())
+    report = write_report(registry, ["one", "two"], tmp_path / "report.html").read_text()
+    assert "same text" not in report and f"{sum(t['bytes'] for t in one['text'].values()):,} bytes" in report
+    less = evaluate(registry, "two", max_bytes=500)
+    assert all(less["text"][domain] != text for domain, text in one["text"].items())
+    report = write_report(registry, ["one", "two"], tmp_path / "report.html").read_text()
+    assert "measured on the same text</strong> (code, math)" in report
+    without = {
+        name: value for name, value in less.items() if name != "text"
+    }  # as earlier versions recorded it
+    catalog.record_evaluation(registry, "two", without)
+    assert "same text" in write_report(registry, ["one", "two"], tmp_path / "report.html").read_text()
 
 
 def test_the_oracle_is_the_expert_itself_where_nothing_was_merged(registry):

@@ -44,6 +44,41 @@ def test_two_mixes_are_compared_by_address(mixed: Registry) -> None:
     assert "Choose two different mixes." in captions(app)
 
 
+def measured(sha256: str | None, **scores: float) -> dict[str, Any]:
+    """An evaluation on code; without a digest as earlier versions recorded it."""
+    text = {} if sha256 is None else {"text": {"code": {"sha256": sha256, "bytes": 60_000}}}
+    routing = {"code": {"code@1": 1.0}}
+    return {"bits_per_byte": {"code": scores}, "mean": scores, "routing": routing, **text}
+
+
+def test_scores_stand_side_by_side_only_when_they_are_of_the_same_text(mixed: Registry) -> None:
+    record_evaluation(mixed, "team@1", measured("a", mix=2.125))
+    record_evaluation(mixed, "team@2", measured("a", mix=2.375))
+    app = open_page("mixes", a="team@1", b="team@2")
+    assert "<td>2.375</td>" in html(app) and 'class="best"' in html(app)
+    assert "2.375 bits per byte on 60.0 kB of text" in html(app)
+    assert not app.button
+    for other in ("b", None):
+        record_evaluation(mixed, "team@2", measured(other, mix=2.375))
+        app = open_page("mixes", a="team@1", b="team@2")
+        assert not app.exception
+        assert 'class="best"' not in html(app) and "<td>2.375</td>" not in html(app)
+        words = "60.0 kB of text" if other else "unknown text"
+        assert f"Not on the same text, so not compared: code (60.0 kB of text, {words})" in captions(app)
+    button(app, "Measure both on the same text").click().run()
+    (run,) = runs.list_runs(mixed)
+    assert (run.kind, run.request) == ("evaluate", {"mix": "team@1", "against": ["team@2"]})
+    record_evaluation(mixed, "team@1", {**measured("a", mix=2.125, **{"team@2": 2.25})})
+    app = open_page("mixes", a="team@1", b="team@2")
+    assert "<td>2.250</td>" in html(app) and "Not on the same text" not in captions(app)
+
+
+def test_a_table_says_how_much_text_it_is_of_and_when_nobody_knows(mixed: Registry) -> None:
+    assert "Bits per byte on unknown text" in html(open_page("mix", ref="team@1"))
+    record_evaluation(mixed, "team@1", measured("a", mix=2.125))
+    assert "Bits per byte on 60.0 kB of text" in html(open_page("mix", ref="team@1"))
+
+
 def test_a_mix_shows_its_scores_its_routing_and_its_lineage(mixed: Registry) -> None:
     app = open_page("mix", ref="team@1")
     assert not app.exception

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
+from composer.comparison import compare
 from registry.catalog import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
 from ui import routes
 from ui.components import empty_state, escaped, label, lineage_link
 from ui.display import plural
-from ui.mix_words import children, manifest_of, mix_facts, score_line, settings_line, step
-from ui.session import current_registry, shown_errors
+from ui.mix_words import children, manifest_of, mix_facts, score_line, settings_line, step, text_words
+from ui.session import current_registry, queue, shown_errors
 from ui.tables import figures
 
 
@@ -104,7 +105,7 @@ def _comparison(registry: Registry, mixes: list[MixRecord]) -> None:
         f'<div class="nm-scroll" tabindex="0"><table class="nm-figures words"><caption>What differs is marked</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-    _scores(one, other)
+    _scores(registry, one, other)
 
 
 def _settings(registry: Registry, mix: MixRecord) -> dict[str, str]:
@@ -118,25 +119,30 @@ def _settings(registry: Registry, mix: MixRecord) -> dict[str, str]:
     }
 
 
-def _scores(one: MixRecord, other: MixRecord) -> None:
-    measured = [(mix.evaluation or {}).get("bits_per_byte", {}) for mix in (one, other)]
-    domains = [domain for domain in measured[0] if domain in measured[1]]
-    if not domains:
+def _scores(registry: Registry, one: MixRecord, other: MixRecord) -> None:
+    """Their scores on the same text only: what was measured on different text would be no comparison."""
+    evaluations = (one.evaluation or {}, other.evaluation or {})
+    found = compare(one.ref, one.evaluation, other.ref, other.evaluation)
+    rows = {domain: list(scores) for domain, scores in found.rows.items()}
+    if len(rows) > 1:
+        rows["mean"] = [sum(column) / len(rows) for column in zip(*rows.values(), strict=True)]
+    if rows:
+        caption = "Bits per byte in the domains that both were measured in, on the same text; lower is better"
+        st.html(figures([one.ref, other.ref], rows, corner="domain", caption=caption))
+    if found.unlike:
+        texts = (
+            f"{domain} ({text_words(evaluations[0], domain)}, {text_words(evaluations[1], domain)})"
+            for domain in found.unlike
+        )
+        st.caption(label(f"Not on the same text, so not compared: {'; '.join(texts)}."))
+    elif not rows:
         missing = [mix.ref for mix in (one, other) if not mix.evaluation]
         st.caption(
             label(f"Not evaluated yet: {', '.join(missing)}. Evaluate both to compare their scores.")
             if missing
             else "They share no domain that was measured."
         )
-        return
-    rows = {domain: [scores[domain]["mix"] for scores in measured] for domain in domains}
-    if len(domains) > 1:
-        rows["mean"] = [sum(column) / len(domains) for column in zip(*rows.values(), strict=True)]
-    st.html(
-        figures(
-            [one.ref, other.ref],
-            rows,
-            corner="domain",
-            caption="Bits per byte in the domains that both were measured in; lower is better",
-        )
-    )
+    if (found.unlike or not rows) and one.seed == other.seed:
+        about = "Evaluates the first, and the second along with it."
+        if st.button("Measure both on the same text", icon=":material/monitoring:", help=about):
+            queue(registry, "evaluate", {"mix": one.ref, "against": [other.ref]})

@@ -1,0 +1,66 @@
+"""Which scores may be compared: those of the same text. An evaluation carries a signature of each domain's text.
+
+Evaluations of earlier versions carry none: their text is unknown, and equal to no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Evaluation = Mapping[str, Any]
+
+
+@dataclass
+class Comparison:
+    """Two mixes' bits per byte by domain where both were measured on the same text, and the domains where not."""
+
+    rows: dict[str, tuple[float, float]] = field(default_factory=dict)
+    unlike: list[str] = field(default_factory=list)
+
+
+def compare(one_ref: str, one: Evaluation | None, other_ref: str, other: Evaluation | None) -> Comparison:
+    """Compare two mixes by their newest evaluations; either may have measured the other along with itself."""
+    scores = [(each or {}).get("bits_per_byte", {}) for each in (one, other)]
+    result = Comparison()
+    for domain in dict.fromkeys([*scores[0], *scores[1]]):
+        first, second = (each.get(domain, {}) for each in scores)
+        if other_ref in first:
+            result.rows[domain] = (first["mix"], first[other_ref])
+        elif one_ref in second:
+            result.rows[domain] = (second[one_ref], second["mix"])
+        elif first and second and is_same_text(one or {}, other or {}, domain):
+            result.rows[domain] = (first["mix"], second["mix"])
+        elif first and second:
+            result.unlike.append(domain)
+    return result
+
+
+def is_same_text(one: Evaluation, other: Evaluation, domain: str) -> bool:
+    """Whether a domain's scores of two evaluations are of one text; False where either text is unknown."""
+    signature = signatures(one).get(domain)
+    return signature is not None and signature == signatures(other).get(domain)
+
+
+def unlike_domains(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The domains that several evaluations have, but not on the same text."""
+    found = []
+    for domain in dict.fromkeys(domain for each in evaluations for domain in each["bits_per_byte"]):
+        having = [each for each in evaluations if domain in each["bits_per_byte"]]
+        if any(not is_same_text(having[0], each, domain) for each in having[1:]):
+            found.append(domain)
+    return found
+
+
+def signatures(evaluation: Evaluation) -> Mapping[str, Mapping[str, Any]]:
+    """The signature of each domain's text: {"sha256": …, "bytes": …}; empty where the text is unknown."""
+    return evaluation.get("text") or {}
+
+
+def text_bytes(evaluation: Evaluation, domain: str | None = None) -> int | None:
+    """The bytes of text that a domain, or all of them, were measured on; None where that is unknown."""
+    known = signatures(evaluation)
+    if domain is not None:
+        return known[domain]["bytes"] if domain in known else None
+    return sum(each["bytes"] for each in known.values()) if known else None

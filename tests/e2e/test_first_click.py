@@ -1,0 +1,115 @@
+"""Forms in a real browser: the first click after typing works, and one bad field takes nothing away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pico
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Shell
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def pair(stocked: Shell) -> str:
+    """A mix of `code` and `law` that nothing was trained for."""
+    return stocked.json("compose", "pair", "--seed", "pico", "--experts", "code,law", "--tokens", "0")["mix"]
+
+
+def settle(page: Any) -> None:
+    """Wait until the page is drawn in full; Streamlit may drop what is clicked during its first run."""
+    page.locator(".stApp[data-test-script-state='notRunning']").wait_for()
+
+
+def test_the_first_click_after_typing_writes_on(page: Any, url: str, pair: str) -> None:
+    page.goto(f"{url}/playground?mix={pair}")
+    settle(page)
+    page.get_by_role("button", name="Write on").click()
+    page.get_by_text("Begin a text first").wait_for()
+    page.get_by_label("Prompt").fill("court verdict")
+    page.get_by_role("button", name="Write on").click()
+    page.locator(".nm-written .tok").first.wait_for()
+
+
+def test_the_first_click_after_typing_proposes(page: Any, url: str) -> None:
+    page.goto(f"{url}/compose")
+    settle(page)
+    page.get_by_role("button", name="Let samples propose experts").click()
+    page.get_by_role("textbox", name="What the mix shall serve").fill(pico.domain_documents("law", 1)[0])
+    page.get_by_role("button", name="Propose", exact=True).click()
+    page.locator("[class*='st-key-row-law']").first.wait_for()
+
+
+def test_the_first_click_after_typing_exports_and_a_bad_folder_says_so_there(
+    page: Any, url: str, pair: str, tmp_path: Path
+) -> None:
+    page.goto(f"{url}/mix?ref={pair}")
+    settle(page)
+    page.get_by_role("button", name="Export").click()
+    page.get_by_label("New folder").fill("/proc/new")
+    page.get_by_role("button", name="Export it").click()
+    page.get_by_text("which the system keeps for itself").wait_for()
+    page.get_by_role("heading", name="How good it is").wait_for()
+    page.get_by_label("New folder").fill(str(tmp_path / "first"))
+    page.get_by_role("button", name="Export it").click()
+    page.locator("dd").filter(has_text=str(tmp_path / "first")).wait_for()
+
+
+def test_the_first_click_after_typing_points_an_alias(page: Any, url: str) -> None:
+    page.goto(f"{url}/expert?ref=cooking%401")
+    settle(page)
+    page.get_by_role("button", name="Point an alias here").click()
+    page.get_by_role("textbox", name="Alias").fill("no good")
+    page.get_by_role("button", name="Point it here").click()
+    page.get_by_test_id("stAlert").wait_for()
+    page.get_by_text("Stored bytes").wait_for()
+    page.get_by_role("textbox", name="Alias").fill("stable")
+    page.get_by_role("button", name="Point it here").click()
+    page.get_by_text("cooking@stable").wait_for()
+
+
+def test_a_bad_field_loses_nothing_and_the_first_click_after_mending_it_contributes(
+    page: Any, url: str, pico_expert: Path, tmp_path: Path
+) -> None:
+    text = pico.write_documents(tmp_path / "sea.jsonl", "cooking")
+    page.goto(f"{url}/contribute")
+    settle(page)
+    page.get_by_role("textbox", name="Folder on the registry's machine").fill(str(pico_expert))
+    page.get_by_label("Description").fill("Speaks of the sea.")
+    page.get_by_role("combobox", name="Licence").fill("Apache-9")
+    page.keyboard.press("Enter")
+    page.get_by_text("unknown licence").wait_for()
+    page.get_by_role("textbox", name="Name", exact=True).fill("../sea")
+    page.get_by_role("button", name="Contribute").click()
+    page.get_by_text("Still needed: a name, a licence, its domain.").wait_for()
+    page.get_by_text("It fits pico.").wait_for()
+    assert page.get_by_label("Description").input_value() == "Speaks of the sea."
+    assert page.get_by_role("textbox", name="Name", exact=True).input_value() == "../sea"
+
+    page.get_by_role("textbox", name="Name", exact=True).fill("sea")
+    page.get_by_role("combobox", name="Licence").fill("MIT")
+    page.keyboard.press("Enter")
+    settle(page)
+    page.get_by_role("textbox", name="Files or folders of text").fill(str(text))
+    page.get_by_role("button", name="Contribute").click()
+    page.get_by_role("link", name="Open sea@1").click()
+    page.get_by_text("Speaks of the sea.").wait_for()
+
+
+def test_a_bad_name_leaves_the_recipe_as_it_was_chosen(page: Any, url: str) -> None:
+    page.goto(f"{url}/compose?seed=pico&experts=code%401,law%401")
+    settle(page)
+    page.get_by_role("slider").first.focus()
+    page.keyboard.press("Home")
+    page.get_by_text("--tokens 0").wait_for()
+    page.get_by_role("textbox", name="Name", exact=True).fill("../up")
+    page.get_by_test_id("stBaseButton-primary").filter(has_text="Compose").click()
+    page.get_by_text("Mend the name first").wait_for()
+    page.get_by_text("--tokens 0").wait_for()
+    page.get_by_role("textbox", name="Name", exact=True).fill("up")
+    page.get_by_test_id("stBaseButton-primary").filter(has_text="Compose").click()
+    page.get_by_role("link", name="Open up@1").wait_for()
