@@ -139,7 +139,8 @@ TrainRouter = Annotated[
     typer.Option(
         "--train-router/--freeze-router",
         help="Whether the fine-tune changes the router too; by default only where nothing was fitted first. An "
-        "extension then fits the embeddings of all experts anew, not the new one's alone.",
+        "extension then fits the embeddings of all experts anew, not the new one's alone: also by default where "
+        "its trunk is fitted anew and no fine-tune follows.",
         rich_help_panel=TRAINING,
     ),
 ]
