@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from composer.contenders import TITLES
 from composer.heatmap import routing_svg
 from composer.mix import Manifest
 from composer.variants import EXPORT_FORMATS
@@ -19,13 +20,6 @@ HUB_LICENSES = (
     *("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MPL-2.0", "Unlicense", "WTFPL"),
     *("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-3.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0"),
 )
-COLUMNS = {
-    "seed": "seed",
-    "expert": "own expert",
-    "dense_merging": "dense merging",
-    "mix": "this mix",
-    "oracle": "this mix, own expert forced",
-}
 
 
 def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format: str) -> dict[str, bytes]:
@@ -90,7 +84,7 @@ def _measurements(evaluation: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     rows = [[domain, *(_score(row.get(c)) for c in columns)] for domain, row in scores.items()]
     rows.append(["mean", *(_score(evaluation["mean"].get(c)) for c in columns)])
-    table = _table(["domain", *(COLUMNS.get(column, column) for column in columns)], rows)
+    table = _table(["domain", *(TITLES.get(column, column) for column in columns)], rows)
     return f"""\
 ## Measurements
 

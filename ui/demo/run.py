@@ -200,7 +200,7 @@ def _evaluated(registry: Registry, ref: str, against: list[str], progress: Progr
     if record.evaluation is not None:
         return record.evaluation
     step = lambda stage, done, total: progress(f"evaluating {ref}", done, total)  # noqa: E731
-    return evaluate(registry, ref, against=against, max_bytes=EVALUATED_BYTES, progress=step)
+    return {**evaluate(registry, ref, against=against, max_bytes=EVALUATED_BYTES, progress=step)}
 
 
 def _samples(registry: Registry) -> list[dict[str, str]]:
