@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from composer.bits import HeldOut, ScoreCache, bits_per_byte, windows
+from composer.contenders import (
+    MIX,
+    ORACLE,
+    Contender,
+    Evaluation,
+    dense_merging,
+    domains,
+    expert_contender,
+    other_mixes,
+    seed_contender,
+)
 from composer.errors import MissingTextError
-from composer.lock import LockedExpert, LockedSeed
 from composer.masking import mask, places
-from composer.mix import Manifest, build_dense, find_mix, open_dense, open_mix, open_tokenizer, seed_config
+from composer.mix import Manifest, find_mix, open_mix, open_tokenizer, seed_config
 from composer.modeling import forced
 from composer.progress import Progress, silent
-from composer.weights import TORCH_DTYPES, map_tensors
 from registry import catalog, documents
 from registry.home import Registry
 
@@ -32,7 +40,7 @@ def evaluate(
     active_experts: Sequence[str] | None = None,
     oracle: bool = False,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Compare a mix with its seed, each domain's own expert, dense merging and other mixes, on unseen text.
 
     Returns, and records with the mix:
@@ -55,89 +63,56 @@ def evaluate(
     """
     record, manifest = find_mix(registry, mix_ref)
     active = places(manifest, active_experts)
-    others = [find_mix(registry, ref) for ref in against]
+    others = other_mixes(registry, against)
     texts = held_out_texts(registry, manifest, max_bytes)
     cache = ScoreCache(registry.home / "cache" / "scores")
     steps = 4 + len(others)
     scores: dict[str, dict[str, float]] = {domain: {} for domain in texts}
 
-    def score(
-        column: str, weights: Sequence[str], open_model: Callable[[], Any], only: str | None = None
-    ) -> None:
-        """Fill a column; the model is opened only if a score is not known yet."""
-        model: list[Any] = []
-
-        def compute(domain: str) -> float:
-            model.append(model[0] if model else open_model())
-            return bits_per_byte(model[0], texts[domain])
-
-        for domain in texts if only is None else [only]:
-            scores[domain][column] = cache.get(weights, texts[domain], partial(compute, domain))
+    def score(contender: Contender, only: Mapping[str, HeldOut] = texts) -> None:
+        for domain, bits in contender.scores(only, cache):
+            scores[domain][contender.column] = bits
 
     seed = manifest.seed
     progress("evaluating", 0, steps)
-    score("seed", [seed.ffn, seed.trunk], lambda: open_dense(registry, seed, seed.ffn, seed.trunk))
+    score(seed_contender(registry, seed))
     progress("evaluating", 1, steps)
-    for domain, member in _domains(manifest).items():
+    for domain, expert in domains(manifest).items():
         if domain in texts:
-            e = member.expert
-            opened = lambda e=e: open_dense(registry, seed, e.ffn, e.trunk, ffn_width=e.ffn_width)  # noqa: E731
-            score("expert", [e.ffn, e.trunk], opened, only=domain)
+            score(expert_contender(registry, seed, expert), {domain: texts[domain]})
     progress("evaluating", 2, steps)
-    if len({m.expert.ffn_width for m in manifest.members} | {_seed_width(registry, manifest)}) == 1:
-        key = ["dense merging", seed.ffn, seed.trunk, *sorted(m.expert.ffn for m in manifest.members)]
-        experts = [member.expert for member in manifest.members]
-        score("dense_merging", key, lambda: open_dense_merging(registry, seed, experts))
+    merged = dense_merging(registry, seed, [member.expert for member in manifest.members])
+    if merged is not None:
+        score(merged)
     progress("evaluating", 3, steps)
     refs = [member.expert.ref for member in manifest.members]
     model = open_mix(registry, manifest).model
     shares = score_mix(model, refs, texts, active)
     if oracle:
-        places_of = {domain: place for place, domain in enumerate(_domains(manifest))}
+        places_of = {domain: place for place, domain in enumerate(domains(manifest))}
         for domain, bits in score_oracle(model, texts, places_of).items():
-            scores[domain]["oracle"] = bits
+            scores[domain][ORACLE] = bits
     for domain, bits in shares.pop("bits_per_byte").items():
-        scores[domain]["mix"] = bits
+        scores[domain][MIX] = bits
     progress("evaluating", 4, steps)
-    for done, (other, other_manifest) in enumerate(others, 5):
-        opened = lambda m=other_manifest: open_mix(registry, m).model  # noqa: E731
-        score(other.ref, [other.manifest], opened)
+    for done, other in enumerate(others, 5):
+        score(other)
         progress("evaluating", done, steps)
-    result = {
+    result: Evaluation = {
         "mix": record.ref,
         "text": {domain: text.signature() for domain, text in texts.items()},
         "bits_per_byte": scores,
         "mean": _mean(scores),
-        **shares,
+        **shares,  # type: ignore[typeddict-item]
     }
     if active is not None:
-        return {**result, "active_experts": [manifest.members[place].expert.ref for place in active]}
+        result["active_experts"] = [manifest.members[place].expert.ref for place in active]
+        return result
     tasks = (record.evaluation or {}).get("tasks")  # measured apart (tasks.py), and kept
-    catalog.record_evaluation(registry, record.ref, result if tasks is None else {**result, "tasks": tasks})
+    catalog.record_evaluation(
+        registry, record.ref, {**result} if tasks is None else {**result, "tasks": tasks}
+    )
     return result
-
-
-def open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Any:
-    """The paper's dense merging: one dense model, the mean of all experts and the seed, in every parameter."""
-    path = registry.blobs.path
-    models = [(seed.ffn, seed.trunk), *((expert.ffn, expert.trunk) for expert in experts)]
-    mapped = [map_tensors(path(ffn)) | map_tensors(path(trunk)) for ffn, trunk in models]
-    merged = {}
-    for name, tensor in mapped[0].items():
-        total = torch.zeros(tensor.shape)
-        for tensors in mapped:
-            total += tensors[name]
-        merged[name] = total / len(mapped)
-    return build_dense(seed_config(registry.blobs, seed), merged, TORCH_DTYPES[seed.dtype])
-
-
-def _domains(manifest: Manifest) -> dict[str, Any]:
-    """Members by the name of their domain: the expert's name, with its version where two share a name."""
-    names = [member.expert.ref.split("@")[0] for member in manifest.members]
-    return {
-        name if names.count(name) == 1 else member.expert.ref: member
-        for name, member in zip(names, manifest.members, strict=True)
-    }
 
 
 def held_out_texts(registry: Registry, manifest: Manifest, max_bytes: int) -> dict[str, HeldOut]:
@@ -145,18 +120,16 @@ def held_out_texts(registry: Registry, manifest: Manifest, max_bytes: int) -> di
     tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
     limit = seed_config(registry.blobs, manifest.seed).get("max_position_embeddings") or WINDOW
     texts = {}
-    for domain, member in _domains(manifest).items():
-        digest = catalog.get_expert(registry, member.expert.ref).held_out
+    members = domains(manifest)
+    refs = [expert.ref for expert in members.values()]
+    _, records = catalog.get_parts(registry, manifest.seed.name, refs)
+    for domain, digest in zip(members, (record.held_out for record in records), strict=True):
         if digest is not None:
             text = documents.load_documents(registry.blobs, digest)
             texts[domain] = windows(tokenizer, text, max_bytes=max_bytes, length=min(WINDOW, limit))
     if not texts:
         raise MissingTextError("no member of this mix has held-out text: contribute an expert with --data")
     return texts
-
-
-def _seed_width(registry: Registry, manifest: Manifest) -> int:
-    return int(seed_config(registry.blobs, manifest.seed)["intermediate_size"])
 
 
 def score_mix(

@@ -6,7 +6,6 @@ Extension (arXiv 2408.15901, section 2.3): append FFN_new and d_new; Ï†_f = (1 â
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -17,10 +16,10 @@ import torch
 from composer.compose import ComposeResult, combined_license, compose_lock, publish
 from composer.domains import Domain, Standard, nearly_equal
 from composer.errors import MixFormatError, RecipeError
-from composer.gathering import Composition, gather, load_domains, resolve_extension
+from composer.gathering import Composition, first_lock, gather, load_domains, resolve_extension
 from composer.learn import learn, put_router, stored_standard
 from composer.lock import Lock, LockedExpert, Settings
-from composer.mix import Manifest, Member, find_mix, read_manifest, seed_config
+from composer.mix import Manifest, Member, find_mix, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.recipe import Training
 from composer.routers import router_class
@@ -139,13 +138,6 @@ def remove(
     settings = _settings_without(first_lock(registry, manifest), rest)
     lock = Lock(seed=manifest.seed, experts=rest, embedder=manifest.embedder, settings=settings)
     return compose_lock(registry, lock, record.name, parent=record.ref, progress=progress)
-
-
-def first_lock(registry: Registry, manifest: Manifest) -> Lock:
-    """The lock of the composition that a chain of extensions began with."""
-    while manifest.parent is not None:
-        manifest = read_manifest(registry, manifest.parent)
-    return Lock.model_validate(json.loads(registry.blobs.read_bytes(manifest.lock)))
 
 
 def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> Settings:

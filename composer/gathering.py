@@ -5,6 +5,7 @@ Shape suffixes: N members, M domain-embedding width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,8 @@ def resolve_extension(
 ) -> Composition:
     """Pin the extension of the mix `old`, whose manifest has the given digest, by one expert.
 
-    Raises NotFoundError, RecipeError, IncompatibleExpertsError, IntegrityError.
+    Without a fine-tune, a warm start that fits the trunk anew solves the embeddings of all experts anew too, unless
+    `training` says otherwise. Raises NotFoundError, RecipeError, IncompatibleExpertsError, IntegrityError.
     """
     members = [member.expert for member in old.members]
     refs = [member.ref for member in members]
@@ -93,6 +95,9 @@ def resolve_extension(
         raise RecipeError(f"this mix already contains {new.ref}")
     _check_fit(seed, experts)
     training = training or Training(load_balance=old.load_balance)
+    if training.train_router is None and not training.tokens and _fits_trunk(registry, old, new, training):
+        # The old experts' embeddings were solved for states that a fitted trunk no longer gives.
+        training = training.model_copy(update={"train_router": True})
     lock = Lock(
         seed=old.seed,
         experts=[new],
@@ -108,6 +113,13 @@ def resolve_extension(
     return _compared(lock, [*members, new], experts, old)
 
 
+def first_lock(registry: Registry, manifest: Manifest) -> Lock:
+    """The lock of the composition that a chain of extensions began with."""
+    while manifest.parent is not None:
+        manifest = read_manifest(registry, manifest.parent)
+    return Lock.model_validate(json.loads(registry.blobs.read_bytes(manifest.lock)))
+
+
 def gather(registry: Registry, lock: Lock) -> Composition:
     """Read what a lock pins.
 
@@ -117,6 +129,11 @@ def gather(registry: Registry, lock: Lock) -> Composition:
     members = [*(member.expert for member in old.members), *lock.experts] if old else lock.experts
     _, experts = catalog.get_parts(registry, lock.seed.name, [member.ref for member in members])
     return _compared(lock, members, experts, old)
+
+
+def _fits_trunk(registry: Registry, old: Manifest, new: LockedExpert, training: Training) -> bool:
+    """Whether the extension fits the trunk anew; where all trunks are the seed's there is nothing to fit."""
+    return training.warm_start and new.trunk != old.trunk and first_lock(registry, old).composed.merge.fitted
 
 
 def _compared(

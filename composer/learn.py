@@ -67,7 +67,7 @@ def learn(
         with timed("trunk"):
             trunk_tokens = _fit_trunk(mix, sources, training, progress)
         if training.warm_start:
-            # Old embeddings are kept exactly, unless the recipe lets the fine-tune change the router.
+            # Old embeddings are kept exactly, unless the lock lets the router change (gathering.py).
             keep = new is not None and training.train_router is not True
             with timed("router"):
                 report |= solve(extended=new is not None, keep=keep, preliminary=twice)

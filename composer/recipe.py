@@ -53,6 +53,7 @@ class Training(BaseModel):
     tokens: Annotated[int, Field(ge=0)] = 100_000
     train: TrainedPart = "all"
     # None: only a router that was not warm-started. A short fine-tune makes a warm-started one worse.
+    # An extension solves the embeddings of all experts anew where it is true, else the new expert's alone.
     train_router: bool | None = None
     # How much of each domain: equal parts, as much as it has text, or what short runs found best (regmix.py).
     data_mix: DataMixName = "uniform"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from composer.comparison import text_bytes, unlike_domains
+from composer.contenders import TITLES
 from composer.errors import RecipeError
 from composer.heatmap import routing_svg
 from composer.mix import read_manifest
@@ -25,13 +26,6 @@ th:first-child, td:first-child { text-align: left; } td.best { font-weight: 650;
 tr:last-child td { border-top: 2px solid #9ca3af; } pre { background: #f3f4f6; padding: 1rem; overflow-x: auto;
        white-space: pre-wrap; } svg { max-width: 100%; height: auto; } code { font-size: .9em; }
 """
-COLUMN_NAMES = {
-    "seed": "seed",
-    "expert": "own expert",
-    "dense_merging": "dense merging",
-    "mix": "this mix",
-    "oracle": "this mix, own expert forced",
-}
 
 
 def write_report(
@@ -88,7 +82,7 @@ def _section(registry: Registry, record: MixRecord) -> str:
 
 def _scores(evaluation: Mapping[str, Any]) -> str:
     columns, rows, names = score_table(evaluation)
-    head = "".join(f"<th>{escape(COLUMN_NAMES.get(column, column))}</th>" for column in columns)
+    head = "".join(f"<th>{escape(TITLES.get(column, column))}</th>" for column in columns)
     body = "".join(
         f"<tr><td>{escape(name)}</td>{_cells(row)}</tr>" for name, row in zip(names, rows, strict=True)
     )

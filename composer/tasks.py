@@ -6,15 +6,23 @@ Such a file may name code of its own, which the harness runs: point to folders t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from composer.contenders import (
+    Contender,
+    Evaluation,
+    dense_merging,
+    expert_contender,
+    mix_contender,
+    other_mixes,
+    seed_contender,
+)
 from composer.errors import RecipeError
-from composer.evaluate import evaluate, open_dense_merging
+from composer.evaluate import evaluate
 from composer.extras import require
-from composer.mix import Manifest, find_mix, open_dense, open_mix, open_tokenizer, seed_config
+from composer.mix import Manifest, find_mix, open_tokenizer
 from composer.progress import Progress, silent
 from registry import catalog
 from registry.home import Registry
@@ -31,7 +39,7 @@ def evaluate_tasks(
     limit: int | None = None,
     against: Sequence[str] = (),
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Run tasks on every model beside a mix, on the first `limit` examples of each if that is given.
 
     Returns the mix's evaluation as it is then recorded: that of `evaluate`, measured now if it never was, and
@@ -44,39 +52,34 @@ def evaluate_tasks(
     """
     require("lm_eval", "eval")
     record, manifest = find_mix(registry, mix_ref)
-    models = {**_models(registry, manifest), **{ref: _opener(registry, ref) for ref in against}}
+    contenders = _contenders(registry, record.ref, manifest, against)
     loaded = _load(tasks, task_path)
     if catalog.get_mix(registry, record.ref).evaluation is None:
         evaluate(registry, record.ref, progress=progress)
     tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
     found: dict[str, dict[str, Any]] = {name: {"limit": limit, "metrics": {}} for name in loaded}
-    for done, (column, open_model) in enumerate(models.items()):
-        progress("running tasks", done, len(models))
-        for task, metrics in _run(open_model(), tokenizer, loaded, limit).items():
-            found[task]["metrics"][column] = metrics
-    progress("running tasks", len(models), len(models))
-    earlier = catalog.get_mix(registry, record.ref).evaluation or {}
+    for done, contender in enumerate(contenders):
+        progress("running tasks", done, len(contenders))
+        for task, metrics in _run(contender.open(), tokenizer, loaded, limit).items():
+            found[task]["metrics"][contender.column] = metrics
+    progress("running tasks", len(contenders), len(contenders))
+    earlier: dict[str, Any] = catalog.get_mix(registry, record.ref).evaluation or {}
     result = {**earlier, "tasks": {**earlier.get("tasks", {}), **found}}
     catalog.record_evaluation(registry, record.ref, result)
-    return result
+    return cast(Evaluation, result)
 
 
-def _models(registry: Registry, manifest: Manifest) -> dict[str, Callable[[], Any]]:
-    """How to open each model, by the name of its column. Dense merging is left out where FFN widths differ."""
+def _contenders(registry: Registry, ref: str, manifest: Manifest, against: Sequence[str]) -> list[Contender]:
+    """Every model, an expert in a column of its reference. Dense merging is left out where FFN widths differ."""
     seed, experts = manifest.seed, [member.expert for member in manifest.members]
-    dense = partial(open_dense, registry, seed)
-    models: dict[str, Callable[[], Any]] = {"seed": partial(dense, seed.ffn, seed.trunk)}
-    for e in experts:
-        models[e.ref] = partial(dense, e.ffn, e.trunk, ffn_width=e.ffn_width)
-    if {e.ffn_width for e in experts} == {seed_config(registry.blobs, seed)["intermediate_size"]}:
-        models["dense_merging"] = partial(open_dense_merging, registry, seed, experts)
-    models["mix"] = lambda: open_mix(registry, manifest).model
-    return models
-
-
-def _opener(registry: Registry, ref: str) -> Callable[[], Any]:
-    _, manifest = find_mix(registry, ref)
-    return lambda: open_mix(registry, manifest).model
+    merged = dense_merging(registry, seed, experts)
+    return [
+        seed_contender(registry, seed),
+        *(expert_contender(registry, seed, expert, column=expert.ref) for expert in experts),
+        *([merged] if merged is not None else []),
+        mix_contender(registry, ref),
+        *other_mixes(registry, against),
+    ]
 
 
 def _load(names: Sequence[str], folder: Path | None) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from composer.bits import HeldOut, ScoreCache, bits_per_byte, windows
+from composer.bits import HeldOut, ScoreCache, windows
+from composer.contenders import expert_contender, seed_contender
 from composer.errors import MissingTextError
-from composer.lock import lock_seed
-from composer.mix import open_dense, open_tokenizer, seed_config
+from composer.lock import lock_expert, lock_seed
+from composer.mix import open_tokenizer, seed_config
 from composer.progress import Progress, silent
 from registry import catalog, documents
 from registry.home import Registry
@@ -44,30 +43,16 @@ def measure_transfer(
     held_out: dict[str, Digest | None] = {expert.ref: expert.held_out, GENERAL: record.held_out}
     held_out |= {other.ref: other.held_out for other in _nearest(registry, expert, domains)}
     texts = _texts(registry, expert, held_out, max_bytes)
-    models: dict[str, tuple[list[Digest], Callable[[], Any]]] = {
-        "seed": ([seed.ffn, seed.trunk], partial(open_dense, registry, seed, seed.ffn, seed.trunk)),
-        "expert": (
-            [expert.ffn, expert.trunk],
-            partial(open_dense, registry, seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width),
-        ),
-    }
+    contenders = [seed_contender(registry, seed), expert_contender(registry, seed, lock_expert(expert))]
     cache = ScoreCache(registry.home / "cache" / "scores")
     scores: dict[str, dict[str, float]] = {domain: {} for domain in texts}
-    done, total = 0, len(models) * len(texts)
-    for column, (weights, open_model) in models.items():
-        opened: list[Any] = []
-
-        def compute(
-            domain: str, opened: list[Any] = opened, open_model: Callable[[], Any] = open_model
-        ) -> float:
-            opened.append(opened[0] if opened else open_model())
-            return bits_per_byte(opened[0], texts[domain])
-
-        for domain, text in texts.items():
-            progress("measuring", done, total)
-            scores[domain][column] = cache.get(weights, text, partial(compute, domain))
+    done, total = 0, len(contenders) * len(texts)
+    for contender in contenders:
+        progress("measuring", done, total)
+        for domain, bits in contender.scores(texts, cache):
+            scores[domain][contender.column] = bits
             done += 1
-    progress("measuring", done, total)
+            progress("measuring", done, total)
     result = {
         "expert": expert.ref,
         "text": {domain: text.signature() for domain, text in texts.items()},

@@ -72,7 +72,6 @@ class BlobStore(Protocol):
 
     def writer(self, expected_size: int | None = None) -> AbstractContextManager[BlobWriter]: ...
     def put_bytes(self, data: bytes) -> Digest: ...
-    def put_file(self, source: Path) -> Digest: ...
     def path(self, digest: Digest, *, verify: bool = True) -> Path: ...
     def rehash(self, digest: Digest) -> Path: ...
     def read_bytes(self, digest: Digest) -> bytes: ...
@@ -125,15 +124,6 @@ class LocalBlobStore:
         """Store `data`."""
         with self.writer(len(data)) as writer:
             writer.write(data)
-        return writer.digest
-
-    def put_file(self, source: Path) -> Digest:
-        """Store a copy of the file `source`."""
-        if not source.is_file():
-            raise NotFoundError(f"no file {source}")
-        with self.writer(source.stat().st_size) as writer, source.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                writer.write(chunk)
         return writer.digest
 
     def path(self, digest: Digest, *, verify: bool = True) -> Path:

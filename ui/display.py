@@ -62,12 +62,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def short_digest(digest: str, length: int = 12) -> str:
-    """ "sha256:" and the first characters of the hash, enough to compare by eye."""
-    algorithm, _, value = digest.partition(":")
-    return f"{algorithm}:{value[:length]}…"
-
-
 def share(fraction: float) -> str:
     """0.634 → "63 %"."""
     return f"{fraction:.0%}".replace("%", " %")

@@ -98,7 +98,7 @@ def _remove(registry: Registry, request: Request, progress: Progress) -> dict[st
 def _evaluate(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
     from composer.evaluate import evaluate
 
-    return evaluate(registry, progress=progress, **_arguments(request, mix="mix_ref"))
+    return {**evaluate(registry, progress=progress, **_arguments(request, mix="mix_ref"))}
 
 
 def _export(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:

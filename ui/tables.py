@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from composer.report import COLUMN_NAMES
+from composer.contenders import TITLES
 from ui.components import escaped
 from ui.display import share
 from ui.mix_words import text_words
@@ -18,10 +18,10 @@ def score_table(evaluation: Mapping[str, Any]) -> str:
     """Bits per byte by domain and model, lower is better; the best of each row is marked."""
     scores: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    columns.sort(key=lambda column: [*COLUMN_NAMES].index(column) if column in COLUMN_NAMES else 9)
+    columns.sort(key=lambda column: [*TITLES].index(column) if column in TITLES else 9)
     rows = {**scores, MEAN: evaluation[MEAN]} if len(scores) > 1 else dict(scores)
     return figures(
-        [COLUMN_NAMES.get(column, column) for column in columns],
+        [TITLES.get(column, column) for column in columns],
         {domain: [row.get(column) for column in columns] for domain, row in rows.items()},
         corner="domain",
         caption=f"Bits per byte on {text_words(evaluation)} that no model has seen; lower is better, the best of a row "
@@ -52,7 +52,7 @@ def task_table(rows: Sequence[TaskRow]) -> str:
     limits = sorted({row.limit for row in rows if row.limit is not None})
     if limits:
         caption += f"; the first {' or '.join(map(str, limits))} examples only"
-    head = ["task · metric", *(COLUMN_NAMES.get(model, model) for model in models)]
+    head = ["task · metric", *(TITLES.get(model, model) for model in models)]
     return _table("nm-figures", caption, head, body)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from composer.contenders import TITLES
 from composer.heatmap import routing_svg
 from composer.mix import Manifest
 from composer.variants import EXPORT_FORMATS
@@ -15,13 +16,6 @@ from registry.hub_licenses import tag_of
 from registry.records import MixRecord
 
 HEAT_MAP_FILE = "routing.svg"
-COLUMNS = {
-    "seed": "seed",
-    "expert": "own expert",
-    "dense_merging": "dense merging",
-    "mix": "this mix",
-    "oracle": "this mix, own expert forced",
-}
 
 
 def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format: str) -> dict[str, bytes]:
@@ -84,7 +78,7 @@ def _measurements(evaluation: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     rows = [[domain, *(_score(row.get(c)) for c in columns)] for domain, row in scores.items()]
     rows.append(["mean", *(_score(evaluation["mean"].get(c)) for c in columns)])
-    table = _table(["domain", *(COLUMNS.get(column, column) for column in columns)], rows)
+    table = _table(["domain", *(TITLES.get(column, column) for column in columns)], rows)
     return f"""\
 ## Measurements
 

@@ -10,7 +10,7 @@ from composer.reproduce.plan import (
     LINEAR,
     LOW_BALANCE,
     OURS,
-    SOLVED,
+    WITHOUT_GRADIENTS,
     composed,
     extended,
     short,
@@ -120,7 +120,10 @@ def _without_gradients(results: Results) -> list[dict[str, Any]]:
         (ANCHORED, "anchored", "baselines_anchored"),
     ):
         parent = composed(system, 0)
-        for variant, share in zip(("", SOLVED), KEPT[system], strict=True):
+        kept_and_solved = zip(WITHOUT_GRADIENTS[system], KEPT[system], strict=True)
+        for how, (variant, share) in zip(
+            ("no gradient step", "router-only warm start"), kept_and_solved, strict=True
+        ):
             cases = [_case(results, extended(parent, 0, variant).name), _case(results, parent.name)]
 
             def kept(after: Any, before: Any, baselines: str = baselines, share: float = share) -> Any:
@@ -135,7 +138,6 @@ def _without_gradients(results: Results) -> list[dict[str, Any]]:
                 change = after["old"]["mean"] / before["old"]["mean"] - 1
                 return f"{change:+.2%}", change <= OLD_DOMAINS
 
-            how = "router-only warm start" if variant else "no gradient step"
             rows.append(
                 _row(
                     f"{kind} experts, {how}: ≥ {share:.0%} of the {kind} dense expert's gain on {new}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,13 @@ from torch.nn import functional as F
 
 from composer.bits import HeldOut, bits_per_byte
 from composer.compose import assemble
-from composer.evaluate import open_dense_merging, score_mix
+from composer.contenders import dense_merging, expert_contender, seed_contender
+from composer.evaluate import score_mix
 from composer.extend import assemble_extension
 from composer.gathering import resolve, resolve_extension
 from composer.learn import LONG
-from composer.mix import Manifest, open_dense, open_mix, read_manifest
+from composer.lock import LockedExpert
+from composer.mix import Manifest, open_mix, read_manifest
 from composer.modeling import forced
 from composer.progress import measuring
 from composer.recipe import Recipe, Training
@@ -55,20 +57,21 @@ class Measurer:
         domains = self.lab.settings.domains
         experts = dict(zip(domains, self.lab.experts(domains, anchored=anchored), strict=True))
         own = {
-            domain: bits_per_byte(
-                open_dense(registry, seed, e.ffn, e.trunk, ffn_width=e.ffn_width), texts[domain]
-            )
-            for domain, e in experts.items()
+            domain: bits_per_byte(expert_contender(registry, seed, expert).open(), texts[domain])
+            for domain, expert in experts.items()
         }
         members = [experts[domain] for domain in self.lab.settings.members]
         return {
             "expert": own,
-            "seed": _bits(open_dense(registry, seed, seed.ffn, seed.trunk), texts),
-            "dense_merging": _bits(open_dense_merging(registry, seed, members), texts),
-            "dense_merging_extended": _bits(
-                open_dense_merging(registry, seed, list(experts.values())), texts
-            ),
+            "seed": _bits(seed_contender(registry, seed).open(), texts),
+            "dense_merging": _bits(self._merged(members), texts),
+            "dense_merging_extended": _bits(self._merged(list(experts.values())), texts),
         }
+
+    def _merged(self, experts: Sequence[LockedExpert]) -> Any:
+        merged = dense_merging(self.lab.registry, self.lab.seed, experts)
+        assert merged is not None, "experts that the lab trained have their seed's widths"
+        return merged.open()
 
     def cell(self, case: Case, random_seed: int) -> dict[str, Any]:
         """Make the mix of a case and measure it. A budget that a warm start alone uses up gives {"skipped": why}."""

@@ -104,11 +104,15 @@ class Case:
         return SYSTEMS[self.system].title + (f", {self.variant}" if self.variant else "")
 
 
-LOW_BALANCE, SOLVED, PROPORTIONAL = (
+LOW_BALANCE, KEPT_EMBEDDINGS, SOLVED, PROPORTIONAL = (
     "load balance / 100",
+    "old embeddings kept",
     "all embeddings solved anew",
     "proportional sampling",
 )
+
+# The variants of an extension without a gradient step: old embeddings kept, and all solved anew.
+WITHOUT_GRADIENTS = {OURS: (KEPT_EMBEDDINGS, ""), ANCHORED: ("", SOLVED)}
 
 
 def short(tokens: int) -> str:
@@ -142,13 +146,13 @@ def plan(settings: Settings) -> list[Case]:
     base = {system: composed(system, main) for system in (OURS, NEXUS, LINEAR)}
     untrained = {system: composed(system, 0) for system in (OURS, ANCHORED)}
     # No gradient step: the old experts' embeddings kept, or all of them solved anew (a router-only warm start).
-    solve = {"train_router": True}
+    keep, solve = {"train_router": False}, {"train_router": True}
     return [
         composed(LINEAR, high),
         untrained[OURS],
         base[OURS],
         extended(untrained[OURS], 0),
-        extended(untrained[OURS], 0, SOLVED, solve),
+        extended(untrained[OURS], 0, KEPT_EMBEDDINGS, keep),
         base[LINEAR],
         extended(base[OURS], 0),
         *(extended(base[system], main) for system in (OURS, LINEAR)),

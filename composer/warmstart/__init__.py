@@ -5,7 +5,7 @@
    where logistic regression on the same states puts it (logistic.py).
 3. P_r is solved for these embeddings, and for those of pseudo-domains (pseudo.py), by ridge regression.
 
-When a mix is extended, the embeddings of its old experts are kept exactly and only e_new is solved for.
+When an extension keeps the embeddings of its old experts, exactly, only e_new is solved for.
 Experts without text take part as targets: their embeddings are what P_r makes of their domain vectors.
 
 Shape suffixes: N experts, M domain-embedding width, H model width.

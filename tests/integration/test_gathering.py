@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pico
 import pytest
+import torch
 from sqlalchemy import select
 
 from composer import mix
@@ -18,7 +22,8 @@ from composer.lock import Lock
 from composer.recipe import Recipe, Training
 from registry import catalog
 from registry.errors import IntegrityError
-from registry.home import Registry
+from registry.home import Registry, open_registry
+from registry.intake import add_seed, contribute
 from registry.schema import Embedding, Expert
 
 UNTRAINED = Training(warm_start=False, tokens=0)
@@ -94,3 +99,67 @@ def _tamper(registry: Registry, name: str) -> None:
         expert = session.scalars(select(Expert).where(Expert.name == name)).one()
         row = session.scalars(select(Embedding).where(Embedding.expert_id == expert.id)).one()
         row.mean = row.mean[::-1]
+
+
+@pytest.fixture(scope="module")
+def branched(pico_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three anchored experts and three free ones of one seed."""
+    root = tmp_path_factory.mktemp("branched")
+    registry = open_registry(root / "home", embedder="hashing:16")
+    add_seed(registry, "pico", pico_seed, license="Apache-2.0")
+    for kind, roles in (("anchored", "ffn"), ("free", "all")):
+        for number, domain in enumerate(("code", "math", "cooking"), 1):
+            folder = pico.branch_pico(pico_seed, root / f"{kind}-{domain}", seed=number, roles=roles)
+            data = [pico.write_documents(root / f"{domain}.jsonl", domain)]
+            contribute(registry, f"{kind}-{domain}", folder, seed="pico", license="MIT", data=data)
+    registry.engine.dispose()
+    return registry.home
+
+
+@pytest.fixture
+def grown(branched: Path, tmp_path: Path) -> Iterator[Registry]:
+    registry = open_registry(shutil.copytree(branched, tmp_path / "grown"), embedder="hashing:16")
+    for kind in ("anchored", "free"):
+        members = [f"{kind}-code", f"{kind}-math"]
+        compose(registry, Recipe(name=kind, seed="pico", experts=members, training=Training(tokens=0)))
+    yield registry
+    registry.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "training", "kept"),
+    [
+        ("free", Training(tokens=0), False),
+        ("free", Training(tokens=0, train_router=False), True),
+        ("free", UNTRAINED, True),
+        ("anchored", Training(tokens=0), True),
+        ("anchored", Training(tokens=0, train_router=True), False),
+    ],
+)
+def test_an_extension_without_a_fine_tune_solves_old_embeddings_anew_where_its_trunk_is_fitted(
+    grown: Registry, kind: str, training: Training, kept: bool
+) -> None:
+    before, after = (
+        _gates(grown, result)
+        for result in (f"{kind}@1", extend(grown, kind, f"{kind}-cooking", training=training).mix.ref)
+    )
+    assert torch.allclose(before, after[:, :2], atol=1e-4) == kept
+
+
+def test_an_extension_pins_in_its_lock_that_it_solves_all_anew(grown: Registry) -> None:
+    extended = extend(grown, "free", "free-cooking", training=Training(tokens=0))
+    lock = _lock(grown, extended.mix.lock)
+    assert lock.settings.training.train_router is True
+    # A lock from before this default does not say so, and keeps its meaning.
+    earlier = lock.settings.training.model_copy(update={"train_router": None})
+    settings = lock.settings.model_copy(update={"training": earlier})
+    again = extend_lock(grown, lock.model_copy(update={"settings": settings}), "earlier", parent="free@1")
+    kept = extend(grown, "free@1", "free-cooking", training=Training(tokens=0, train_router=False))
+    assert again.manifest.router == kept.manifest.router != extended.manifest.router
+
+
+def _gates(registry: Registry, ref: str) -> torch.Tensor:
+    """The experts' embeddings in every block, [blocks, experts, width]."""
+    model = mix.open_mix(registry, mix.find_mix(registry, ref)[1]).model
+    with torch.no_grad():
+        return torch.stack([mixture.router.gate() for mixture in model.mixtures()])

@@ -38,15 +38,12 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_blob_is_named_by_its_sha256(store: LocalBlobStore, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(CONTENT)
+def test_a_blob_is_named_by_its_sha256(store: LocalBlobStore) -> None:
     with store.writer() as writer:
         for start in range(0, len(CONTENT), 999):
             writer.write(memoryview(CONTENT)[start : start + 999])
     assert (writer.digest, writer.size) == (DIGEST, len(CONTENT))
     assert store.put_bytes(CONTENT) == DIGEST
-    assert store.put_file(source) == DIGEST
     assert store.read_bytes(DIGEST) == CONTENT
     assert store.size(DIGEST) == len(CONTENT)
     assert list(store.iter_digests()) == [DIGEST]
@@ -62,12 +59,10 @@ def test_a_digest_of_the_wrong_form_is_refused_where_it_enters(store: LocalBlobS
             use(text)
 
 
-def test_an_absent_blob_or_source_is_not_found(store: LocalBlobStore, tmp_path: Path) -> None:
+def test_an_absent_blob_is_not_found(store: LocalBlobStore) -> None:
     assert not store.exists(DIGEST)
     with pytest.raises(NotFoundError, match=DIGEST):
         store.read_bytes(DIGEST)
-    with pytest.raises(NotFoundError, match="absent"):
-        store.put_file(tmp_path / "absent")
 
 
 def test_an_exception_while_writing_leaves_nothing(store: LocalBlobStore) -> None:

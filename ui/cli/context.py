@@ -156,7 +156,7 @@ TrainRouter = Annotated[
     typer.Option(
         "--train-router/--freeze-router",
         help="Train the router in the fine-tune too. An extension then fits the embeddings of all experts anew, "
-        "not only the new one's.",
+        "not only the new one's; without a fine-tune this is the default where the trunk is fitted anew.",
         show_default="only a router without a warm start",
         rich_help_panel=TRAINING,
     ),

@@ -200,7 +200,7 @@ def _evaluated(registry: Registry, ref: str, against: list[str], progress: Progr
     if known is not None and _is_ours(known, against):
         return known
     step = lambda stage, done, total: progress(f"evaluating {ref}", done, total)  # noqa: E731
-    return evaluate(registry, ref, against=against, max_bytes=EVALUATED_BYTES, progress=step)
+    return {**evaluate(registry, ref, against=against, max_bytes=EVALUATED_BYTES, progress=step)}
 
 
 def _is_ours(evaluation: dict[str, Any], against: list[str]) -> bool:
