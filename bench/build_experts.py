@@ -31,7 +31,7 @@ LICENSE = "CC-BY-SA-4.0"  # the corpora are never shared; one licence keeps the 
 
 def build(registry: Registry, corpora: Path, seed: Path | None, domains: Sequence[str], tokens: int) -> None:
     """Publish the seed, then the free and the anchored expert of each domain."""
-    _embed_once(registry)
+    embed_once(registry)
     try:
         catalog.get_seed(registry, SEED)
     except NotFoundError:
@@ -66,7 +66,7 @@ def build(registry: Registry, corpora: Path, seed: Path | None, domains: Sequenc
                 contribute(registry, name, out, seed=SEED, license=LICENSE, data=[corpora / domain])
 
 
-def _embed_once(registry: Registry) -> None:
+def embed_once(registry: Registry) -> None:
     """Two experts of one domain share its sample: embed it once in this process."""
     embedder = load_embedder(registry.embedder)
     known: dict[tuple[str, ...], np.ndarray] = {}

@@ -1,0 +1,340 @@
+"""The lab on a real seed: python -m bench.real OUT [--home HOME] [--kinds light far …] [--domains …].
+
+HOME is the registry of bench.real_experts. One table for each kind of expert, with every baseline in the same run and
+no gradient step anywhere:
+
+    seed              the dense seed
+    own               each domain's dense expert on its own text; on changing text the expert of each token's domain
+    btm               the whole row to the dense expert nearest to its first 64 tokens (composer/baselines/btm.py)
+    dume              arXiv 2603.29765 (composer/baselines/dume.py)
+    dense merging     the mean of all experts and the seed
+    nexus, linear     the product's default recipe with these routers and no tokens of fine-tune
+
+Everything is scored on rows of 256 tokens of the parts `test`, which decide nothing: each domain's, general text's, and
+text that changes domain in the middle of a row (composer/changing_text.py). A share is that of the experts' gain over
+the seed. Each contender's figures are a file in OUT, found again by the next run; what has been measured is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.real_experts import DOMAINS, GENERAL, HOME, KINDS, SEED, texts_of
+from composer.baselines import btm, dume
+from composer.bits import HeldOut, bits_per_byte, windows
+from composer.changing_text import (
+    ChangingText,
+    Choices,
+    changing_text,
+    measure,
+    mixture_choices,
+    own_expert_nats,
+    stream_of,
+    summary,
+)
+from composer.compose import assemble
+from composer.data import pack
+from composer.domains import domain_means
+from composer.evaluate import open_dense_merging
+from composer.mix import Manifest, open_dense, open_mix, open_tokenizer
+from composer.recipe import LockedExpert, LockedSeed, Recipe, Training, lock_expert, lock_seed, resolve
+from registry import catalog
+from registry.embedders import load_embedder
+from registry.errors import NotFoundError
+from registry.home import Registry, open_registry
+
+LENGTH = 256
+SEED_COLUMN, OWN = "seed", "own"
+# Changed by the random seed. The linear router is measured once: without a fine-tune and before an extension, P_r
+# meets the embeddings that were solved for, which are the linear router's rows, so both route alike.
+DRAWN = ("dume", "nexus")
+
+
+@dataclass
+class Lab:
+    """One kind of expert and the text to score, all of it from parts that decide nothing."""
+
+    registry: Registry
+    kind: str
+    domains: Sequence[str]
+    test_bytes: int
+    changing_rows: int
+    collected_rows: int  # of training text, for each of DUME's experts
+    seed: LockedSeed = field(init=False)
+    experts: list[LockedExpert] = field(init=False)
+    tokenizer: Any = field(init=False)
+    texts: dict[str, HeldOut] = field(init=False)
+    changing: ChangingText = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seed = lock_seed(catalog.get_seed(self.registry, SEED))
+        self.experts = [
+            lock_expert(catalog.get_expert(self.registry, f"{domain}-{self.kind}")) for domain in self.domains
+        ]
+        self.tokenizer = open_tokenizer(self.registry.blobs, self.seed.files)
+        self.texts = {
+            domain: windows(
+                self.tokenizer,
+                texts_of(self.registry.home, domain, "test"),
+                max_bytes=self.test_bytes,
+                length=LENGTH,
+            )
+            for domain in (*self.domains, GENERAL)
+        }
+        streams = {domain: stream_of(self.texts[domain]) for domain in self.domains}
+        self.changing = changing_text(self.tokenizer, streams, rows=self.changing_rows, length=LENGTH)
+
+    def dense(self, expert: LockedExpert) -> Any:
+        """An expert as it was contributed."""
+        return open_dense(self.registry, self.seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width)
+
+    def open_seed(self) -> Any:
+        """The dense seed."""
+        return open_dense(self.registry, self.seed, self.seed.ffn, self.seed.trunk)
+
+    def score(self, model: Any, choices: Choices | None = None) -> dict[str, Any]:
+        """Bits per byte on every text, on changing text also by distance; with `choices` the own shares too."""
+        bits: dict[str, float] = {}
+        own: dict[str, float] = {}
+        for domain, text in self.texts.items():
+            count = (
+                _Count(choices, self.domains.index(domain)) if choices and domain in self.domains else None
+            )
+            bits[domain] = bits_per_byte(model, text, after_batch=count)
+            own |= {domain: count.hits / count.all} if count is not None else {}
+        changing = measure(model, self.changing, choices)
+        return {"bits_per_byte": bits, "changing": changing, **({"own_share": own} if own else {})}
+
+
+@dataclass
+class _Count:
+    """How many of a model's choices are one expert; called after every batch."""
+
+    choices: Choices
+    place: int
+    hits: int = 0
+    all: int = 0
+
+    def __call__(self) -> None:
+        chosen = self.choices()
+        self.hits += int((chosen == self.place).sum())
+        self.all += chosen.numel()
+
+
+def score_seed(lab: Lab, random_seed: int) -> dict[str, Any]:
+    """The seed."""
+    return lab.score(lab.open_seed())
+
+
+def score_own(lab: Lab, random_seed: int) -> dict[str, Any]:
+    """Each dense expert on its own domain; general text has no expert and is left out."""
+    models = [lab.dense(expert) for expert in lab.experts]
+    bits = {
+        domain: bits_per_byte(model, lab.texts[domain])
+        for domain, model in zip(lab.domains, models, strict=True)
+    }
+    return {
+        "bits_per_byte": bits,
+        "changing": summary(lab.changing, own_expert_nats(models, lab.changing)),
+    }
+
+
+def score_btm(lab: Lab, random_seed: int) -> dict[str, Any]:
+    """Whole rows to the dense expert nearest by domain embedding."""
+    means = domain_means(lab.registry, lab.experts)
+    choose = partial(btm.nearest, lab.tokenizer, load_embedder(lab.registry.embedder), means)
+    router = btm.RequestRouter([partial(lab.dense, expert) for expert in lab.experts], choose)
+    return lab.score(router, router.choices)
+
+
+def score_dense_merging(lab: Lab, random_seed: int) -> dict[str, Any]:
+    """The mean of all experts and the seed."""
+    return lab.score(open_dense_merging(lab.registry, lab.seed, lab.experts))
+
+
+def score_dume(lab: Lab, random_seed: int) -> dict[str, Any]:
+    """DUME with gates from training text drawn by the random seed."""
+    started = time.process_time()
+    mix = dume.open_untrained(lab.registry, SEED, [expert.ref for expert in lab.experts])
+    rows = {}
+    for place, domain in enumerate(lab.domains):
+        texts = texts_of(lab.registry.home, domain, "train")
+        random.Random(f"{random_seed}/{domain}").shuffle(texts)
+        rows[place] = pack(lab.tokenizer, texts, LENGTH, lab.collected_rows)
+    gates = [dume.solve(sums) for sums in dume.collect(mix.model, rows)]
+    seconds = time.process_time() - started
+    with dume.routed(mix.model, gates):
+        return {**lab.score(mix.model, mixture_choices(mix.model)), "composing_seconds": seconds}
+
+
+def score_product(router: str, lab: Lab, random_seed: int) -> dict[str, Any]:
+    """The product's default recipe without a gradient step."""
+    started = time.process_time()
+    manifest = composed(lab, router, random_seed)
+    seconds = time.process_time() - started
+    model = open_mix(lab.registry, manifest).model
+    found = lab.score(model, mixture_choices(model))
+    return {**found, "composing_seconds": seconds, "training": manifest.training}
+
+
+def composed(lab: Lab, router: str, random_seed: int) -> Manifest:
+    """The mix of all experts, not published."""
+    recipe = Recipe.parse(
+        {
+            "name": "real",
+            "seed": SEED,
+            "experts": [expert.ref for expert in lab.experts],
+            "router": router,
+            "training": Training(tokens=0, random_seed=random_seed),
+        }
+    )
+    return assemble(lab.registry, resolve(lab.registry, recipe))[0]
+
+
+CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
+    SEED_COLUMN: score_seed,
+    OWN: score_own,
+    "btm": score_btm,
+    "dume": score_dume,
+    "dense merging": score_dense_merging,
+    "nexus": partial(score_product, "nexus"),
+    "linear": partial(score_product, "linear"),
+}
+
+
+def run(lab: Lab, out: Path, contender: str, random_seed: int) -> None:
+    """Measure a contender unless its file is there."""
+    path = out / lab.kind / f"{contender.replace(' ', '-')}-{random_seed}.json"
+    if path.exists():
+        return
+    found = CONTENDERS[contender](lab, random_seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1))
+    print(f"{lab.kind} {contender} {random_seed}: {json.dumps(found)}", file=sys.stderr, flush=True)
+
+
+def read(out: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
+    """What was measured of a kind, by contender; one entry for each random seed."""
+    return {
+        contender: [
+            json.loads(path.read_text())
+            for path in sorted((out / kind).glob(f"{contender.replace(' ', '-')}-*.json"))
+        ]
+        for contender in CONTENDERS
+    }
+
+
+def table(found: Mapping[str, Sequence[dict[str, Any]]], domains: Sequence[str]) -> str:
+    """Bits per byte and shares of the experts' gain as Markdown, then changing text by distance."""
+    lines = [
+        _row(["", *domains, "mean", "share", "own share", "general", "changing", "share"]),
+        _row(["---"] * (len(domains) + 7)),
+    ]
+    known = {contender: runs for contender, runs in found.items() if runs}
+    for contender, runs in known.items():
+        bits = [run["bits_per_byte"] for run in runs]
+        means = [statistics.mean(run[domain] for domain in domains) for run in bits]
+        changing = [run["changing"]["bits_per_byte"] for run in runs]
+        own = [run["own_share"][domain] for run in runs if "own_share" in run for domain in domains]
+        lines.append(
+            _row(
+                [
+                    f"{contender} (n = {len(runs)})" if contender in DRAWN else contender,
+                    *(_spread([run[domain] for run in bits]) for domain in domains),
+                    _spread(means),
+                    _share(
+                        found, means, lambda run: statistics.mean(run["bits_per_byte"][d] for d in domains)
+                    ),
+                    f"{statistics.mean(own):.2f}, least {min(own):.2f}" if own else "",
+                    _spread([run[GENERAL] for run in bits]) if GENERAL in bits[0] else "–",
+                    _spread(changing),
+                    _share(found, changing, lambda run: run["changing"]["bits_per_byte"]),
+                ]
+            )
+        )
+    return "\n".join([*lines, "", *_by_distance(known)])
+
+
+def _by_distance(known: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
+    """Changing text by distance from the change: bits per byte, and the own share where anything is chosen."""
+    first = next(iter(known.values()))[0]["changing"]["by_distance"]
+    lines = [_row(["bits per byte (own share)", *first]), _row(["---"] * (len(first) + 1))]
+    for contender, runs in known.items():
+        cells = []
+        for group in first:
+            told = [run["changing"]["by_distance"][group] for run in runs]
+            bits = statistics.mean(each["bits_per_byte"] for each in told)
+            own = [each["own"] for each in told if "own" in each]
+            cells.append(f"{bits:.4f}" + (f" ({statistics.mean(own):.2f})" if own else ""))
+        lines.append(_row([contender, *cells]))
+    return lines
+
+
+def _share(
+    found: Mapping[str, Sequence[dict[str, Any]]],
+    values: Sequence[float],
+    figure: Callable[[dict[str, Any]], float],
+) -> str:
+    if not found[SEED_COLUMN] or not found[OWN]:
+        return ""
+    seed, own = (figure(found[column][0]) for column in (SEED_COLUMN, OWN))
+    return f"{(seed - statistics.mean(values)) / (seed - own):.1%}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--home", type=Path, default=HOME)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS))
+    parser.add_argument("--domains", nargs="+", default=DOMAINS)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=tuple(CONTENDERS))
+    parser.add_argument("--random-seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--test-bytes", type=int, default=12_000, help="of each domain and of general text")
+    parser.add_argument("--changing-rows", type=int, default=16)
+    parser.add_argument(
+        "--collected-rows", type=int, default=16, help="of training text, for each DUME expert"
+    )
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    registry = open_registry(given.home)
+    for kind in given.kinds:
+        try:
+            lab = Lab(
+                registry, kind, given.domains, given.test_bytes, given.changing_rows, given.collected_rows
+            )
+        except NotFoundError as error:
+            print(f"{kind}: {error}", file=sys.stderr)
+            continue
+        for random_seed in given.random_seeds:
+            for contender in given.contenders:
+                if random_seed == given.random_seeds[0] or contender in DRAWN:
+                    run(lab, given.out, contender, random_seed)
+        print(f"**{kind}**\n\n{table(read(given.out, kind), given.domains)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
