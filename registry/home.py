@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import URL, Engine, select, text
 from sqlalchemy.orm import Session
 
+from registry import reserve
 from registry.blobs import BlobStore, LocalBlobStore
 from registry.database import create_engine, mapped_errors, migrate
 from registry.errors import InvalidInputError, StorageError
@@ -65,13 +66,19 @@ class Registry:
 
 
 def open_registry(
-    home: PathLike | None = None, *, database_url: str | None = None, embedder: str | None = None
+    home: PathLike | None = None,
+    *,
+    database_url: str | None = None,
+    embedder: str | None = None,
+    frees_room: bool = False,
 ) -> Registry:
     """Open the registry, creating or migrating its database where needed.
 
     Each setting comes from the argument, else the environment (NEXUSMIX_HOME, NEXUSMIX_DATABASE_URL,
     NEXUSMIX_STORE_URL, NEXUSMIX_EMBEDDER), else config.toml in the home, else its default. Raises
     InvalidInputError for a wrong setting, StorageError where the home or the database cannot be used.
+
+    For work that `frees_room` the home's reserve is given up first, so that it opens on a full disk.
     """
     folder = Path(home or os.environ.get("NEXUSMIX_HOME") or DEFAULT_HOME).expanduser().absolute()
     try:
@@ -86,7 +93,11 @@ def open_registry(
     # not written as text: a '?' or '%' in the home would change what the URL means
     default_database = URL.create("sqlite", database=str(folder / "registry.db"))
     engine = create_engine(database_url or setting("database_url") or default_database)
+    if frees_room:
+        reserve.spend(folder)
     migrate(engine)
+    if not frees_room:
+        reserve.keep(folder)
     store = _store_folder(setting("store_url") or str(folder / "blobs"))
     return Registry(
         home=folder,

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pico
+import publishing
 import pytest
+from typer.testing import CliRunner
 
 from composer.compose import compose
 from composer.errors import ComposerError
 from composer.recipe import Recipe
 from registry import catalog
 from registry.blobs import LocalBlobStore
-from registry.errors import RegistryError
+from registry.errors import RegistryError, StorageError
 from registry.home import Registry, open_registry
 from registry.intake import add_seed, contribute
+from ui.cli import app
 
 DISK_BYTES = 16 * 2**20
 TRAINING = {"tokens": 2_048, "sequence_length": 64, "batch_tokens": 512, "warm_start": False}
@@ -87,3 +90,19 @@ def test_a_full_disk_leaves_what_was_there_and_work_goes_on_once_there_is_room(
     do[work]()
     assert catalog.verify(registry) == []
     assert len(catalog.list_experts(registry)) + len(catalog.list_mixes(registry)) == 2
+
+
+def test_a_mix_is_deleted_and_garbage_collected_without_a_byte_free(registry: Registry, disk: Path) -> None:
+    publishing.add_mix(registry, experts=["code@1"], seed="pico")
+    big = registry.blobs.put_bytes(bytes(3 * 2**20))
+    registry.engine.dispose()
+    fill(disk, 0)
+    with pytest.raises(StorageError):
+        open_registry(registry.home)
+    for verb in (["delete", "blend@1"], ["gc", "--grace", "0"]):
+        done = CliRunner().invoke(app, ["--home", str(registry.home), *verb])
+        assert done.exit_code == 0, done.output
+    opened = open_registry(registry.home)
+    assert not opened.blobs.exists(big)
+    assert catalog.list_mixes(opened) == [] and catalog.verify(opened) == []
+    opened.engine.dispose()

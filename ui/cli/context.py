@@ -28,16 +28,20 @@ class GlobalOptions:
 
 
 @contextmanager
-def open_registry(ctx: typer.Context) -> Iterator[Registry]:
-    """Open the registry that `--home` or the environment names; its connections close with the block."""
-    from registry import home
+def open_registry(ctx: typer.Context, *, frees_room: bool = False) -> Iterator[Registry]:
+    """Open the registry that `--home` or the environment names; its connections close with the block.
+
+    A verb that `frees_room` also runs on a full disk.
+    """
+    from registry import home, reserve
 
     options: GlobalOptions = ctx.obj or GlobalOptions()
-    registry = home.open_registry(options.home)
+    registry = home.open_registry(options.home, frees_room=frees_room)
     try:
         yield registry
     finally:
         registry.engine.dispose()
+        reserve.keep(registry.home)
 
 
 def parse_count(text: str) -> int:

@@ -28,7 +28,7 @@ def delete(
     """
     from registry.deletion import delete_mix
 
-    with open_registry(ctx) as registry:
+    with open_registry(ctx, frees_room=True) as registry:
         deleted = delete_mix(registry, mix, dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, **dataclasses.asdict(deleted)})

@@ -37,7 +37,7 @@ def gc(
 
     from registry.gc import collect
 
-    with open_registry(ctx) as registry:
+    with open_registry(ctx, frees_room=True) as registry:
         garbage = collect(registry, grace=timedelta(hours=grace), dry_run=dry_run, adopt=adopt_store)
     if as_json:
         print_json(
