@@ -41,6 +41,8 @@ def contribute_adapter(
     embedding: Path | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
+    allow_unchanged: bool = False,
+    allow_unrelated: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Merge an adapter into its seed and publish the result as `registry.intake.contribute` does.
@@ -64,6 +66,8 @@ def contribute_adapter(
             embedding=embedding,
             description=description,
             provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},
+            allow_unchanged=allow_unchanged,
+            allow_unrelated=allow_unrelated,
             progress=progress,
         )
 

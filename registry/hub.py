@@ -20,7 +20,7 @@ from registry.canonical import Progress
 from registry.errors import HubError, IntegrityError, InvalidInputError, NotFoundError, UnsafeFileError
 from registry.preflight import SMALL_FILES
 from registry.safe_files import printable
-from registry.tensors import CONVERT, DEFAULT_LIMITS, INDEX_NAME, SINGLE_NAME
+from registry.tensors import CONVERT, DEFAULT_LIMITS, weight_files
 
 PREFIX = "hf:"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -122,13 +122,9 @@ def download_headers(snapshot: Snapshot, folder: Path) -> None:
 def _chosen(source: str, names: list[str]) -> list[str]:
     """The files that a checkpoint is read from; whatever else a repository holds stays there."""
     flat = [name for name in names if "/" not in name and "\\" not in name]
-    small = [name for name in flat if name in SMALL_FILES or name in (INDEX_NAME, ADAPTER_CONFIG)]
-    weights = sorted(name for name in flat if name.endswith(".safetensors"))
-    if SINGLE_NAME in weights:
-        weights = [SINGLE_NAME]
-    elif INDEX_NAME in small:
-        weights = [name for name in weights if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
-    if not weights:
+    small = [name for name in flat if name in SMALL_FILES or name == ADAPTER_CONFIG]
+    weights = weight_files(flat)
+    if not any(name.endswith(".safetensors") for name in weights):
         pickles = sorted(name for name in flat if name.endswith(_PICKLES))
         got = f"{printable(pickles[0])}, a pickle by its name, which is never opened" if pickles else "none"
         raise UnsafeFileError(f"{source}: expected safetensors, got {got}; {CONVERT}")

@@ -17,6 +17,7 @@ import numpy as np
 
 from registry import catalog
 from registry.canonical import Progress, canonical_header, canonical_size, write_canonical
+from registry.descent import check_descent
 from registry.documents import (
     MAX_HELD_OUT_BYTES,
     Sample,
@@ -33,6 +34,7 @@ from registry.names import check_name
 from registry.preflight import check_expert, check_seed
 from registry.publish import publish_expert, publish_seed
 from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
+from registry.tensors import read_header
 
 _NO_TEXT = Sample(train=[], held_out=[])
 
@@ -102,6 +104,8 @@ def contribute(
     embedding: Path | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
+    allow_unchanged: bool = False,
+    allow_unrelated: bool = False,
     progress: Progress | None = None,
 ) -> ExpertRecord:
     """Publish the next version of an expert from its folder and a sample of its training data.
@@ -109,7 +113,8 @@ def contribute(
     The domain comes from `data`, of which one document in twenty is held out for evaluation (or from `data`
     and explicitly `held_out` text); or, for data that must not leave its owner, from an `embedding` file
     computed on the owner's side, and then no text is kept. An expert whose trunk equals the seed's is
-    anchored: its trunk is the seed's blob.
+    anchored: its trunk is the seed's blob. Weights that equal the seed's, or that were not trained from it, are
+    refused unless `allow_unchanged` or `allow_unrelated`; the differences are recorded in the provenance.
 
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
     every mismatch), LicenseError, ConflictError, StorageError.
@@ -121,6 +126,12 @@ def contribute(
     checkpoint = check_expert(base, _seed_files(registry, base), Path(source))
     _require_one_source(data, held_out, embedding)
     text = _read_text(data, held_out)
+    differences = check_descent(
+        {role: read_header(registry.blobs.path(digest, verify=False)) for role, digest in _role_blobs(base)},
+        checkpoint.roles,
+        allow_unchanged=allow_unchanged,
+        allow_unrelated=allow_unrelated,
+    )
     embedder = load_embedder(registry.embedder)
     given = None if embedding is None else load_embedding(Path(embedding))
     if given is not None:
@@ -144,8 +155,12 @@ def contribute(
         sample=domain.sample,
         held_out=domain.held_out,
         chunk_vectors=domain.chunk_vectors,
-        provenance=dict(provenance or {}),
+        provenance={**(provenance or {}), "difference_from_seed": differences},
     )
+
+
+def _role_blobs(seed: SeedRecord) -> list[tuple[str, Digest]]:
+    return [("ffn", seed.ffn), ("trunk", seed.trunk)]
 
 
 def _refuse_taken_seed(registry: Registry, name: str) -> None:

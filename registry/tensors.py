@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +28,7 @@ DTYPE_BYTES: Mapping[str, int] = {
 }
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+_SHARD_NAME = re.compile(r"model-\d+-of-\d+\.safetensors")
 _FOREIGN_CONTENT = {
     b"PK\x03\x04": "a zip archive, as torch.save writes (pickle)",
     b"\x80\x02": "a pickle",
@@ -182,11 +184,9 @@ def read_checkpoint(folder: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, 
     Raises NotFoundError (no folder), UnsafeFileError (everything that is wrong with the files).
     """
     files = list_files(folder)
-    if INDEX_NAME in files:
+    candidates = weight_files(files)
+    if INDEX_NAME in candidates:
         return _read_shards(folder, files, limits)
-    candidates = (
-        [SINGLE_NAME] if SINGLE_NAME in files else sorted(f for f in files if f.endswith(".safetensors"))
-    )
     if len(candidates) > 1:
         raise UnsafeFileError(
             f"{folder}: {len(candidates)} safetensors files and no {INDEX_NAME}; add the index"
@@ -200,6 +200,21 @@ def read_checkpoint(folder: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, 
             f"and is never opened; {CONVERT}"
         )
     raise InvalidInputError(f"{folder}: expected {SINGLE_NAME} or {INDEX_NAME}, found neither")
+
+
+def weight_files(names: Collection[str]) -> list[str]:
+    """The files that a folder's or a repository's weights are read from, of all its `names`.
+
+    The rule is that of transformers: `model.safetensors` comes before a shard index, and what the rule does not
+    choose is not read. With an index the shards of the usual names follow it, or else every safetensors file.
+    """
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    if SINGLE_NAME in weights:
+        return [SINGLE_NAME]
+    if INDEX_NAME in names:
+        shards = [name for name in weights if _SHARD_NAME.fullmatch(name)]
+        return [INDEX_NAME, *(shards or weights)]
+    return weights
 
 
 def _read_shards(folder: Path, files: Mapping[str, Path], limits: Limits) -> dict[str, TensorInfo]:

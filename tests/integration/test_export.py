@@ -64,7 +64,8 @@ def make_registry(root, model_type="llama", *, widths=(None, None), dtype="float
             source = pico.write_pico(root / f"{name}-wide", model_type=model_type, dtype=dtype, **settings)
         folder = pico.branch_pico(source, root / name, seed=number, scale=0.1)
         data = pico.write_documents(root / f"{name}.jsonl", name)
-        contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
+        options = {"allow_unrelated": width is not None}  # a wide expert is drawn anew
+        contribute(registry, name, folder, seed="pico", license="MIT", data=[data], **options)
     return registry
 
 

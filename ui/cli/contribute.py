@@ -42,6 +42,12 @@ def contribute(
         typer.Option(metavar="FILE", help="Instead of --data: the file that `nexusmix embed` made from it."),
     ] = None,
     description: Description = "",
+    allow_unchanged: Annotated[
+        bool, typer.Option("--allow-unchanged", help="Accept weights that equal the seed's.")
+    ] = False,
+    allow_unrelated: Annotated[
+        bool, typer.Option("--allow-unrelated", help="Accept weights that were not trained from the seed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Publish an expert: a seed fine-tuned on one domain.
@@ -73,6 +79,8 @@ def contribute(
             embedding=embedding,
             description=description,
             provenance=checkpoint.provenance,
+            allow_unchanged=allow_unchanged,
+            allow_unrelated=allow_unrelated,
             progress=report,
         )
     shape = expert_shape(expert)
