@@ -23,7 +23,7 @@ from composer.lock import LockedExpert, LockedSeed, canonical_json
 from composer.router_blob import of_layers
 from composer.routing import Combine, RoutingOptions
 from registry import catalog
-from registry.blobs import BlobStore
+from registry.blobs import BlobStore, read_files
 from registry.families import Family, family_of
 from registry.home import Registry
 from registry.records import Digest, MixRecord
@@ -195,8 +195,8 @@ def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
 def unpacked(blobs: BlobStore, files: Mapping[str, Digest]) -> Iterator[Path]:
     """Small files by name in a folder that lives as long as the block."""
     with tempfile.TemporaryDirectory(prefix="nexusmix-") as folder:
-        for name, digest in files.items():
-            Path(folder, name).write_bytes(blobs.read_bytes(digest))
+        for name, content in read_files(blobs, files).items():
+            Path(folder, name).write_bytes(content)
         yield Path(folder)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from composer.export import tokenizer
 from composer.export.rows import Rows
 from composer.mix import Manifest, seed_config
-from registry.blobs import BlobStore
+from registry.blobs import BlobStore, read_files
 from registry.records import Digest
 
 
@@ -41,7 +41,7 @@ def weight_blobs(manifest: Manifest) -> list[Digest]:
 
 def small_files(blobs: BlobStore, manifest: Manifest) -> dict[str, bytes]:
     """The seed's small files but its configuration: tokenizer, chat template, generation settings."""
-    files = {name: blobs.read_bytes(digest) for name, digest in manifest.seed.files.items()}
+    files = read_files(blobs, manifest.seed.files)
     config = seed_config(blobs, manifest.seed)
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
     default = {name: config[name] for name in tokens if config.get(name) is not None}
