@@ -18,6 +18,7 @@ from composer.mix import open_dense, open_tokenizer
 from composer.progress import Progress, silent
 from composer.weights import TORCH_DTYPES
 from registry import catalog, documents
+from registry.blobs import read_files
 from registry.families import assign_roles, family_of
 from registry.home import Registry
 from registry.paths import PathLike, Paths, as_path, as_paths
@@ -95,8 +96,8 @@ def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.d
     from composer.export.folder import new_folder
 
     with new_folder(registry, out) as folder:
-        for file, digest in files.items():
-            (folder / file).write_bytes(registry.blobs.read_bytes(digest))
+        for file, content in read_files(registry.blobs, files).items():
+            (folder / file).write_bytes(content)
         tied = set(getattr(model, "all_tied_weights_keys", {}))
         tensors = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items() if k not in tied}
         save_file(tensors, folder / MODEL_FILE, metadata={"format": "pt"})

@@ -184,7 +184,8 @@ def _learn(
     progress: Progress,
 ) -> Manifest:
     """What the draft becomes by training. Only here torch is needed, which takes longer to import than all before."""
-    from composer.learn import learn, stored_standard
+    from composer.learn import learn
+    from composer.router_blob import stored_standard
     from composer.weights import map_tensors
 
     domains = load_domains(registry.blobs, composition)

@@ -9,6 +9,7 @@ import numpy as np
 
 from composer.domains import Standard
 from composer.fresh import Normal, fresh_null
+from composer.router_blob import router_tensors, tensor_name
 from composer.streaming import put_float32
 from composer.variants import ROUTERS, load
 from registry.blobs import BlobStore
@@ -42,10 +43,9 @@ def put_fresh_routers(
     parameters = initial_parameters(kind, hidden_size, width, count)
     if null_experts:
         parameters |= fresh_null(hidden_size, null_experts)
-    given = {f"layers.{layer}.domains": domains_NM for layer in range(layers)}
-    given |= {"standard.center": standard.center, "standard.scale": standard.scale.reshape(1)}
+    given = router_tensors([{"domains": domains_NM}] * layers, standard)
     drawn = {
-        f"layers.{layer}.{name}": (first, np.random.SeedSequence([random_seed, layer, place]))
+        tensor_name(layer, name): (first, np.random.SeedSequence([random_seed, layer, place]))
         for layer in range(layers)
         for place, (name, first) in enumerate(sorted(parameters.items()))
     }

@@ -17,11 +17,12 @@ from composer.compose import ComposeResult, combined_license, compose_lock, publ
 from composer.domains import Domain, Standard, nearly_equal
 from composer.errors import MixFormatError, RecipeError
 from composer.gathering import Composition, first_lock, gather, load_domains, resolve_extension
-from composer.learn import learn, put_router, stored_standard
+from composer.learn import learn, put_router
 from composer.lock import Lock, LockedExpert, Settings
 from composer.mix import Manifest, Member, find_mix, seed_config
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.recipe import Training
+from composer.router_blob import of_layer, stored_standard
 from composer.routers import router_class
 from composer.streaming import merge_trunks
 from composer.trunks.base import TrunkMerge
@@ -171,8 +172,7 @@ def _appended_router(
         router = router_class(old.router_kind)(
             config["hidden_size"], old.domain_dim, len(old.members), old.null_experts
         )
-        prefix = f"layers.{layer}."
-        router.load_state_dict({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
+        router.load_state_dict(of_layer(stored, layer))
         router.append(standard(new.mean), generator)
         routers.append(router)
     return put_router(registry, routers, standard), standard

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from composer.lock import LockedExpert
 from composer.mix import PREFIX, Manifest, OpenMix, open_dense, open_mix, read_manifest, seed_config
 from composer.progress import Progress, timed
 from composer.recipe import Training
+from composer.router_blob import router_tensors
 from composer.weights import TORCH_DTYPES, put_tensors
 from registry import documents
 from registry.families import family_of
@@ -159,18 +160,10 @@ def _fit_trunk(mix: OpenMix, sources: Sequence[Source], training: Training, prog
 
 def put_router(registry: Registry, routers: Sequence[torch.nn.Module], standard: Standard) -> Digest:
     """Store the routers of all blocks and the standardisation of their domain vectors."""
-    tensors = {
-        f"layers.{layer}.{name}": tensor.detach().float()
-        for layer, router in enumerate(routers)
-        for name, tensor in router.state_dict().items()
-    }
-    tensors |= {"standard.center": standard.center, "standard.scale": standard.scale.reshape(1)}
-    return put_tensors(registry.blobs, tensors)
-
-
-def stored_standard(router: Mapping[str, torch.Tensor]) -> Standard:
-    """The standardisation kept with a router blob."""
-    return Standard(router["standard.center"].clone(), router["standard.scale"].clone().reshape(()))
+    states = [
+        {name: tensor.detach().float() for name, tensor in router.state_dict().items()} for router in routers
+    ]
+    return put_tensors(registry.blobs, router_tensors(states, standard))
 
 
 def _texts(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from composer.adapter import Adapter, LowRank, check_tokenizer, fitted, is_adapt
 from composer.floats import decode, encode
 from composer.progress import Progress, silent
 from registry import catalog
+from registry.blobs import read_files
 from registry.home import Registry
 from registry.intake import contribute
 from registry.licenses import check_license
@@ -85,7 +86,7 @@ def merge_adapter(
 
     seed = catalog.get_seed(registry, seed_name)
     blobs = registry.blobs
-    files = {name: blobs.read_bytes(digest) for name, digest in seed.files.items()}
+    files = read_files(blobs, seed.files)
     check_tokenizer(files, adapter_folder)
     adapter = read_adapter(adapter_folder)
     stored = {**read_header(blobs.path(seed.ffn)), **read_header(blobs.path(seed.trunk))}

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from composer.errors import MixFormatError
 from composer.lock import LockedExpert, LockedSeed, canonical_json
+from composer.router_blob import of_layers
 from composer.routing import Combine, RoutingOptions
 from registry import catalog
-from registry.blobs import BlobStore
+from registry.blobs import BlobStore, read_files
 from registry.families import Family, family_of
 from registry.home import Registry
 from registry.records import Digest, MixRecord
@@ -126,7 +127,7 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
         ffn = _map(blobs, digest)
         tensors |= {name_in_mixture(family, place, name): tensor for name, tensor in ffn.items()}
     router = _map(blobs, manifest.router)
-    tensors |= {router_name(family, name): t for name, t in router.items() if name.startswith("layers.")}
+    tensors |= {router_name(family, *place): tensor for place, tensor in of_layers(router).items()}
     wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
     config = nexus_config(blobs, manifest, wanted)
     model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
@@ -194,8 +195,8 @@ def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
 def unpacked(blobs: BlobStore, files: Mapping[str, Digest]) -> Iterator[Path]:
     """Small files by name in a folder that lives as long as the block."""
     with tempfile.TemporaryDirectory(prefix="nexusmix-") as folder:
-        for name, digest in files.items():
-            Path(folder, name).write_bytes(blobs.read_bytes(digest))
+        for name, content in read_files(blobs, files).items():
+            Path(folder, name).write_bytes(content)
         yield Path(folder)
 
 
@@ -229,10 +230,9 @@ def name_in_mixture(family: Family, place: str, name: str) -> str:
     return PREFIX + name.replace(marker, f"{marker}{place}.", 1)
 
 
-def router_name(family: Family, name: str) -> str:
-    """`layers.3.w1` of the router blob to its name in the model."""
-    _, layer, rest = name.split(".", 2)
-    return f"{PREFIX}{family.mlp_path.format(i=layer)}.router.{rest}"
+def router_name(family: Family, layer: int, name: str) -> str:
+    """A tensor of a block's router to its name in the model."""
+    return f"{PREFIX}{family.mlp_path.format(i=layer)}.router.{name}"
 
 
 def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:

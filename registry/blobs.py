@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
@@ -83,6 +83,11 @@ class BlobStore(Protocol):
     def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Leftover]: ...
     def others(self) -> Others: ...
     def adopt(self) -> None: ...
+
+
+def read_files(blobs: BlobStore, files: Mapping[str, Digest]) -> dict[str, bytes]:
+    """The contents of small files by name, such as a seed's. Raises NotFoundError, IntegrityError."""
+    return {name: blobs.read_bytes(digest) for name, digest in files.items()}
 
 
 class LocalBlobStore:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from registry import catalog
+from registry.blobs import read_files
 from registry.canonical import Progress, canonical_header, canonical_size, write_canonical
 from registry.descent import check_descent
 from registry.documents import (
@@ -123,7 +124,7 @@ def contribute(
     expression = check_license(license)
     _refuse_respelt_expert(registry, name)
     base = catalog.get_seed(registry, seed)
-    checkpoint = check_expert(base, _seed_files(registry, base), Path(source))
+    checkpoint = check_expert(base, read_files(registry.blobs, base.files), Path(source))
     _require_one_source(data, held_out, embedding)
     text = _read_text(data, held_out)
     differences = check_descent(
@@ -182,10 +183,6 @@ def _refuse_respelt_expert(registry: Registry, name: str) -> None:
             f"'{check_name(name)}' differs only by case from the existing '{taken.name}': "
             f"write '{taken.name}' for its next version, or choose another name"
         )
-
-
-def _seed_files(registry: Registry, seed: SeedRecord) -> dict[str, bytes]:
-    return {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
 
 
 def _require_one_source(data: Sequence[Path], held_out: Sequence[Path], embedding: Path | None) -> None:

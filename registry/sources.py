@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import catalog, hub
+from registry.blobs import read_files
 from registry.canonical import Progress
 from registry.errors import StorageError
 from registry.home import Registry
@@ -83,8 +84,7 @@ def check_remote(registry: Registry, snapshot: hub.Snapshot, seed: str | None) -
         if seed is None:
             return check_seed(folder)
         base = catalog.get_seed(registry, seed)
-        small = {name: registry.blobs.read_bytes(digest) for name, digest in base.files.items()}
-        return check_expert(base, small, folder)
+        return check_expert(base, read_files(registry.blobs, base.files), folder)
 
 
 def _require_room(folder: Path, snapshot: hub.Snapshot) -> None:

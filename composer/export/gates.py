@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from composer.mix import Manifest, seed_config
+from composer.router_blob import of_layer
 from composer.streaming import read, stored_tensors
 from composer.variants import ROUTERS, load
 from registry.blobs import BlobStore
@@ -25,12 +26,7 @@ def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
     row = ROUTERS[manifest.router_kind]
     gate: Callable[[Parameters], np.ndarray] | None = load(row.gate) if row.gate else None
     for layer in range(layer_count(config)):
-        prefix = f"layers.{layer}."
-        parameters = {
-            name.removeprefix(prefix): read(info, 0, info.parameters)
-            for name, info in stored.items()
-            if name.startswith(prefix)
-        }
+        parameters = {name: read(info, 0, info.parameters) for name, info in of_layer(stored, layer).items()}
         null = parameters.pop("null", None)
         rows = gate(parameters) if gate else _gate_by_torch(manifest, config["hidden_size"], parameters)
         yield rows if null is None else np.concatenate([rows, rows.mean(axis=0) + null])

@@ -24,6 +24,7 @@ from composer.mix import (
     router_name,
     seed_config,
 )
+from composer.router_blob import of_layers
 from composer.streaming import stored_tensors
 from composer.variants import ROUTERS
 from registry.blobs import BlobStore
@@ -48,9 +49,8 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
         for name, info in stored_tensors(blobs, digest).items():
             tensors[name_in_mixture(family, place, name)] = Stored(info)
     routing = {
-        router_name(family, name): Stored(info)
-        for name, info in stored_tensors(blobs, manifest.router).items()
-        if name.startswith("layers.")
+        router_name(family, *place): Stored(info)
+        for place, info in of_layers(stored_tensors(blobs, manifest.router)).items()
     }
     return Plan(
         config=_config(blobs, manifest, dtype),

@@ -14,7 +14,7 @@ from composer.export.rows import Rows
 from composer.floats import DTYPE_NAMES
 from composer.mix import Manifest, seed_config
 from composer.progress import Progress
-from registry.blobs import BlobStore
+from registry.blobs import BlobStore, read_files
 from registry.records import Digest
 
 DTYPES: Mapping[str, str] = {name: dtype for dtype, name in DTYPE_NAMES.items() if dtype != "F64"}
@@ -86,7 +86,7 @@ def weight_blobs(manifest: Manifest) -> list[Digest]:
 
 def small_files(blobs: BlobStore, manifest: Manifest) -> dict[str, bytes]:
     """The seed's small files but its configuration: tokenizer, chat template, generation settings."""
-    files = {name: blobs.read_bytes(digest) for name, digest in manifest.seed.files.items()}
+    files = read_files(blobs, manifest.seed.files)
     config = seed_config(blobs, manifest.seed)
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
     default = {name: config[name] for name in tokens if config.get(name) is not None}
