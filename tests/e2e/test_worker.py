@@ -253,5 +253,6 @@ def test_a_local_worker_leaves_when_the_process_that_started_it_is_gone(registry
 
 
 def test_the_worker_itself_never_loads_torch() -> None:
-    script = "import sys, ui.worker, ui.jobs, ui.cli.worker, registry.work; sys.exit('torch' in sys.modules)"
+    modules = "ui.worker, ui.jobs, ui.cli.worker, registry.work"
+    script = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2]).returncode == 0
