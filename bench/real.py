@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,12 @@ class Lab:
     changing_rows: int
     collected_rows: int  # of training text, for each of DUME's experts
     seed: LockedSeed = field(init=False)
-    experts: list[LockedExpert] = field(init=False)
     tokenizer: Any = field(init=False)
     texts: dict[str, HeldOut] = field(init=False)
     changing: ChangingText = field(init=False)
 
     def __post_init__(self) -> None:
         self.seed = lock_seed(catalog.get_seed(self.registry, SEED))
-        self.experts = [
-            lock_expert(catalog.get_expert(self.registry, f"{domain}-{self.kind}")) for domain in self.domains
-        ]
         self.tokenizer = open_tokenizer(self.registry.blobs, self.seed.files)
         self.texts = {
             domain: windows(
@@ -95,6 +91,12 @@ class Lab:
         }
         streams = {domain: stream_of(self.texts[domain]) for domain in self.domains}
         self.changing = changing_text(self.tokenizer, streams, rows=self.changing_rows, length=LENGTH)
+
+    @cached_property
+    def experts(self) -> list[LockedExpert]:
+        """The domains' experts of this kind. Raises NotFoundError."""
+        names = [f"{domain}-{self.kind}" for domain in self.domains]
+        return [lock_expert(catalog.get_expert(self.registry, name)) for name in names]
 
     def dense(self, expert: LockedExpert) -> Any:
         """An expert as it was contributed."""
@@ -216,7 +218,7 @@ CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
 
 def run(lab: Lab, out: Path, contender: str, random_seed: int) -> None:
     """Measure a contender unless its file is there."""
-    path = out / lab.kind / f"{contender.replace(' ', '-')}-{random_seed}.json"
+    path = folder_of(out, lab.kind, contender) / f"{_file_name(contender)}-{random_seed}.json"
     if path.exists():
         return
     found = CONTENDERS[contender](lab, random_seed)
@@ -227,13 +229,20 @@ def run(lab: Lab, out: Path, contender: str, random_seed: int) -> None:
 
 def read(out: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
     """What was measured of a kind, by contender; one entry for each random seed."""
-    return {
-        contender: [
-            json.loads(path.read_text())
-            for path in sorted((out / kind).glob(f"{contender.replace(' ', '-')}-*.json"))
-        ]
-        for contender in CONTENDERS
-    }
+    found = {}
+    for contender in CONTENDERS:
+        paths = folder_of(out, kind, contender).glob(f"{_file_name(contender)}-*.json")
+        found[contender] = [json.loads(path.read_text()) for path in sorted(paths)]
+    return found
+
+
+def folder_of(out: Path, kind: str, contender: str) -> Path:
+    """Where a contender's figures are; the seed has the same for every kind of expert."""
+    return out if contender == SEED_COLUMN else out / kind
+
+
+def _file_name(contender: str) -> str:
+    return contender.replace(" ", "-")
 
 
 def table(found: Mapping[str, Sequence[dict[str, Any]]], domains: Sequence[str]) -> str:
@@ -322,17 +331,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     registry = open_registry(given.home)
     for kind in given.kinds:
+        lab = Lab(registry, kind, given.domains, given.test_bytes, given.changing_rows, given.collected_rows)
         try:
-            lab = Lab(
-                registry, kind, given.domains, given.test_bytes, given.changing_rows, given.collected_rows
-            )
+            for random_seed in given.random_seeds:
+                for contender in given.contenders:
+                    if random_seed == given.random_seeds[0] or contender in DRAWN:
+                        run(lab, given.out, contender, random_seed)
         except NotFoundError as error:
-            print(f"{kind}: {error}", file=sys.stderr)
+            print(f"{kind}: {error}; train it with bench.real_experts", file=sys.stderr)
             continue
-        for random_seed in given.random_seeds:
-            for contender in given.contenders:
-                if random_seed == given.random_seeds[0] or contender in DRAWN:
-                    run(lab, given.out, contender, random_seed)
         print(f"**{kind}**\n\n{table(read(given.out, kind), given.domains)}", flush=True)
 
 
