@@ -48,8 +48,10 @@ from composer.compose import assemble
 from composer.data import pack
 from composer.domains import domain_means
 from composer.evaluate import open_dense_merging
+from composer.gathering import resolve
+from composer.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
 from composer.mix import Manifest, open_dense, open_mix, open_tokenizer
-from composer.recipe import LockedExpert, LockedSeed, Recipe, Training, lock_expert, lock_seed, resolve
+from composer.recipe import Recipe, Training
 from registry import catalog
 from registry.embedders import load_embedder
 from registry.errors import NotFoundError

@@ -34,10 +34,10 @@ import torch
 from bench.build_experts import embed_once
 from composer.branch import train_expert
 from composer.data import mixed_rows
+from composer.lock import lock_seed
 from composer.lora import contribute_adapter
 from composer.mix import open_dense, open_tokenizer
 from composer.progress import measuring
-from composer.recipe import lock_seed
 from composer.training import Schedule, fit
 from registry import catalog
 from registry.documents import HELD_OUT_ONE_IN, is_held_out, read_documents

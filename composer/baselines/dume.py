@@ -23,9 +23,10 @@ from torch.nn import functional as F
 
 from composer.compose import assemble
 from composer.errors import RecipeError
+from composer.gathering import resolve
 from composer.mix import OpenMix, open_mix
 from composer.modeling import NexusForCausalLM, forced
-from composer.recipe import Recipe, Training, resolve
+from composer.recipe import Recipe, Training
 from composer.selection import Routing
 from composer.trunks.mean import Mean
 from registry.home import Registry
