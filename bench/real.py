@@ -29,6 +29,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench.real_experts import DOMAINS, GENERAL, HOME, KINDS, SEED, texts_of
@@ -46,7 +47,6 @@ from composer.changing_text import (
 )
 from composer.compose import assemble
 from composer.data import pack
-from composer.domains import domain_means
 from composer.evaluate import open_dense_merging
 from composer.gathering import resolve
 from composer.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
@@ -157,7 +157,8 @@ def score_own(lab: Lab, random_seed: int) -> dict[str, Any]:
 
 def score_btm(lab: Lab, random_seed: int) -> dict[str, Any]:
     """Whole rows to the dense expert nearest by domain embedding."""
-    means = domain_means(lab.registry, lab.experts)
+    records = [catalog.get_expert(lab.registry, expert.ref) for expert in lab.experts]
+    means = np.stack([record.embedding.mean for record in records])
     choose = partial(btm.nearest, lab.tokenizer, load_embedder(lab.registry.embedder), means)
     router = btm.RequestRouter([partial(lab.dense, expert) for expert in lab.experts], choose)
     return lab.score(router, router.choices)
