@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from composer.compose import compose
-from composer.export import export
+from composer.composition import compose
+from composer.formats import export
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
 from registry.home import open_registry

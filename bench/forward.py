@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bench.processes import load_average, note
-from composer.generate import CACHE
+from composer.generation import CACHE
 from composer.mix import find_mix, open_dense, open_mix
 from registry.home import open_registry
 

@@ -45,9 +45,9 @@ from composer.changing_text import (
     stream_of,
     summary,
 )
-from composer.compose import assemble
+from composer.composition import assemble
+from composer.contenders import open_dense_merging
 from composer.data import pack
-from composer.evaluate import open_dense_merging
 from composer.gathering import resolve
 from composer.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
 from composer.mix import Manifest, open_dense, open_mix, open_tokenizer

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from bench.build_experts import SEED
-from composer.compose import assemble
-from composer.evaluate import held_out_texts, score_mix, score_oracle
+from composer.composition import assemble
+from composer.evaluation import held_out_texts, score_mix, score_oracle
 from composer.gathering import resolve
 from composer.mix import open_mix
 from composer.recipe import Recipe, Training

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 
 from composer.branch import train_expert
-from composer.compose import ComposeResult, compose
-from composer.evaluate import evaluate
-from composer.export import export
-from composer.extend import extend
+from composer.composition import ComposeResult, compose
+from composer.evaluation import evaluate
+from composer.extension import extend
+from composer.formats import export
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
 from registry import catalog

@@ -93,7 +93,7 @@ def train_expert(
 
 def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.dtype, out: Path) -> None:
     """The seed's own configuration and tokenizer with the new weights; the folder appears whole or not at all."""
-    from composer.export.folder import new_folder
+    from composer.formats.folder import new_folder
 
     with new_folder(registry, out) as folder:
         for file, content in read_files(registry.blobs, files).items():

@@ -28,7 +28,7 @@ TITLES: Mapping[str, str] = {
 
 
 class Evaluation(TypedDict, total=False):
-    """What was measured of a mix, as it is recorded; see composer.evaluate.evaluate and composer.tasks.evaluate_tasks.
+    """The measurements of a mix, as recorded by composer.evaluation.evaluate and composer.tasks.evaluate_tasks.
 
     Columns are those of TITLES and the references of other mixes; a domain is named after its expert.
     """
@@ -86,7 +86,7 @@ def dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[Locked
         return None
     parts = sorted(f"{expert.ffn} {expert.trunk}" for expert in experts)
     weights = ["dense merging", seed.ffn, seed.trunk, *parts]
-    return Contender(DENSE_MERGING, weights, partial(_open_dense_merging, registry, seed, experts))
+    return Contender(DENSE_MERGING, weights, partial(open_dense_merging, registry, seed, experts))
 
 
 def mix_contender(registry: Registry, ref: str, column: str = MIX) -> Contender:
@@ -109,7 +109,7 @@ def domains(manifest: Manifest) -> dict[str, LockedExpert]:
     }
 
 
-def _open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Any:
+def open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Any:
     """One dense model, in every parameter the mean of all experts and the seed."""
     import torch
 

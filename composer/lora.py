@@ -81,8 +81,8 @@ def merge_adapter(
     Raises NotFoundError, ConflictError (`out_folder` exists), UnsafeFileError, InvalidInputError, and
     IncompatibleError with every reason why this adapter cannot be merged into this seed.
     """
-    from composer.export.folder import new_folder, write_tensors
-    from composer.export.rows import Rows, Stored
+    from composer.formats.folder import new_folder, write_tensors
+    from composer.formats.rows import Rows, Stored
 
     seed = catalog.get_seed(registry, seed_name)
     blobs = registry.blobs
@@ -110,7 +110,7 @@ class MergedRows:
 
     def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
         """W + s · B A of rows [start, stop), in float32 or finer and rounded once."""
-        from composer.export.rows import Stored
+        from composer.formats.rows import Stored
 
         a, b = Stored(self.low_rank.a), Stored(self.low_rank.b)
         product = b.rows(start, stop, "F32") @ a.rows(0, a.shape[0], "F32")

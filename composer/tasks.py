@@ -20,7 +20,7 @@ from composer.contenders import (
     seed_contender,
 )
 from composer.errors import RecipeError
-from composer.evaluate import evaluate
+from composer.evaluation import evaluate
 from composer.extras import require
 from composer.mix import Manifest, find_mix, open_tokenizer
 from composer.progress import Progress, silent

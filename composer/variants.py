@@ -50,7 +50,7 @@ class MergeVariant(Variant):
 
 @dataclass(frozen=True)
 class FormatVariant(Variant):
-    """A composer.export.plan.Format, which plans the files of a mix."""
+    """A composer.formats.plan.Format, which plans the files of a mix."""
 
 
 Row = TypeVar("Row", bound=Variant)
@@ -99,7 +99,7 @@ ROUTERS = Table(
         reference="Nexus, arXiv 2408.15901",
         target="composer.routers.nexus:NexusRouter",
         initial="composer.fresh:fresh_nexus",
-        gate="composer.export.gates:nexus_gate",
+        gate="composer.formats.gates:nexus_gate",
     ),
     RouterVariant(
         name="linear",
@@ -108,7 +108,7 @@ ROUTERS = Table(
         reference="BTX, arXiv 2403.07816",
         target="composer.routers.linear:LinearRouter",
         initial="composer.fresh:fresh_linear",
-        gate="composer.export.gates:stored_gate",
+        gate="composer.formats.gates:stored_gate",
     ),
     RouterVariant(
         name="recurrent",
@@ -126,7 +126,7 @@ ROUTERS = Table(
         reference="after Hash Layers, arXiv 2106.04426",
         target="composer.routers.random:RandomRouter",
         initial="composer.fresh:fresh_random",
-        gate="composer.export.gates:stored_gate",
+        gate="composer.formats.gates:stored_gate",
     ),
 )
 
@@ -197,18 +197,18 @@ EXPORT_FORMATS = Table(
         title="Nexus (transformers, its own code)",
         summary="The folder carries its own modeling code (`modeling_nexus.py`), which needs torch and transformers 5.",
         reference="Nexus, arXiv 2408.15901",
-        target="composer.export.nexus:FORMAT",
+        target="composer.formats.nexus:FORMAT",
     ),
     FormatVariant(
         name="qwen2_moe",
         title="Qwen2-MoE (stock transformers, vLLM …)",
         summary="The weights are those of a stock Qwen2-MoE model and compute the same function as the mix.",
-        target="composer.export.qwen2_moe:FORMAT",
+        target="composer.formats.qwen2_moe:FORMAT",
     ),
     FormatVariant(
         name="gguf",
         title="GGUF (llama.cpp, Ollama …)",
         summary="`model.gguf` is a stock Qwen2-MoE model for llama.cpp and software built on it.",
-        target="composer.export.gguf:FORMAT",
+        target="composer.formats.gguf:FORMAT",
     ),
 )

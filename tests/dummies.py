@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from composer import variants
-from composer.export.plan import Format, Plan
+from composer.formats.plan import Format, Plan
 from composer.mix import Manifest
 from composer.trunks.base import NamedMerge
 from registry import family_table

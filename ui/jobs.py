@@ -22,7 +22,7 @@ from registry.records import RunRecord
 from ui.roots import READ, WRITTEN, Roots
 
 if TYPE_CHECKING:
-    from composer.compose import ComposeResult
+    from composer.composition import ComposeResult
 
 Request = Mapping[str, Any]
 Progress = Callable[[str, int, int], None]
@@ -62,7 +62,7 @@ def execute(registry: Registry, run: RunRecord, progress: Progress) -> dict[str,
 
 
 def _compose(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
-    from composer.compose import compose
+    from composer.composition import compose
     from composer.recipe import Recipe
 
     result = compose(registry, Recipe.parse(request["recipe"]), progress=progress)
@@ -74,7 +74,7 @@ def _compose(registry: Registry, request: Request, progress: Progress) -> dict[s
 
 
 def _extend(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
-    from composer.extend import extend
+    from composer.extension import extend
     from composer.recipe import Training
 
     training = request.get("training")
@@ -90,19 +90,19 @@ def _extend(registry: Registry, request: Request, progress: Progress) -> dict[st
 
 
 def _remove(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
-    from composer.extend import remove
+    from composer.extension import remove
 
     return _composed(remove(registry, request["mix"], request["expert"], progress=progress))
 
 
 def _evaluate(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
-    from composer.evaluate import evaluate
+    from composer.evaluation import evaluate
 
     return {**evaluate(registry, progress=progress, **_arguments(request, mix="mix_ref"))}
 
 
 def _export(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
-    from composer.export import export
+    from composer.formats import export
 
     written = export(registry, progress=progress, **_arguments(request, mix="mix_ref", out="folder"))
     return {**dataclasses.asdict(written), "folder": str(written.folder)}

@@ -13,7 +13,7 @@ import streamlit as st
 from registry.home import Registry
 
 if TYPE_CHECKING:
-    from composer.generate import Token
+    from composer.generation import Token
     from composer.mix import OpenMix, OpenSeed
 
 MOST_OPEN = 3
@@ -69,9 +69,9 @@ def write(
     """Let speakers continue a prompt in turns, a token each, opening them if need be.
 
     The models are taken until the generator ends or is closed. `active_experts` masks the experts of the first
-    speaker, a mix. Raises what `composer.generate` raises.
+    speaker, a mix. Raises what `composer.generation` raises.
     """
-    from composer.generate import stream_text
+    from composer.generation import stream_text
 
     opened = {who: loaded(registry, str(registry.home), who.name, who.is_seed) for who in speakers}
     with ExitStack() as turns:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from composer.compose import assemble
+from composer.composition import assemble
 from composer.errors import RecipeError
 from composer.gathering import resolve
 from composer.mix import OpenMix, open_mix

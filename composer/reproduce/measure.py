@@ -16,10 +16,10 @@ import torch
 from torch.nn import functional as F
 
 from composer.bits import HeldOut, bits_per_byte
-from composer.compose import assemble
+from composer.composition import assemble
 from composer.contenders import dense_merging, expert_contender, seed_contender
-from composer.evaluate import score_mix
-from composer.extend import assemble_extension
+from composer.evaluation import score_mix
+from composer.extension import assemble_extension
 from composer.gathering import resolve, resolve_extension
 from composer.learn import LONG
 from composer.lock import LockedExpert

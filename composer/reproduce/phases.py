@@ -8,7 +8,7 @@ from pathlib import Path
 from composer.bits import HeldOut, windows
 from composer.branch import train_expert
 from composer.errors import MissingTextError, RecipeError
-from composer.evaluate import WINDOW
+from composer.evaluation import WINDOW
 from composer.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
 from composer.mix import open_tokenizer, seed_config
 from composer.progress import Progress, silent

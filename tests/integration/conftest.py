@@ -127,7 +127,7 @@ def stocked_home(
 @pytest.fixture(scope="session")
 def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home that `mixed` gets a copy of."""
-    from composer.compose import compose
+    from composer.composition import compose
     from composer.recipe import Recipe
     from registry import catalog
 

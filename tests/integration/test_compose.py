@@ -8,11 +8,11 @@ import pico
 import pytest
 import torch
 
-from composer.compose import compose, compose_lock
+from composer.composition import compose, compose_lock
 from composer.errors import IncompatibleExpertsError, RecipeError
-from composer.evaluate import evaluate
-from composer.extend import extend, extend_lock, remove
-from composer.generate import generate
+from composer.evaluation import evaluate
+from composer.extension import extend, extend_lock, remove
+from composer.generation import generate
 from composer.lock import Lock
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
@@ -87,7 +87,7 @@ def test_the_papers_trunk_is_the_mean_of_the_experts_trunks(registry):
 def test_the_same_recipe_gives_the_same_digests_under_another_name_and_in_a_fresh_process(registry, home):
     first = compose(registry, recipe("one", training=SHORT))
     script = (
-        "import json, sys; from pathlib import Path; from composer.compose import compose_lock; "
+        "import json, sys; from pathlib import Path; from composer.composition import compose_lock; "
         "from composer.lock import Lock; from registry.home import open_registry; "
         "r = open_registry(Path(sys.argv[1]), embedder='hashing:16'); "
         "lock = Lock.model_validate(json.loads(r.blobs.read_bytes(sys.argv[2]))); "

@@ -14,9 +14,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from composer.compose import compose_lock
-from composer.evaluate import evaluate
-from composer.extend import extend_lock, remove
+from composer.composition import compose_lock
+from composer.evaluation import evaluate
+from composer.extension import extend_lock, remove
 from composer.lock import Lock, canonical_json
 from composer.mix import find_mix, open_mix
 from registry import catalog

@@ -9,10 +9,10 @@ import pico
 import pytest
 import torch
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.errors import ExportError, RecipeError
-from composer.evaluate import evaluate
-from composer.export import export
+from composer.evaluation import evaluate
+from composer.formats import export
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
 from composer.weights import map_tensors
@@ -275,7 +275,7 @@ def test_a_nexus_folder_opens_where_our_packages_are_absent(model_type, dtype, s
 def test_the_bundled_file_imports_nothing_but_torch_transformers_and_the_standard_library():
     import ast
 
-    from composer.export.nexus import bundle
+    from composer.formats.nexus import bundle
 
     tree = ast.parse(bundle())
     roots = {

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from composer.compose import compose
-from composer.extend import extend, remove
+from composer.composition import compose
+from composer.extension import extend, remove
 from composer.finetune import parameters
-from composer.generate import CACHE
+from composer.generation import CACHE
 from composer.lock import lock_seed
 from composer.mix import open_dense, open_mix
 from composer.modeling import forced

@@ -4,7 +4,7 @@ import pico
 import pytest
 import torch
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.errors import RecipeError
 from composer.finetune import finetune
 from composer.mix import find_mix, open_mix

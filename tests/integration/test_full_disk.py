@@ -12,7 +12,7 @@ import publishing
 import pytest
 from typer.testing import CliRunner
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.errors import ComposerError
 from composer.recipe import Recipe
 from registry import catalog

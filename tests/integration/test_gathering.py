@@ -16,8 +16,8 @@ import torch
 from sqlalchemy import select
 
 from composer import mix
-from composer.compose import compose, compose_lock
-from composer.extend import extend, extend_lock, remove
+from composer.composition import compose, compose_lock
+from composer.extension import extend, extend_lock, remove
 from composer.lock import Lock
 from composer.recipe import Recipe, Training
 from registry import catalog

@@ -10,11 +10,11 @@ import torch
 from gguf import GGUFWriter
 from llama_cpp import LlamaCpp
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.errors import ExportError
-from composer.export import export, rows
-from composer.export.gguf import refuse_unknown
-from composer.export.gguf_tokenizer import LLAMA3, PRE_TOKENIZERS, QWEN2, add_tokenizer
+from composer.formats import export, rows
+from composer.formats.gguf import refuse_unknown
+from composer.formats.gguf_tokenizer import LLAMA3, PRE_TOKENIZERS, QWEN2, add_tokenizer
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
 from registry.home import open_registry
@@ -187,7 +187,7 @@ def test_every_pre_tokenizer_of_the_table_splits_as_llama_cpps_does(
     steps, merge_words, plain, tmp_path, monkeypatch
 ):
     tokenizer = make_tokenizer(as_json(steps), merge_words=merge_words, begin=True)
-    monkeypatch.setattr("composer.export.gguf.open_tokenizer", lambda *_: tokenizer)
+    monkeypatch.setattr("composer.formats.gguf.open_tokenizer", lambda *_: tokenizer)
     reader = exported(plain[0], tmp_path)
     for text in (PROSE, HARD, Path(__file__).read_text(encoding="utf-8"), "a</s>b"):
         ids = tokenizer(text)["input_ids"]
@@ -198,7 +198,7 @@ def test_every_pre_tokenizer_of_the_table_splits_as_llama_cpps_does(
 def test_a_chat_template_comes_along(plain, tmp_path, monkeypatch):
     template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}[assistant]"
     tokenizer = make_tokenizer(template=template)
-    monkeypatch.setattr("composer.export.gguf.open_tokenizer", lambda *_: tokenizer)
+    monkeypatch.setattr("composer.formats.gguf.open_tokenizer", lambda *_: tokenizer)
     messages = [{"role": "user", "content": "Hello"}]
     expected = tokenizer.apply_chat_template(messages, tokenize=False)
     assert exported(plain[0], tmp_path).chat_prompt(messages) == expected == "[user] Hello</s>[assistant]"

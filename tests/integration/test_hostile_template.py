@@ -6,8 +6,8 @@ import jinja2
 import pico
 import pytest
 
-from composer.compose import compose
-from composer.generate import generate
+from composer.composition import compose
+from composer.generation import generate
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
 from registry.home import open_registry

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.lora import contribute_adapter, is_adapter, merge_adapter
 from composer.mix import open_mix
 from composer.recipe import Recipe, Training
@@ -140,7 +140,7 @@ def test_merging_gives_what_peft_gives(
 def test_a_merge_in_many_pieces_is_the_merge_in_one(
     seeded: Registry, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from composer.export import rows
+    from composer.formats import rows
 
     merge_adapter(seeded, "base", adapter, tmp_path / "one")
     monkeypatch.setattr(rows, "PIECE", 70)

@@ -3,10 +3,10 @@
 import pico
 import pytest
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.errors import RecipeError
-from composer.evaluate import evaluate
-from composer.generate import generate
+from composer.evaluation import evaluate
+from composer.generation import generate
 from composer.recipe import Recipe, Training
 from registry import catalog
 from registry.home import open_registry

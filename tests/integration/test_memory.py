@@ -7,7 +7,7 @@ import pico
 import pytest
 import torch
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.masking import mask
 from composer.mix import open_mix
 from composer.recipe import Recipe, Training

@@ -4,11 +4,11 @@ import pico
 import pytest
 import torch
 
-from composer.compose import compose
-from composer.evaluate import evaluate
-from composer.export import export
-from composer.extend import extend, remove
-from composer.generate import generate
+from composer.composition import compose
+from composer.evaluation import evaluate
+from composer.extension import extend, remove
+from composer.formats import export
+from composer.generation import generate
 from composer.mix import open_mix
 from composer.recipe import Recipe, Training
 from registry.home import open_registry

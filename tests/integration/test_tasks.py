@@ -6,9 +6,9 @@ import pico
 import pytest
 import torch
 
-from composer.compose import compose
+from composer.composition import compose
 from composer.errors import MissingExtraError, RecipeError
-from composer.evaluate import evaluate
+from composer.evaluation import evaluate
 from composer.mix import open_mix
 from composer.recipe import Recipe, Training
 from composer.tasks import evaluate_tasks

@@ -13,7 +13,7 @@ import pico
 import publishing
 import pytest
 
-from composer.export.folder import new_folder
+from composer.formats.folder import new_folder
 from registry import catalog
 from registry.gc import Garbage, collect
 from registry.home import Registry, open_registry
@@ -48,7 +48,7 @@ def killed(script: str, *arguments: str) -> None:
 def kill_an_export(registry: Registry, target: Path) -> Path:
     """The folder that an export to `target` leaves when it is killed."""
     killed(
-        f"from composer.export.folder import new_folder\n"
+        f"from composer.formats.folder import new_folder\n"
         f"with new_folder(registry, Path(sys.argv[2])) as folder:\n"
         f"    (folder / 'weights').write_bytes(bytes(50_000))\n"
         f"    {DIE}\n",
@@ -83,7 +83,7 @@ def test_two_processes_that_compose_the_same_recipes_at_once_both_succeed(
     imports = (
         "import composer.learn, composer.finetune\n"
         "from pathlib import Path\n"
-        "from composer.compose import compose\n"
+        "from composer.composition import compose\n"
         "from composer.recipe import Recipe\n"
         "from registry.home import open_registry"
     )
@@ -157,7 +157,7 @@ def test_a_killed_merge_of_an_adapter_and_a_killed_training_are_found(
     killed(
         f"""
 import composer.lora
-from composer.export import folder
+from composer.formats import folder
 folder.write_tensors = lambda *_, **__: {DIE}
 composer.lora.check_tokenizer = composer.lora.read_adapter = composer.lora.fitted = lambda *_: None
 composer.lora.catalog.get_seed = lambda *_: type("Seed", (), {{"files": {{}}, "ffn": "", "trunk": ""}})

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from composer.compose import compose
-from composer.evaluate import evaluate
-from composer.extend import extend, remove
-from composer.generate import generate
+from composer.composition import compose
+from composer.evaluation import evaluate
+from composer.extension import extend, remove
+from composer.generation import generate
 from composer.lock import Lock
 from composer.mix import open_dense, open_mix
 from composer.modeling import forced

@@ -14,11 +14,11 @@ import torch
 from pages import field, open_page
 
 from composer import variant_table, variants
-from composer.compose import compose
+from composer.composition import compose
 from composer.errors import RecipeError
-from composer.export import export
-from composer.export.nexus import bundle
-from composer.extend import extend
+from composer.extension import extend
+from composer.formats import export
+from composer.formats.nexus import bundle
 from composer.mix import find_mix, open_mix
 from composer.recipe import Recipe, Training
 from registry import family_table

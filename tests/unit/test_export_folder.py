@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from composer.errors import ExportError
-from composer.export import rows
-from composer.export.folder import new_folder, write_tensors
+from composer.formats import rows
+from composer.formats.folder import new_folder, write_tensors
 from composer.weights import map_tensors
 from registry.errors import ConflictError
 

@@ -4,7 +4,7 @@ import pico
 import pytest
 import torch
 
-from composer.generate import CACHE
+from composer.generation import CACHE
 from composer.modeling import NexusConfig, NexusForCausalLM, forced
 from composer.router_losses import guidance_loss
 from composer.routers.linear import LinearRouter

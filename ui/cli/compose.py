@@ -126,7 +126,7 @@ def compose(
         with open_registry(ctx) as registry:
             print_queued(submit(registry, "compose", {"recipe": resolved.model_dump(mode="json")}), as_json)
         return
-    from composer.compose import compose as run
+    from composer.composition import compose as run
 
     with open_registry(ctx) as registry, progress() as report:
         result = run(registry, resolved, progress=report)

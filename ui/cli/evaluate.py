@@ -68,7 +68,7 @@ def evaluate(
         return
     if task_path is not None or limit is not None:
         raise typer.BadParameter("--task-path and --limit go with --tasks")
-    from composer.evaluate import evaluate as measure
+    from composer.evaluation import evaluate as measure
 
     chosen = {} if max_bytes is None else {"max_bytes": max_bytes}
     with open_registry(ctx) as registry, progress() as report:

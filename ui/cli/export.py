@@ -37,7 +37,7 @@ def export(
 
     The folder appears whole or not at all. A mix that the format cannot express exactly is refused.
     """
-    from composer.export import export as write
+    from composer.formats import export as write
 
     with open_registry(ctx) as registry, progress() as report:
         written = write(registry, mix, folder, format=format, dtype=dtype, progress=report)

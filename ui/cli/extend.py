@@ -55,7 +55,7 @@ def extend(
     The expert's domain embedding is projected by the mix's own router, of which no parameter is reset. The
     result is the mix's next version, with the old one as its parent.
     """
-    from composer.extend import extend as run
+    from composer.extension import extend as run
     from ui.jobs import submit
 
     asked = given(

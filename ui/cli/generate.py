@@ -29,7 +29,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Continue a prompt with a mix."""
-    from composer.generate import generate as run
+    from composer.generation import generate as run
 
     def write(piece: str) -> None:
         sys.stdout.write(printable(piece, lines=True))

@@ -17,7 +17,7 @@ def remove(ctx: typer.Context, mix: MixRef, expert: ExpertRef, as_json: Json = F
 
     Nothing of the expert's weights stays in the new version.
     """
-    from composer.extend import remove as run
+    from composer.extension import remove as run
 
     with open_registry(ctx) as registry, progress() as report:
         result = run(registry, mix, expert, progress=report)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from composer.compose import compose
-from composer.evaluate import evaluate
-from composer.extend import extend
-from composer.generate import continue_text
+from composer.composition import compose
+from composer.evaluation import evaluate
+from composer.extension import extend
+from composer.generation import continue_text
 from composer.mix import find_mix, open_mix
 from composer.progress import Progress
 from composer.recipe import Recipe, Training

@@ -23,7 +23,7 @@ EXCERPTS = 3
 EXCERPT_CHARS = 600
 TITLE_CHARS = 70
 PYTHON = """\
-from composer.compose import compose
+from composer.composition import compose
 from composer.recipe import Recipe
 from registry.home import open_registry
 

@@ -20,7 +20,7 @@ from ui.session import current_registry, refuse, shown_errors, shown_refusal
 from ui.token_view import block_grid, colour, share_bars, shares, text_html
 
 if TYPE_CHECKING:
-    from composer.generate import Token
+    from composer.generation import Token
 
 PROMPT_CHARS = 8_000
 MOST_TOKENS = 512

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from composer.compose import ComposeResult
+    from composer.composition import ComposeResult
     from registry.records import ExpertRecord, Hit, MixRecord, RunRecord, SeedRecord
 
 

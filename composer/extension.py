@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from composer.compose import ComposeResult, combined_license, compose_lock, publish
+from composer.composition import ComposeResult, combined_license, compose_lock, publish
 from composer.domains import Domain, Standard, nearly_equal
 from composer.errors import MixFormatError, RecipeError
 from composer.gathering import Composition, first_lock, gather, load_domains, resolve_extension

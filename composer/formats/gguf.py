@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from composer.errors import ExportError
-from composer.export import qwen2_moe
-from composer.export.folder import refuse_overflow, require_room
-from composer.export.gguf_tokenizer import add_tokenizer
-from composer.export.plan import DTYPES as FLOATS
-from composer.export.plan import Format, Plan
-from composer.export.rows import Below, Given, Rows, pieces
+from composer.formats import qwen2_moe
+from composer.formats.folder import refuse_overflow, require_room
+from composer.formats.gguf_tokenizer import add_tokenizer
+from composer.formats.plan import DTYPES as FLOATS
+from composer.formats.plan import Format, Plan
+from composer.formats.rows import Below, Given, Rows, pieces
 from composer.mix import Manifest, open_tokenizer
 from composer.progress import Progress
 from registry.blobs import BlobStore

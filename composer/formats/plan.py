@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from composer.export import tokenizer
-from composer.export.folder import write_json, write_tensors
-from composer.export.rows import Rows
 from composer.floats import DTYPE_NAMES
+from composer.formats import tokenizer
+from composer.formats.folder import write_json, write_tensors
+from composer.formats.rows import Rows
 from composer.mix import Manifest, seed_config
 from composer.progress import Progress
 from registry.blobs import BlobStore, read_files

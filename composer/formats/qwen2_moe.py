@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from composer.errors import ExportError
-from composer.export.gates import gates
-from composer.export.plan import Format, Plan, small_files
-from composer.export.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.floats import DTYPE_NAMES
+from composer.formats.gates import gates
+from composer.formats.plan import Format, Plan, small_files
+from composer.formats.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.mix import Manifest, seed_config
 from composer.streaming import stored_tensors
 from composer.variants import ROUTERS

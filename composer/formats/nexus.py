@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from composer.export.plan import Format, Plan, small_files
-from composer.export.rows import Rows, Stored
+from composer.formats.plan import Format, Plan, small_files
+from composer.formats.rows import Rows, Stored
 from composer.mix import (
     PREFIX,
     Manifest,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from composer.errors import ExportError
-from composer.export.rows import Rows, pieces
+from composer.formats.rows import Rows, pieces
 from composer.progress import Progress, silent
 from registry.canonical import canonical_header
 from registry.errors import ConflictError, StorageError

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from composer.errors import RecipeError
-from composer.export.card import card_files
-from composer.export.folder import MAX_SHARD_BYTES, new_folder, refuse_existing
-from composer.export.plan import Format, weight_blobs
 from composer.floats import DTYPE_NAMES
+from composer.formats.card import card_files
+from composer.formats.folder import MAX_SHARD_BYTES, new_folder, refuse_existing
+from composer.formats.plan import Format, weight_blobs
 from composer.mix import find_mix
 from composer.progress import Progress, silent
 from composer.streaming import verifying
