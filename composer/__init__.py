@@ -1,1 +1,49 @@
-"""The composer: from a recipe over registered experts to a trained, extensible Nexus mixture-of-experts."""
+"""The composer: from a recipe over registered experts to a trained, extensible Nexus mixture-of-experts.
+
+    from composer import Recipe, compose
+
+Every name below is imported when it is first used, so that `import composer` loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from composer.branch import train_expert as train_expert
+    from composer.composition import compose as compose
+    from composer.contribution import contribute as contribute
+    from composer.errors import ComposerError as ComposerError
+    from composer.evaluation import evaluate as evaluate
+    from composer.extension import extend as extend
+    from composer.extension import remove as remove
+    from composer.formats import export as export
+    from composer.generation import generate as generate
+    from composer.recipe import Recipe as Recipe
+    from composer.recipe import Training as Training
+
+_HOMES = {
+    "ComposerError": "composer.errors",
+    "Recipe": "composer.recipe",
+    "Training": "composer.recipe",
+    "compose": "composer.composition",
+    "contribute": "composer.contribution",
+    "evaluate": "composer.evaluation",
+    "export": "composer.formats",
+    "extend": "composer.extension",
+    "generate": "composer.generation",
+    "remove": "composer.extension",
+    "train_expert": "composer.branch",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

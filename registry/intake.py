@@ -32,6 +32,7 @@ from registry.families import Roles
 from registry.home import Registry
 from registry.licenses import check_license
 from registry.names import check_name
+from registry.paths import PathLike, Paths, as_path, as_paths
 from registry.preflight import check_expert, check_seed
 from registry.publish import publish_expert, publish_seed
 from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
@@ -53,11 +54,11 @@ class _Domain:
 def add_seed(
     registry: Registry,
     name: str,
-    source: Path,
+    source: PathLike,
     *,
     license: str,
     description: str = "",
-    data: Sequence[Path] = (),
+    data: Paths = (),
     progress: Progress | None = None,
 ) -> SeedRecord:
     """Add the dense model that experts branch from; `data` is a sample of its own training text.
@@ -68,7 +69,8 @@ def add_seed(
     check_name(name)
     expression = check_license(license)
     _refuse_taken_seed(registry, name)
-    checkpoint = check_seed(Path(source))
+    source, data = as_path(source), as_paths(data)
+    checkpoint = check_seed(source)
     text = _read_text(data)
     embedder = load_embedder(registry.embedder) if data else None
 
@@ -96,13 +98,13 @@ def add_seed(
 def contribute(
     registry: Registry,
     name: str,
-    source: Path,
+    source: PathLike,
     *,
     seed: str,
     license: str,
-    data: Sequence[Path] = (),
-    held_out: Sequence[Path] = (),
-    embedding: Path | None = None,
+    data: Paths = (),
+    held_out: Paths = (),
+    embedding: PathLike | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
     allow_unchanged: bool = False,
@@ -124,7 +126,9 @@ def contribute(
     expression = check_license(license)
     _refuse_respelt_expert(registry, name)
     base = catalog.get_seed(registry, seed)
-    checkpoint = check_expert(base, read_files(registry.blobs, base.files), Path(source))
+    data, held_out = as_paths(data), as_paths(held_out)
+    embedding = None if embedding is None else as_path(embedding)
+    checkpoint = check_expert(base, read_files(registry.blobs, base.files), as_path(source))
     _require_one_source(data, held_out, embedding)
     text = _read_text(data, held_out)
     differences = check_descent(
@@ -134,7 +138,7 @@ def contribute(
         allow_unrelated=allow_unrelated,
     )
     embedder = load_embedder(registry.embedder)
-    given = None if embedding is None else load_embedding(Path(embedding))
+    given = None if embedding is None else load_embedding(embedding)
     if given is not None:
         validate_embedding(given, embedder.id)
 

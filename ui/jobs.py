@@ -115,16 +115,10 @@ def _measure(registry: Registry, request: Request, progress: Progress) -> dict[s
 
 
 def _contribute(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
-    from composer.lora import contribute_adapter, is_adapter
-    from registry.intake import contribute
+    from composer.contribution import contribute
     from ui.wording.shapes import expert_shape
 
-    with sources.opened(registry, request["source"], seed=request["seed"], progress=progress) as source:
-        publish = contribute_adapter if is_adapter(source.folder) else contribute
-        arguments = {**_arguments(request), "provenance": source.provenance}
-        name, _ = arguments.pop("name"), arguments.pop("source")
-        # By position: the folder is an adapter's in the one use case and a model's in the other.
-        return expert_shape(publish(registry, name, source.folder, progress=progress, **arguments))
+    return expert_shape(contribute(registry, progress=progress, **_arguments(request)))
 
 
 def _train_expert(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:

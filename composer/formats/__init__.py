@@ -15,6 +15,7 @@ from composer.progress import Progress, silent
 from composer.streaming import verifying
 from composer.variants import EXPORT_FORMATS
 from registry.home import Registry
+from registry.paths import PathLike, as_path
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Export:
 def export(
     registry: Registry,
     mix_ref: str,
-    folder: Path,
+    folder: PathLike,
     *,
     format: str = "nexus",
     dtype: str | None = None,
@@ -45,6 +46,7 @@ def export(
     Raises NotFoundError, RecipeError, ExportError (the format cannot express the mix), ConflictError (`folder`
     exists), IntegrityError (a damaged blob), StorageError; `folder` does not exist then.
     """
+    folder = as_path(folder)
     try:
         chosen: Format = EXPORT_FORMATS.find(format).load()
     except ValueError as error:

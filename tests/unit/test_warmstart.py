@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from composer.domains import Domain, Standard
-from composer.routers import LinearRouter, NexusRouter
 from composer.routers.base import Router
+from composer.routers.linear import LinearRouter
+from composer.routers.nexus import NexusRouter
 from composer.warmstart import Solver
 from composer.warmstart.kinds import k_means, stratified
 from composer.warmstart.logistic import fit_gates

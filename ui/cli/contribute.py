@@ -58,27 +58,19 @@ def contribute(
     """
     if bool(data) == (embedding is not None):
         raise typer.BadParameter("give either --data (text) or --embedding (a file made by `nexusmix embed`)")
-    from composer.lora import contribute_adapter, is_adapter
-    from registry import sources
-    from registry.intake import contribute as contribute_model
+    from composer.contribution import contribute as run
 
-    with (
-        open_registry(ctx) as registry,
-        progress() as report,
-        sources.opened(registry, source, seed=seed, progress=report) as checkpoint,
-    ):
-        publish = contribute_adapter if is_adapter(checkpoint.folder) else contribute_model
-        expert = publish(
+    with open_registry(ctx) as registry, progress() as report:
+        expert = run(
             registry,
             name,
-            checkpoint.folder,
+            source,
             seed=seed,
             license=license,
             data=data or (),
             held_out=held_out or (),
             embedding=embedding,
             description=description,
-            provenance=checkpoint.provenance,
             allow_unchanged=allow_unchanged,
             allow_unrelated=allow_unrelated,
             progress=report,
