@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from composer.branch import train_expert
-from registry import catalog
-from registry.embedders import load_embedder
+from composer.experts.train import train_expert
+from registry.catalog import queries
+from registry.domains.embedders import load_embedder
 from registry.errors import NotFoundError
 from registry.home import Registry, open_registry
-from registry.intake import add_seed, contribute
+from registry.intake.intake import add_seed, contribute
 from ui.demo.run import _unpacked_seed
 
 SEED, GENERAL = "lab", "admin"
@@ -33,7 +33,7 @@ def build(registry: Registry, corpora: Path, seed: Path | None, domains: Sequenc
     """Publish the seed, then the free and the anchored expert of each domain."""
     embed_once(registry)
     try:
-        catalog.get_seed(registry, SEED)
+        queries.get_seed(registry, SEED)
     except NotFoundError:
         add_seed(
             registry,
@@ -61,7 +61,7 @@ def build(registry: Registry, corpora: Path, seed: Path | None, domains: Sequenc
                     file=sys.stderr,
                 )
             try:
-                catalog.get_expert(registry, name)
+                queries.get_expert(registry, name)
             except NotFoundError:
                 contribute(registry, name, out, seed=SEED, license=LICENSE, data=[corpora / domain])
 

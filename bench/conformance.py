@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from composer.composition import compose
 from composer.formats import export
-from composer.mix import OpenMix, find_mix, open_mix
-from composer.recipe import Recipe, Training
+from composer.mix.opening import OpenMix, find_mix, open_mix
+from composer.mix.recipe import Recipe, Training
 from registry.home import Registry, open_registry
-from registry.intake import add_seed, contribute
+from registry.intake.intake import add_seed, contribute
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import pico
@@ -32,7 +32,8 @@ from llama_cpp import LlamaCpp
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "composer/mix.py")
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "CONTRIBUTING.md", "composer/mix/opening.py")
 ]
 LENGTHS = (4, 32, 200)
 # Runs in any environment: argv are a folder and a file of prompts; prints the log-probabilities after each.

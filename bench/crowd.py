@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from registry.embedding import MAX_CENTROIDS, load_embedder
+from registry.catalog.publish import publish_seed
+from registry.database.rows import encode_embedding, find_seed
+from registry.database.schema import Blob, Expert, Seed
+from registry.domains.embedding import MAX_CENTROIDS, load_embedder
 from registry.home import Registry, open_registry
 from registry.names import name_key
-from registry.publish import publish_seed
 from registry.records import DomainEmbedding, EmbedderId
-from registry.rows import encode_embedding, find_seed
-from registry.schema import Blob, Expert, Seed
 
 SEEDS = {"smol": 0.8, "tiny": 0.15, "base": 0.05}  # with the share of experts that branch from each
 LICENSES = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0", "GPL-3.0-only")

@@ -21,10 +21,10 @@ import torch
 
 from composer.composition import compose
 from composer.formats import export
-from composer.mix import find_mix, open_mix
-from composer.recipe import Recipe, Training
+from composer.mix.opening import find_mix, open_mix
+from composer.mix.recipe import Recipe, Training
 from registry.home import open_registry
-from registry.intake import add_seed, contribute
+from registry.intake.intake import add_seed, contribute
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import pico

@@ -19,7 +19,7 @@ import torch
 
 from bench.processes import load_average, note
 from composer.generation import CACHE
-from composer.mix import find_mix, open_dense, open_mix
+from composer.mix.opening import find_mix, open_dense, open_mix
 from registry.home import open_registry
 
 STOCK = ("eager", "grouped_mm", "batched_mm")

@@ -5,14 +5,13 @@ no gradient step anywhere:
 
     seed              the dense seed
     own               each domain's dense expert on its own text; on changing text the expert of each token's domain
-    btm               the whole row to the dense expert nearest to its first 64 tokens (composer/baselines/btm.py)
-    dume              arXiv 2603.29765 (composer/baselines/dume.py)
+    btm               the whole row to the dense expert nearest to its first 64 tokens (baselines/btm.py)
+    dume              arXiv 2603.29765 (composer/evaluation/baselines/dume.py)
     dense merging     the mean of all experts and the seed
     nexus, linear     the product's default recipe with these routers and no tokens of fine-tune
 
 Everything is scored on rows of 256 tokens of the parts `test`, which decide nothing: each domain's, general text's, and
-text that changes domain in the middle of a row (composer/changing_text.py). A share is that of the experts' gain over
-the seed. Each contender's figures are a file in OUT, found again by the next run; what has been measured is printed.
+text that changes domain in the middle of a row (changing_text.py). A share is that of the experts' gain over the seed. Each contender's figures are a file in OUT, found again by the next run; what has been measured is printed.
 """
 
 from __future__ import annotations
@@ -33,9 +32,10 @@ import numpy as np
 import torch
 
 from bench.real_experts import DOMAINS, GENERAL, HOME, KINDS, SEED, texts_of
-from composer.baselines import btm, dume
-from composer.bits import HeldOut, bits_per_byte, windows
-from composer.changing_text import (
+from composer.composition import assemble
+from composer.evaluation.baselines import btm, dume
+from composer.evaluation.bits_per_byte import HeldOut, bits_per_byte, windows
+from composer.evaluation.changing_text import (
     ChangingText,
     Choices,
     changing_text,
@@ -45,15 +45,14 @@ from composer.changing_text import (
     stream_of,
     summary,
 )
-from composer.composition import assemble
-from composer.contenders import open_dense_merging
-from composer.data import pack
+from composer.evaluation.contenders import open_dense_merging
 from composer.gathering import resolve
-from composer.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
-from composer.mix import Manifest, open_dense, open_mix, open_tokenizer
-from composer.recipe import Recipe, Training
-from registry import catalog
-from registry.embedders import load_embedder
+from composer.mix.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
+from composer.mix.opening import Manifest, open_dense, open_mix, open_tokenizer
+from composer.mix.recipe import Recipe, Training
+from composer.training.data import pack
+from registry.catalog import queries
+from registry.domains.embedders import load_embedder
 from registry.errors import NotFoundError
 from registry.home import Registry, open_registry
 
@@ -80,7 +79,7 @@ class Lab:
     changing: ChangingText = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seed = lock_seed(catalog.get_seed(self.registry, SEED))
+        self.seed = lock_seed(queries.get_seed(self.registry, SEED))
         self.tokenizer = open_tokenizer(self.registry.blobs, self.seed.files)
         self.texts = {
             domain: windows(
@@ -98,7 +97,7 @@ class Lab:
     def experts(self) -> list[LockedExpert]:
         """The domains' experts of this kind. Raises NotFoundError."""
         names = [f"{domain}-{self.kind}" for domain in self.domains]
-        return [lock_expert(catalog.get_expert(self.registry, name)) for name in names]
+        return [lock_expert(queries.get_expert(self.registry, name)) for name in names]
 
     def dense(self, expert: LockedExpert) -> Any:
         """An expert as it was contributed."""
@@ -157,7 +156,7 @@ def score_own(lab: Lab, random_seed: int) -> dict[str, Any]:
 
 def score_btm(lab: Lab, random_seed: int) -> dict[str, Any]:
     """Whole rows to the dense expert nearest by domain embedding."""
-    records = [catalog.get_expert(lab.registry, expert.ref) for expert in lab.experts]
+    records = [queries.get_expert(lab.registry, expert.ref) for expert in lab.experts]
     means = np.stack([record.embedding.mean for record in records])
     choose = partial(btm.nearest, lab.tokenizer, load_embedder(lab.registry.embedder), means)
     router = btm.RequestRouter([partial(lab.dense, expert) for expert in lab.experts], choose)

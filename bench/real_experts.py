@@ -32,18 +32,18 @@ from typing import Any
 import torch
 
 from bench.build_experts import embed_once
-from composer.branch import train_expert
-from composer.data import mixed_rows
-from composer.lock import lock_seed
-from composer.lora import contribute_adapter
-from composer.mix import open_dense, open_tokenizer
+from composer.experts.lora import contribute_adapter
+from composer.experts.train import train_expert
+from composer.mix.lock import lock_seed
+from composer.mix.opening import open_dense, open_tokenizer
 from composer.progress import measuring
-from composer.training import Schedule, fit
-from registry import catalog
-from registry.documents import HELD_OUT_ONE_IN, is_held_out, read_documents
+from composer.training.data import mixed_rows
+from composer.training.trainer import Schedule, fit
+from registry.catalog import queries
+from registry.domains.documents import HELD_OUT_ONE_IN, is_held_out, read_documents
 from registry.errors import NotFoundError
 from registry.home import Registry, open_registry
-from registry.intake import add_seed, contribute
+from registry.intake.intake import add_seed, contribute
 
 HOME = Path("~/.cache/nexusmix-bench/real").expanduser()
 SEED, GENERAL = "smollm2", "admin"
@@ -106,7 +106,7 @@ def texts_of(home: Path, domain: str, part: str) -> list[str]:
 def publish_seed(registry: Registry, model: Path) -> None:
     """The seed with a sample of general text, published once."""
     try:
-        catalog.get_seed(registry, SEED)
+        queries.get_seed(registry, SEED)
     except NotFoundError:
         general = parted(registry.home, GENERAL)
         data = [general["train"], general["test"]]
@@ -117,7 +117,7 @@ def build(registry: Registry, kind: str, domain: str, tokens: int) -> dict[str, 
     """Train and publish one expert; None where it was published before."""
     name = f"{domain}-{kind}"
     try:
-        catalog.get_expert(registry, name)
+        queries.get_expert(registry, name)
     except NotFoundError:
         pass
     else:
@@ -170,7 +170,7 @@ def train_adapter(registry: Registry, data: Path, out: Path, kind: Kind, tokens:
     from peft import LoraConfig, get_peft_model
 
     assert kind.rank is not None
-    seed = lock_seed(catalog.get_seed(registry, SEED))
+    seed = lock_seed(queries.get_seed(registry, SEED))
     rows = mixed_rows(
         open_tokenizer(registry.blobs, seed.files),
         {"domain": list(read_documents([data]))},

@@ -23,10 +23,10 @@ import torch
 
 from bench.build_experts import SEED
 from composer.composition import assemble
-from composer.evaluation import held_out_texts, score_mix, score_oracle
+from composer.evaluation.evaluate import held_out_texts, score_mix, score_oracle
 from composer.gathering import resolve
-from composer.mix import open_mix
-from composer.recipe import Recipe, Training
+from composer.mix.opening import open_mix
+from composer.mix.recipe import Recipe, Training
 from registry.home import Registry, open_registry
 
 MEMBERS = ("sql", "math", "german", "dictionary")

@@ -45,11 +45,12 @@ def main() -> int:
 
 def _addresses(home: Path) -> dict[str, str]:
     """The pages that are shown, by the picture's name."""
-    from registry import catalog, runs
+    from registry.catalog import queries
     from registry.home import open_registry
+    from registry.queue import runs
 
     registry = open_registry(home)
-    mixes = [mix for mix in catalog.list_mixes(registry) if mix.evaluation]
+    mixes = [mix for mix in queries.list_mixes(registry) if mix.evaluation]
     if not mixes:
         sys.exit(f"{home} holds no evaluated mix: run `nexusmix demo` first")
     mix = max(mixes, key=lambda each: (len(each.experts), each.created_at))

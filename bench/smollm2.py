@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from composer.branch import train_expert
 from composer.composition import ComposeResult, compose
-from composer.evaluation import evaluate
+from composer.evaluation.evaluate import evaluate
+from composer.experts.train import train_expert
 from composer.extension import extend
 from composer.formats import export
-from composer.mix import find_mix, open_mix
-from composer.recipe import Recipe, Training
-from registry import catalog
+from composer.mix.opening import find_mix, open_mix
+from composer.mix.recipe import Recipe, Training
+from registry.catalog import queries
 from registry.errors import NotFoundError
 from registry.home import Registry, open_registry
-from registry.intake import add_seed, contribute
+from registry.intake.intake import add_seed, contribute
 
 SEED, MEMBERS, NEWCOMER = "smollm2", ("german", "sql"), "python"
 MODEL_LICENSE, DATA_LICENSE = "Apache-2.0", "CC-BY-SA-4.0"  # the corpora are never shared
@@ -99,7 +99,7 @@ class Steps:
 def publish_seed(registry: Registry, model: Path) -> dict[str, Any]:
     """The seed, published once."""
     try:
-        record = catalog.get_seed(registry, SEED)
+        record = queries.get_seed(registry, SEED)
     except NotFoundError:
         record = add_seed(registry, SEED, model, license=MODEL_LICENSE)
     return {"seed": record.name}

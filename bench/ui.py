@@ -6,7 +6,7 @@ Taken with the clock of this process:
 - start: from the start of `nexusmix ui` until it says that it listens;
 - first paint: from opening the address of a server that has just begun to listen, with an empty browser cache,
   until a page of 12 cards and the page numbers are there;
-- progress: from the work's own report (`ui.execution.Reporter`) until the run's page shows it.
+- progress: from the work's own report (`ui.queue.child.Reporter`) until the run's page shows it.
 
 Taken in the page, from the browser's time stamp of the key or the click until the frame after the one in which
 what is waited for was there and the page's script had ended:
@@ -160,9 +160,9 @@ def _switch(page: Any, rounds: int, times: Times) -> None:
 
 
 def _progress(page: Any, url: str, home: Path, reports: int, times: Times) -> None:
-    from registry import claims, runs
     from registry.home import open_registry
-    from ui.execution import Reporter
+    from registry.queue import claims, runs
+    from ui.queue.child import Reporter
 
     registry = open_registry(home)
     runs.submit(registry, "compose", {"recipe": {"name": "timed", "seed": "smol", "experts": []}})

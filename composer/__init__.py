@@ -11,30 +11,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from composer.branch import train_expert as train_expert
     from composer.composition import compose as compose
-    from composer.contribution import contribute as contribute
     from composer.errors import ComposerError as ComposerError
-    from composer.evaluation import evaluate as evaluate
+    from composer.evaluation.evaluate import evaluate as evaluate
+    from composer.experts.contribution import contribute as contribute
+    from composer.experts.train import train_expert as train_expert
     from composer.extension import extend as extend
     from composer.extension import remove as remove
     from composer.formats import export as export
     from composer.generation import generate as generate
-    from composer.recipe import Recipe as Recipe
-    from composer.recipe import Training as Training
+    from composer.mix.recipe import Recipe as Recipe
+    from composer.mix.recipe import Training as Training
 
 _HOMES = {
     "ComposerError": "composer.errors",
-    "Recipe": "composer.recipe",
-    "Training": "composer.recipe",
+    "Recipe": "composer.mix.recipe",
+    "Training": "composer.mix.recipe",
     "compose": "composer.composition",
-    "contribute": "composer.contribution",
-    "evaluate": "composer.evaluation",
+    "contribute": "composer.experts.contribution",
+    "evaluate": "composer.evaluation.evaluate",
     "export": "composer.formats",
     "extend": "composer.extension",
     "generate": "composer.generation",
     "remove": "composer.extension",
-    "train_expert": "composer.branch",
+    "train_expert": "composer.experts.train",
 }
 __all__ = sorted(_HOMES)
 

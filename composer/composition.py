@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from composer.domains import Standard, nearly_equal
-from composer.drawing import put_fresh_routers
 from composer.gathering import Composition, gather, load_domains, resolve
-from composer.lock import Lock, LockedExpert, LockedSeed
-from composer.mix import Manifest, Member, seed_config
+from composer.mix.domains import Standard, nearly_equal
+from composer.mix.initial_routers import put_fresh_routers
+from composer.mix.lock import Lock, LockedExpert, LockedSeed
+from composer.mix.opening import Manifest, Member, seed_config
+from composer.mix.recipe import Recipe, Training
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
-from composer.recipe import Recipe, Training
-from composer.streaming import merge_trunks
+from composer.tensors.stream import merge_trunks
 from registry import licenses
+from registry.catalog.publish import publish_mix
+from registry.checkpoints.families import layer_count
 from registry.errors import LicenseError
-from registry.families import layer_count
 from registry.home import Registry
-from registry.publish import publish_mix
 from registry.records import Digest, MixRecord
 
 
@@ -184,9 +184,9 @@ def _learn(
     progress: Progress,
 ) -> Manifest:
     """What the draft becomes by training. Only here torch is needed, which takes longer to import than all before."""
-    from composer.learn import learn
-    from composer.router_blob import stored_standard
-    from composer.weights import map_tensors
+    from composer.mix.router_blob import stored_standard
+    from composer.tensors.torch_blobs import map_tensors
+    from composer.training.mix_training import learn
 
     domains = load_domains(registry.blobs, composition)
     standard = stored_standard(map_tensors(registry.blobs.path(draft.router)))

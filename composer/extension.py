@@ -14,22 +14,22 @@ import numpy as np
 import torch
 
 from composer.composition import ComposeResult, combined_license, compose_lock, publish
-from composer.domains import Domain, Standard, nearly_equal
 from composer.errors import MixFormatError, RecipeError
 from composer.gathering import Composition, first_lock, gather, load_domains, resolve_extension
-from composer.learn import learn, put_router
-from composer.lock import Lock, LockedExpert, Settings
-from composer.mix import Manifest, Member, find_mix, seed_config
+from composer.mix.domains import Domain, Standard, nearly_equal
+from composer.mix.lock import Lock, LockedExpert, Settings
+from composer.mix.opening import Manifest, Member, find_mix, seed_config
+from composer.mix.recipe import Training
+from composer.mix.router_blob import of_layer, stored_standard
+from composer.model.routers import router_class
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
-from composer.recipe import Training
-from composer.router_blob import of_layer, stored_standard
-from composer.routers import router_class
-from composer.streaming import merge_trunks
+from composer.tensors.stream import merge_trunks
+from composer.tensors.torch_blobs import map_tensors
+from composer.training.mix_training import learn, put_router
 from composer.trunks.base import TrunkMerge
 from composer.trunks.weighted import Weighted
-from composer.weights import map_tensors
-from registry import catalog
-from registry.families import layer_count
+from registry.catalog import queries
+from registry.checkpoints.families import layer_count
 from registry.home import Registry
 from registry.records import Digest
 
@@ -130,7 +130,7 @@ def remove(
     """
     record, manifest = find_mix(registry, mix_ref)
     refs = [member.expert.ref for member in manifest.members]
-    gone = catalog.get_expert(registry, expert_ref).ref
+    gone = queries.get_expert(registry, expert_ref).ref
     if gone not in refs:
         raise RecipeError(f"{record.ref} does not hold {gone}; it holds {', '.join(refs)}")
     rest = [member.expert for member in manifest.members if member.expert.ref != gone]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from composer.domains import Domain, load_domain
 from composer.errors import IncompatibleExpertsError, RecipeError
-from composer.lock import (
+from composer.mix.domains import Domain, load_domain
+from composer.mix.lock import (
     ExtensionSettings,
     Lock,
     LockedExpert,
@@ -22,10 +22,10 @@ from composer.lock import (
     lock_expert,
     lock_seed,
 )
-from composer.mix import Manifest, read_manifest
-from composer.recipe import Recipe, Training
-from registry import catalog
+from composer.mix.opening import Manifest, read_manifest
+from composer.mix.recipe import Recipe, Training
 from registry.blobs import BlobStore
+from registry.catalog import queries
 from registry.errors import IntegrityError
 from registry.home import Registry
 from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
@@ -56,7 +56,7 @@ def load_domains(blobs: BlobStore, composition: Composition) -> list[Domain]:
 
 def resolve(registry: Registry, recipe: Recipe) -> Composition:
     """Pin everything that the recipe names. Raises NotFoundError, RecipeError, IncompatibleExpertsError."""
-    seed, experts = catalog.get_parts(registry, recipe.seed, recipe.experts)
+    seed, experts = queries.get_parts(registry, recipe.seed, recipe.experts)
     refs = [expert.ref for expert in experts]
     if len(set(refs)) < len(refs):
         raise RecipeError(f"the recipe names an expert twice: {', '.join(refs)}")
@@ -89,7 +89,7 @@ def resolve_extension(
     """
     members = [member.expert for member in old.members]
     refs = [member.ref for member in members]
-    seed, experts = catalog.get_parts(registry, old.seed.name, [*refs, expert_ref])
+    seed, experts = queries.get_parts(registry, old.seed.name, [*refs, expert_ref])
     new = lock_expert(experts[-1])
     if new.ref in refs:
         raise RecipeError(f"this mix already contains {new.ref}")
@@ -127,7 +127,7 @@ def gather(registry: Registry, lock: Lock) -> Composition:
     """
     old = None if lock.parent is None else read_manifest(registry, lock.parent)
     members = [*(member.expert for member in old.members), *lock.experts] if old else lock.experts
-    _, experts = catalog.get_parts(registry, lock.seed.name, [member.ref for member in members])
+    _, experts = queries.get_parts(registry, lock.seed.name, [member.ref for member in members])
     return _compared(lock, members, experts, old)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from composer.masking import mask, places
-from composer.mix import OpenMix, OpenSeed, find_mix, open_mix
+from composer.mix.masking import mask, places
+from composer.mix.opening import OpenMix, OpenSeed, find_mix, open_mix
 from registry.home import Registry
 
 # What models call their key-value cache: transformers renamed it in 5.24.

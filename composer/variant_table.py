@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from composer.variants import EXPORT_FORMATS, ROUTERS, TRUNK_MERGES
-from registry.family_table import FAMILIES
+from registry.checkpoints.family_table import FAMILIES
 
 BEGIN, END = "<!-- variants -->", "<!-- end of variants -->"
 

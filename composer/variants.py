@@ -29,7 +29,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class RouterVariant(Variant):
-    """A subclass of composer.routers.base.Router.
+    """A subclass of composer.model.routers.base.Router.
 
     `initial` and `gate` name functions that do without torch, and so without the seconds of its import:
     the initial distributions of the parameters, and the linear gate of given parameters. Without them, the class's own
@@ -97,8 +97,8 @@ ROUTERS = Table(
         title="Nexus",
         summary="Knows experts by the embedding of their domain, so that others can join later.",
         reference="Nexus, arXiv 2408.15901",
-        target="composer.routers.nexus:NexusRouter",
-        initial="composer.fresh:fresh_nexus",
+        target="composer.model.routers.nexus:NexusRouter",
+        initial="composer.model.initial:fresh_nexus",
         gate="composer.formats.gates:nexus_gate",
     ),
     RouterVariant(
@@ -106,8 +106,8 @@ ROUTERS = Table(
         title="Linear",
         summary="One gate per expert, as in most mixtures; the gate of a new expert must be trained.",
         reference="BTX, arXiv 2403.07816",
-        target="composer.routers.linear:LinearRouter",
-        initial="composer.fresh:fresh_linear",
+        target="composer.model.routers.linear:LinearRouter",
+        initial="composer.model.initial:fresh_linear",
         gate="composer.formats.gates:stored_gate",
     ),
     RouterVariant(
@@ -115,8 +115,8 @@ ROUTERS = Table(
         title="Recurrent",
         summary="Nexus with a memory of how the blocks below routed the token; needs training.",
         reference="RMoE, arXiv 2408.06793",
-        target="composer.routers.recurrent:RecurrentRouter",
-        initial="composer.fresh:fresh_recurrent",
+        target="composer.model.routers.recurrent:RecurrentRouter",
+        initial="composer.model.initial:fresh_recurrent",
         not_linear="carries a state from block to block",
     ),
     RouterVariant(
@@ -124,8 +124,8 @@ ROUTERS = Table(
         title="Random",
         summary="Fixed random directions: the floor that every other router must beat.",
         reference="after Hash Layers, arXiv 2106.04426",
-        target="composer.routers.random:RandomRouter",
-        initial="composer.fresh:fresh_random",
+        target="composer.model.routers.random:RandomRouter",
+        initial="composer.model.initial:fresh_random",
         gate="composer.formats.gates:stored_gate",
     ),
 )

@@ -1,6 +1,6 @@
 """The registry: experts, seeds and mixes with their blobs, domain embeddings and lineage.
 
-    from registry import open_registry
+    from registry import open_registry as open_registry
 
 It imports no torch: checkpoints are bytes with headers. Nothing connects at import, and every name below is imported
 when it is first used.
@@ -12,30 +12,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.catalog import get_expert as get_expert
-    from registry.catalog import get_mix as get_mix
-    from registry.catalog import get_seed as get_seed
-    from registry.catalog import list_experts as list_experts
-    from registry.catalog import list_mixes as list_mixes
-    from registry.catalog import list_seeds as list_seeds
-    from registry.catalog import search as search
+    from registry.catalog.queries import get_expert as get_expert
+    from registry.catalog.queries import get_mix as get_mix
+    from registry.catalog.queries import get_seed as get_seed
+    from registry.catalog.queries import list_experts as list_experts
+    from registry.catalog.queries import list_mixes as list_mixes
+    from registry.catalog.queries import list_seeds as list_seeds
+    from registry.catalog.queries import search as search
     from registry.errors import RegistryError as RegistryError
     from registry.home import Registry as Registry
     from registry.home import open_registry as open_registry
-    from registry.intake import add_seed as add_seed
+    from registry.intake.intake import add_seed as add_seed
 
 _HOMES = {
     "Registry": "registry.home",
     "RegistryError": "registry.errors",
-    "add_seed": "registry.intake",
-    "get_expert": "registry.catalog",
-    "get_mix": "registry.catalog",
-    "get_seed": "registry.catalog",
-    "list_experts": "registry.catalog",
-    "list_mixes": "registry.catalog",
-    "list_seeds": "registry.catalog",
+    "add_seed": "registry.intake.intake",
+    "get_expert": "registry.catalog.queries",
+    "get_mix": "registry.catalog.queries",
+    "get_seed": "registry.catalog.queries",
+    "list_experts": "registry.catalog.queries",
+    "list_mixes": "registry.catalog.queries",
+    "list_seeds": "registry.catalog.queries",
     "open_registry": "registry.home",
-    "search": "registry.catalog",
+    "search": "registry.catalog.queries",
 }
 __all__ = sorted(_HOMES)
 

@@ -13,13 +13,13 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import URL, Engine, select, text
 from sqlalchemy.orm import Session
 
-from registry import reserve
+from registry import disk_reserve
 from registry.blobs import BlobStore, LocalBlobStore
-from registry.database import create_engine, mapped_errors, migrate
+from registry.database.engine import create_engine, mapped_errors, migrate
+from registry.database.schema import DatabaseId
 from registry.errors import InvalidInputError, StorageError
 from registry.paths import PathLike
 from registry.records import Fence
-from registry.schema import DatabaseId
 from registry.store_users import User
 
 DEFAULT_HOME = "~/.local/share/nexusmix"
@@ -94,10 +94,10 @@ def open_registry(
     default_database = URL.create("sqlite", database=str(folder / "registry.db"))
     engine = create_engine(database_url or setting("database_url") or default_database)
     if frees_room:
-        reserve.spend(folder)
+        disk_reserve.spend(folder)
     migrate(engine)
     if not frees_room:
-        reserve.keep(folder)
+        disk_reserve.keep(folder)
     store = _store_folder(setting("store_url") or str(folder / "blobs"))
     return Registry(
         home=folder,

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from registry.checkpoints.safe_files import printable
 from registry.errors import LicenseError
 from registry.hub_licenses import SPDX_OF_TAG, UNLISTED_TAGS, VAGUE, VERSIONS_OF_TAG
-from registry.safe_files import printable
 
 _LICENSE_REF = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 _MAX_CHARACTERS = 1000

@@ -10,10 +10,10 @@ import numpy as np
 
 from composer import variants
 from composer.formats.plan import Format, Plan
-from composer.mix import Manifest
+from composer.mix.opening import Manifest
 from composer.trunks.base import NamedMerge
-from registry import family_table
 from registry.blobs import BlobStore
+from registry.checkpoints import family_table
 
 
 class LastExpert(NamedMerge):

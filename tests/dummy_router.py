@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from composer.fresh import Normal
-from composer.routers.base import Router
+from composer.model.initial import Normal
+from composer.model.routers.base import Router
 
 
 class DummyRouter(Router):

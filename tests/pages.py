@@ -14,8 +14,8 @@ TIMEOUT_SECONDS = 60
 
 
 def open_page(name: str, **query: str) -> AppTest:
-    """The page of that module of ui/pages, opened by an address with this query."""
-    script = f"from ui.pages import {name} as page\npage.render()\n"
+    """The page of that module of ui/web/pages, opened by an address with this query."""
+    script = f"from ui.web.pages import {name} as page\npage.render()\n"
     app = AppTest.from_string(script, default_timeout=TIMEOUT_SECONDS)
     for key, value in query.items():
         app.query_params[key] = value

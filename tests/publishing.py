@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from registry.catalog.publish import publish_expert, publish_mix, publish_seed
 from registry.home import Registry
-from registry.publish import publish_expert, publish_mix, publish_seed
 from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, SeedRecord
 
 TESTS = Path(__file__).parent

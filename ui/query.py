@@ -18,8 +18,13 @@ CLOSE = 0.15
 
 def vector_of_files(registry: Registry, paths: Sequence[Path]) -> np.ndarray:
     """The mean vector [m] of the text in files and folders, or of a file made by `nexusmix embed`."""
-    from registry.documents import read_documents
-    from registry.embedding import embed_domain, load_embedder, load_embedding, validate_embedding
+    from registry.domains.documents import read_documents
+    from registry.domains.embedding import (
+        embed_domain,
+        load_embedder,
+        load_embedding,
+        validate_embedding,
+    )
 
     embedder = load_embedder(registry.embedder)
     if len(paths) == 1 and paths[0].suffix == ".json":
@@ -32,7 +37,7 @@ def vector_of_files(registry: Registry, paths: Sequence[Path]) -> np.ndarray:
 
 def vector_of_sample(registry: Registry, text: str) -> np.ndarray:
     """The mean vector [m] of a longer sample of text, chunked as a contributed domain is."""
-    from registry.embedding import embed_domain, load_embedder
+    from registry.domains.embedding import embed_domain, load_embedder
 
     embedding, _chunks = embed_domain(load_embedder(registry.embedder), [text])
     return _direction(embedding)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from composer.errors import RecipeError
-from composer.floats import DTYPE_NAMES
 from composer.formats.card import card_files
 from composer.formats.folder import MAX_SHARD_BYTES, new_folder, refuse_existing
 from composer.formats.plan import Format, weight_blobs
-from composer.mix import find_mix
+from composer.mix.opening import find_mix
 from composer.progress import Progress, silent
-from composer.streaming import verifying
+from composer.tensors.dtypes import DTYPE_NAMES
+from composer.tensors.stream import verifying
 from composer.variants import EXPORT_FORMATS
 from registry.home import Registry
 from registry.paths import PathLike, as_path

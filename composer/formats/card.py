@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from composer.contenders import TITLES
-from composer.heatmap import routing_svg
-from composer.mix import Manifest
+from composer.evaluation.contenders import TITLES
+from composer.evaluation.heatmap import routing_svg
+from composer.mix.opening import Manifest
 from composer.variants import EXPORT_FORMATS
-from registry import catalog
+from registry.catalog import queries
 from registry.home import Registry
 from registry.hub_licenses import tag_of
 from registry.records import MixRecord
@@ -54,10 +54,10 @@ def _usage(format: str) -> str:
 
 
 def _parts(registry: Registry, manifest: Manifest) -> str:
-    seed = catalog.get_seed(registry, manifest.seed.name)
+    seed = queries.get_seed(registry, manifest.seed.name)
     rows = [["seed, the shared expert", seed.name, seed.license, seed.description]]
     for member in manifest.members:
-        expert = catalog.get_expert(registry, member.expert.ref)
+        expert = queries.get_expert(registry, member.expert.ref)
         rows.append(["routed expert", expert.ref, member.expert.license, expert.description])
     facts = [
         f"Licence of the whole: {_text(manifest.license)}.",

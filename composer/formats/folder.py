@@ -16,11 +16,11 @@ import numpy as np
 from composer.errors import ExportError
 from composer.formats.rows import Rows, pieces
 from composer.progress import Progress, silent
-from registry.canonical import canonical_header
+from registry.checkpoints.canonical import canonical_header
+from registry.checkpoints.tensors import DTYPE_BYTES
 from registry.errors import ConflictError, StorageError
 from registry.home import Registry
-from registry.tensors import DTYPE_BYTES
-from registry.work import PARTIAL, occupied
+from registry.work_folders import PARTIAL, occupied
 
 MAX_SHARD_BYTES = 4 * 10**9
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from composer.mix import Manifest, seed_config
-from composer.router_blob import of_layer
-from composer.streaming import read, stored_tensors
+from composer.mix.opening import Manifest, seed_config
+from composer.mix.router_blob import of_layer
+from composer.tensors.stream import read, stored_tensors
 from composer.variants import ROUTERS, load
 from registry.blobs import BlobStore
-from registry.families import layer_count
+from registry.checkpoints.families import layer_count
 
 Parameters = Mapping[str, np.ndarray]
 
@@ -33,7 +33,7 @@ def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
 
 
 def nexus_gate(parameters: Parameters) -> np.ndarray:
-    """composer.routers.nexus without torch, whose import would take longer than all else: W2 · SwiGLU(W1 · d)."""
+    """composer.model.routers.nexus without torch, whose import would take longer than all else: W2 · SwiGLU(W1 · d)."""
     gate, value = np.split(parameters["domains"] @ parameters["w1"].T, 2, axis=1)
     with np.errstate(over="ignore"):  # e^-gate may be infinite, and the quotient is 0 then
         swish = gate / (1 + np.exp(-gate))
@@ -49,7 +49,7 @@ def _gate_by_torch(manifest: Manifest, hidden_size: int, parameters: Parameters)
     """The gate of any other router."""
     import torch
 
-    from composer.routers import router_class
+    from composer.model.routers import router_class
 
     router = router_class(manifest.router_kind)(hidden_size, manifest.domain_dim, len(manifest.members))
     router.load_state_dict({name: torch.from_numpy(values) for name, values in parameters.items()})

@@ -22,10 +22,10 @@ from composer.formats.gguf_tokenizer import add_tokenizer
 from composer.formats.plan import DTYPES as FLOATS
 from composer.formats.plan import Format, Plan
 from composer.formats.rows import Below, Given, Rows, pieces
-from composer.mix import Manifest, open_tokenizer
+from composer.mix.opening import Manifest, open_tokenizer
 from composer.progress import Progress
 from registry.blobs import BlobStore
-from registry.tensors import DTYPE_BYTES
+from registry.checkpoints.tensors import DTYPE_BYTES
 
 FILE = "model.gguf"
 ARCHITECTURE = "qwen2moe"

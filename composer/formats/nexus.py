@@ -1,7 +1,7 @@
 """Format `nexus`: a Hugging Face folder that carries its own modeling code, for every family.
 
 `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` opens it without nexusmix: the routers
-and composer/modeling.py are bundled into one file that needs torch and transformers only.
+and composer/model/modeling.py are bundled into one file that needs torch and transformers only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from composer.formats.plan import Format, Plan, small_files
 from composer.formats.rows import Rows, Stored
-from composer.mix import (
+from composer.mix.opening import (
     PREFIX,
     Manifest,
     ffn_places,
@@ -24,11 +24,11 @@ from composer.mix import (
     router_name,
     seed_config,
 )
-from composer.router_blob import of_layers
-from composer.streaming import stored_tensors
+from composer.mix.router_blob import of_layers
+from composer.tensors.stream import stored_tensors
 from composer.variants import ROUTERS
 from registry.blobs import BlobStore
-from registry.families import family_of
+from registry.checkpoints.families import family_of
 
 MODELING_FILE = "modeling_nexus.py"
 PROJECT = "composer"
@@ -62,7 +62,7 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
 
 
 def _config(blobs: BlobStore, manifest: Manifest, dtype: str) -> dict[str, Any]:
-    from composer.weights import TORCH_DTYPES
+    from composer.tensors.torch_blobs import TORCH_DTYPES
 
     config = {
         **nexus_config(blobs, manifest, TORCH_DTYPES[dtype]).to_dict(),
@@ -78,15 +78,15 @@ def _config(blobs: BlobStore, manifest: Manifest, dtype: str) -> dict[str, Any]:
 
 def bundle() -> str:
     """The source of one module that defines NexusConfig and NexusForCausalLM and imports nothing of ours."""
-    from composer import modeling  # imports the others
-    from composer.routers.base import Router
+    from composer.model import modeling  # imports the others
+    from composer.model.routers.base import Router
 
     classes: dict[str, type[Router]] = {row.name: row.load() for row in ROUTERS.values()}
     bases = [base for router in classes.values() for base in reversed(router.__mro__)]
     names = [
-        "composer.fresh",
-        "composer.selection",
-        "composer.router_losses",
+        "composer.model.initial",
+        "composer.model.selection",
+        "composer.model.losses",
         *(base.__module__ for base in bases if issubclass(base, Router)),
     ]
     modules = [sys.modules[name] for name in dict.fromkeys(names)]
@@ -94,7 +94,7 @@ def bundle() -> str:
 
 
 def _router_table(classes: Mapping[str, type]) -> str:
-    """The bundle's own composer.routers: its classes are defined above it."""
+    """The bundle's own composer.model.routers: its classes are defined above it."""
     rows = "".join(f'    "{name}": {router.__name__},\n' for name, router in classes.items())
     return (
         f"ROUTERS = {{\n{rows}}}\n\n\n"

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from composer.floats import DTYPE_NAMES
 from composer.formats import tokenizer
 from composer.formats.folder import write_json, write_tensors
 from composer.formats.rows import Rows
-from composer.mix import Manifest, seed_config
+from composer.mix.opening import Manifest, seed_config
 from composer.progress import Progress
+from composer.tensors.dtypes import DTYPE_NAMES
 from registry.blobs import BlobStore, read_files
 from registry.records import Digest
 

@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 
 from composer.errors import ExportError
-from composer.floats import DTYPE_NAMES
 from composer.formats.gates import gates
 from composer.formats.plan import Format, Plan, small_files
 from composer.formats.rows import Below, Beside, Given, Rows, Stored, Zeros
-from composer.mix import Manifest, seed_config
-from composer.streaming import stored_tensors
+from composer.mix.opening import Manifest, seed_config
+from composer.tensors.dtypes import DTYPE_NAMES
+from composer.tensors.stream import stored_tensors
 from composer.variants import ROUTERS
 from registry.blobs import BlobStore
-from registry.configs import normalised
-from registry.families import family_of, layer_count
-from registry.tensors import TensorInfo
+from registry.checkpoints.configs import normalised
+from registry.checkpoints.families import family_of, layer_count
+from registry.checkpoints.tensors import TensorInfo
 
 FAMILIES = ("llama", "mistral", "qwen2")
 # Rotary embeddings that transformers computes by the same functions for Qwen2-MoE, in versions 4.57 and 5.

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from composer.floats import STORED, decode, encode
-from composer.streaming import PIECE, read_stored
-from registry.tensors import TensorInfo
+from composer.tensors.dtypes import STORED, decode, encode
+from composer.tensors.stream import PIECE, read_stored
+from registry.checkpoints.tensors import TensorInfo
 
 
 class Rows(Protocol):
@@ -23,7 +23,7 @@ class Rows(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
-        """Rows [start, stop) as `dtype` has them stored (see composer.floats)."""
+        """Rows [start, stop) as `dtype` has them stored (see composer.tensors.dtypes)."""
         ...
 
 

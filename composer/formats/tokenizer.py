@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from composer.mix import Manifest, open_tokenizer
+from composer.mix.opening import Manifest, open_tokenizer
 from registry.blobs import BlobStore
 
 CONFIG_FILE = "tokenizer_config.json"

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from composer.reproduce.plan import ANCHORED, LINEAR, NEXUS, OURS, SYSTEMS, composed, extended
-from composer.reproduce.spread import compared
+from composer.reproduce.statistics import compared
 
 Results = Mapping[str, Any]
 COLOURS = {OURS: "#174ea6", ANCHORED: "#0f766e", NEXUS: "#b45309", LINEAR: "#6b7280"}

@@ -15,23 +15,23 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from composer.bits import HeldOut, bits_per_byte
 from composer.composition import assemble
-from composer.contenders import dense_merging, expert_contender, seed_contender
-from composer.evaluation import score_mix
+from composer.evaluation.bits_per_byte import HeldOut, bits_per_byte
+from composer.evaluation.contenders import dense_merging, expert_contender, seed_contender
+from composer.evaluation.evaluate import score_mix
 from composer.extension import assemble_extension
 from composer.gathering import resolve, resolve_extension
-from composer.learn import LONG
-from composer.lock import LockedExpert
-from composer.mix import Manifest, open_mix, read_manifest
-from composer.modeling import forced
+from composer.mix.lock import LockedExpert
+from composer.mix.opening import Manifest, open_mix, read_manifest
+from composer.mix.recipe import Recipe, Training
+from composer.model.modeling import forced
 from composer.progress import measuring
-from composer.recipe import Recipe, Training
 from composer.reproduce.cells import Cells
 from composer.reproduce.cost import Cost, training_rate
-from composer.reproduce.phases import Lab
+from composer.reproduce.lab import Lab
 from composer.reproduce.plan import SYSTEMS, Case
-from registry import catalog
+from composer.training.mix_training import LONG
+from registry.catalog import queries
 from registry.records import Digest
 
 # What a warm start costs with a short and with a long fine-tune in between, over its cost without. The trunk is
@@ -162,7 +162,7 @@ class Measurer:
     def _cosines(self, manifest: Manifest, model: Any) -> dict[str, list[list[float]]]:
         """Cosine similarities [N, N] of the domains' embeddings before and after P_r of the last block."""
         refs = [member.expert.ref for member in manifest.members]
-        _, experts = catalog.get_parts(self.lab.registry, manifest.seed.name, refs)
+        _, experts = queries.get_parts(self.lab.registry, manifest.seed.name, refs)
         before_NM = torch.from_numpy(np.stack([expert.embedding.mean for expert in experts]))
         with torch.no_grad():
             after_NH = model.mixtures()[-1].router.gate()

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from composer.report import STYLE
+from composer.evaluation.report import STYLE
 from composer.reproduce.figures import pictures
 from composer.reproduce.tables import Table, tables
 

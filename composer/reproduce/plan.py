@@ -175,7 +175,7 @@ def plan(settings: Settings) -> list[Case]:
 
 
 def _low_balance(system: str, budget: int) -> Case:
-    from composer.recipe import Training
+    from composer.mix.recipe import Training
 
     usual = SYSTEMS[system].training.get("load_balance", Training().load_balance)
     return composed(system, budget, LOW_BALANCE, {"load_balance": usual / BALANCE_DIVISOR})

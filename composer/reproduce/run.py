@@ -14,7 +14,7 @@ from composer.errors import RecipeError
 from composer.extras import require
 from composer.progress import Progress, silent
 from composer.reproduce.cells import Cells, write_json
-from composer.reproduce.phases import Lab, find_domains, find_seed
+from composer.reproduce.lab import Lab, find_domains, find_seed
 from composer.reproduce.plan import BASELINES, QUICK, SYSTEMS, Case, Settings, plan
 from composer.reproduce.summary import summarise
 from registry.home import Registry

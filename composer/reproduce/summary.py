@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from composer.reproduce.bars import bars
 from composer.reproduce.cells import Cells
 from composer.reproduce.cost import Cost, training_rate
-from composer.reproduce.phases import GENERAL
+from composer.reproduce.criteria import bars
+from composer.reproduce.lab import GENERAL
 from composer.reproduce.plan import BASELINES, Case, Settings
-from composer.reproduce.spread import aggregate
+from composer.reproduce.statistics import aggregate
 
 
 def summarise(cells: Cells, settings: Settings, cases: Sequence[Case]) -> dict[str, Any]:

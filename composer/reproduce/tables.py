@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from composer.reproduce.phases import GENERAL
+from composer.reproduce.lab import GENERAL
 from composer.reproduce.plan import OURS, SYSTEMS, composed, thousands
-from composer.reproduce.spread import compared
+from composer.reproduce.statistics import compared
 
 Results = Mapping[str, Any]
 ABSENT = "–"

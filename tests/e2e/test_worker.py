@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from registry import catalog
 from registry.blobs import LocalBlobStore
+from registry.catalog import queries
+from registry.database.schema import Run
 from registry.home import Registry, open_registry
+from registry.queue.runs import get_metrics, get_run, list_runs, request_cancel
 from registry.records import RunRecord
-from registry.runs import get_metrics, get_run, list_runs, request_cancel
-from registry.schema import Run
-from ui import jobs
-from ui.worker import start_local
+from ui.queue import jobs
+from ui.queue.worker import start_local
 
 if TYPE_CHECKING:
     from conftest import Shell
@@ -123,10 +123,10 @@ def test_a_run_survives_kill_9_of_its_worker_with_the_result_of_an_undisturbed_o
     wait_until(lambda: has_ended(registry, whole), "the undisturbed run")
     assert leave(second) == 0
     assert get_run(registry, whole.id).attempt == 1
-    manifests = [catalog.get_mix(registry, name).manifest for name in ("disturbed", "undisturbed")]
+    manifests = [queries.get_mix(registry, name).manifest for name in ("disturbed", "undisturbed")]
     assert manifests[0] == manifests[1]
     assert losses(registry, run) == losses(registry, whole)
-    assert [mix.ref for mix in catalog.list_mixes(registry) if mix.name == "disturbed"] == ["disturbed@1"]
+    assert [mix.ref for mix in queries.list_mixes(registry) if mix.name == "disturbed"] == ["disturbed@1"]
 
 
 def test_a_worker_that_was_stopped_loses_its_lease_and_is_fenced_off_when_it_comes_back(
@@ -149,7 +149,7 @@ def test_a_worker_that_was_stopped_loses_its_lease_and_is_fenced_off_when_it_com
     assert leave(first) == leave(second) == 0
     ended = get_run(registry, run.id)
     assert (ended.state, ended.attempt, ended.worker) == ("succeeded", 2, "second"), ended.log
-    assert [mix.ref for mix in catalog.list_mixes(registry) if mix.name == "stopped"] == ["stopped@1"]
+    assert [mix.ref for mix in queries.list_mixes(registry) if mix.name == "stopped"] == ["stopped@1"]
 
 
 def test_cancelling_ends_the_work_and_publishes_nothing(
@@ -164,7 +164,7 @@ def test_cancelling_ends_the_work_and_publishes_nothing(
     assert worker.returncode == 0, output
     assert not child.is_running()
     assert get_run(registry, run.id).state == "cancelled"
-    assert "cancelled" not in [mix.name for mix in catalog.list_mixes(registry)]
+    assert "cancelled" not in [mix.name for mix in queries.list_mixes(registry)]
     followed = stocked.run("runs", "follow", run.id)
     assert (followed.returncode, "cancelled" in followed.stdout) == (1, True)
 
@@ -217,7 +217,7 @@ def test_what_the_shell_queues_a_worker_does_and_an_error_of_the_work_is_the_run
     assert "fine-tuning" in shown["log"]
 
     two = stocked.json("extend", "queued", "cooking", "--tokens", "512", "--queue")
-    catalog.withdraw(registry, "cooking@1", "a test")
+    queries.withdraw(registry, "cooking@1", "a test")
     assert stocked.json("worker", "--once")["runs"] == 1
     failed = stocked.json("runs", "show", two["run"])
     assert (failed["state"], failed["attempt"]) == ("failed", 1)
@@ -253,6 +253,6 @@ def test_a_local_worker_leaves_when_the_process_that_started_it_is_gone(registry
 
 
 def test_the_worker_itself_never_loads_torch() -> None:
-    modules = "ui.worker, ui.jobs, ui.cli.worker, registry.work"
+    modules = "ui.queue.worker, ui.queue.jobs, ui.cli.worker, registry.work_folders"
     script = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2]).returncode == 0

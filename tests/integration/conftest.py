@@ -103,7 +103,7 @@ def stocked_home(
     pico_seed: Path, pico_expert: Path, pico_anchored: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The home that `filled` gets a copy of."""
-    from registry.intake import add_seed, contribute
+    from registry.intake.intake import add_seed, contribute
 
     folder = tmp_path_factory.mktemp("stocked")
     registry = open_registry(folder / "home", embedder="hashing:64")
@@ -128,8 +128,8 @@ def stocked_home(
 def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home that `mixed` gets a copy of."""
     from composer.composition import compose
-    from composer.recipe import Recipe
-    from registry import catalog
+    from composer.mix.recipe import Recipe
+    from registry.catalog import queries
 
     registry = open_registry(
         shutil.copytree(stocked_home, tmp_path_factory.mktemp("mixed") / "home"), embedder="hashing:64"
@@ -137,8 +137,8 @@ def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     training = {"warm_start": False, "tokens": 0}
     recipe = {"name": "team", "seed": "smol", "experts": ["code", "law"], "training": training}
     first = compose(registry, Recipe.parse(recipe))
-    catalog.record_evaluation(registry, "team@1", EVALUATION)
-    catalog.publish_mix(
+    queries.record_evaluation(registry, "team@1", EVALUATION)
+    queries.publish_mix(
         registry,
         "team",
         seed="smol",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def in_the_registry(filled: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where open_registry() opens the small registry, whose license-bound expert is withdrawn."""
-    from registry.publish import withdraw
+    from registry.catalog.publish import withdraw
 
     withdraw(filled, "cooking", "its licence forbids mixes")
     monkeypatch.setenv("NEXUSMIX_HOME", str(filled.home))

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from composer.recipe import Training
+from composer.mix.recipe import Training
 from ui.cli import app
 
 ROOT = Path(__file__).parents[2]

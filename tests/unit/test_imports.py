@@ -47,12 +47,17 @@ def test_a_circle_through_an_import_inside_a_function_is_found(tmp_path: Path, m
 
 def test_the_model_code_imports_nothing_but_torch_and_transformers(graph: grimp.ImportGraph) -> None:
     # An export carries these files to a machine without nexusmix.
-    imported = graph.find_upstream_modules("composer.modeling")
+    imported = graph.find_upstream_modules("composer.model.modeling")
     own = {module for module in imported if module.startswith("composer.")}
     foreign = {module for module in imported - own if module not in sys.stdlib_module_names}
     assert foreign == {"torch", "transformers"}
     allowed = (
-        *("composer.routers", "composer.selection", "composer.router_losses", "composer.fresh"),
+        *(
+            "composer.model.routers",
+            "composer.model.selection",
+            "composer.model.losses",
+            "composer.model.initial",
+        ),
         "composer.variants",
     )
     assert {module for module in own if not module.startswith(allowed)} == set()
@@ -60,11 +65,9 @@ def test_the_model_code_imports_nothing_but_torch_and_transformers(graph: grimp.
 
 def test_a_run_loads_no_command_line_and_a_verb_no_page() -> None:
     script = (
-        "import sys, ui.execution, ui.jobs, ui.wording.failures, ui.wording.shapes;"
+        "import sys, ui.queue.child, ui.queue.jobs, ui.wording.failures, ui.wording.shapes;"
         "sys.exit('typer' in sys.modules or 'ui.cli' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
-    script = (
-        "import sys, ui.cli, ui.launch; sys.exit('streamlit' in sys.modules or 'ui.routes' in sys.modules)"
-    )
+    script = "import sys, ui.cli, ui.web.launch; sys.exit('streamlit' in sys.modules or 'ui.web.routes' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

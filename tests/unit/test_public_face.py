@@ -45,7 +45,7 @@ def test_an_unknown_name_is_an_attribute_error(package: object) -> None:
 
 def test_a_function_stays_a_function_after_its_module_was_imported() -> None:
     script = (
-        "import composer.composition, composer.formats, composer.extension, composer.evaluation\n"
+        "import composer.composition, composer.formats, composer.extension, composer.evaluation.evaluate\n"
         "from composer import compose, evaluate, export, extend\n"
         "assert all(map(callable, (compose, evaluate, export, extend)))"
     )

@@ -42,8 +42,8 @@ from ui.cli import (
     withdraw,
     worker,
 )
-from ui.cli.context import GlobalOptions, Verb, examples, paragraphs
-from ui.cli.failures import INTERRUPTED, report
+from ui.cli.kit.context import GlobalOptions, Verb, examples, paragraphs
+from ui.cli.kit.failures import INTERRUPTED, report
 from ui.wording.failures import describe
 
 START = "Start here"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.output import note, print_json
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.output import note, print_json
 
 EXAMPLES = examples(
     "nexusmix alias law@stable law@3",
@@ -39,8 +39,8 @@ def alias(
     """
     if delete and expert is not None:
         raise typer.BadParameter("give a version or --delete, not both")
-    from registry.aliases import UNCHECKED, point
-    from registry.catalog import get_expert
+    from registry.catalog.aliases import UNCHECKED, point
+    from registry.catalog.queries import get_expert
 
     with open_registry(ctx) as registry:
         if delete or expert is not None:

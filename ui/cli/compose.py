@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from composer.variants import ROUTERS, TRUNK_MERGES
-from ui.cli.context import (
+from ui.cli.kit.context import (
     TRAINING,
     DataMix,
     Json,
@@ -23,13 +23,13 @@ from ui.cli.context import (
     given,
     open_registry,
 )
-from ui.cli.output import note, print_json, progress
-from ui.cli.report import print_composed
+from ui.cli.kit.output import note, print_json, progress
+from ui.cli.kit.report import print_composed
 from ui.cli.runs import print_queued
 from ui.wording.shapes import composed_shape
 
 if TYPE_CHECKING:
-    from composer.recipe import Recipe
+    from composer.mix.recipe import Recipe
 
 EXAMPLES = examples(
     "nexusmix compose team --seed smol --experts python,law,math",
@@ -121,7 +121,7 @@ def compose(
         raise typer.BadParameter("give --seed and --experts, or --recipe FILE that holds them")
     resolved = read_recipe(recipe, given(top), given(training))
     if queue:
-        from ui.jobs import submit
+        from ui.queue.jobs import submit
 
         with open_registry(ctx) as registry:
             print_queued(submit(registry, "compose", {"recipe": resolved.model_dump(mode="json")}), as_json)
@@ -139,7 +139,7 @@ def compose(
 
 def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]) -> Recipe:
     """The recipe of `file`, if any, with the options of the command line over its fields."""
-    from composer.recipe import Recipe
+    from composer.mix.recipe import Recipe
 
     if file is None:
         return Recipe.parse({**top, "training": training})

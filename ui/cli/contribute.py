@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Data, Description, Json, License, examples, open_registry
-from ui.cli.output import note, print_fields, print_json, progress
-from ui.display import parameters
+from ui.cli.kit.context import Data, Description, Json, License, examples, open_registry
+from ui.cli.kit.output import note, print_fields, print_json, progress
+from ui.wording.display import parameters
 from ui.wording.shapes import expert_shape
 
 EXAMPLES = examples(
@@ -58,7 +58,7 @@ def contribute(
     """
     if bool(data) == (embedding is not None):
         raise typer.BadParameter("give either --data (text) or --embedding (a file made by `nexusmix embed`)")
-    from composer.contribution import contribute as run
+    from composer.experts.contribution import contribute as run
 
     with open_registry(ctx) as registry, progress() as report:
         expert = run(

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.output import note, print_json
-from ui.display import size
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.output import note, print_json
+from ui.wording.display import size
 
 EXAMPLES = examples("nexusmix delete team@2 --dry-run", "nexusmix delete team@2")
 
@@ -26,7 +26,7 @@ def delete(
     kept: composing that once more gives the same bytes. `nexusmix gc`
     then frees the room.
     """
-    from registry.deletion import delete_mix
+    from registry.catalog.deletion import delete_mix
 
     with open_registry(ctx, frees_room=True) as registry:
         deleted = delete_mix(registry, mix, dry_run=dry_run)

@@ -7,10 +7,10 @@ from typing import Any
 
 import typer
 
-from ui.cli.context import GlobalOptions, Json, examples
-from ui.cli.output import note, print_heading, print_json, print_text, progress
-from ui.cli.report import print_evaluation
-from ui.display import duration
+from ui.cli.kit.context import GlobalOptions, Json, examples
+from ui.cli.kit.output import note, print_heading, print_json, print_text, progress
+from ui.cli.kit.report import print_evaluation
+from ui.wording.display import duration
 
 EXAMPLES = examples("nexusmix demo", "nexusmix --home .demo ui")
 HOME = Path(".demo")

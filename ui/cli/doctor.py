@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ui.cli.context import Json, open_registry
-from ui.cli.failures import FAILURE
-from ui.cli.output import Column, note, print_json, print_table
-from ui.display import plural, size
+from ui.cli.kit.context import Json, open_registry
+from ui.cli.kit.failures import FAILURE
+from ui.cli.kit.output import Column, note, print_json, print_table
+from ui.wording.display import plural, size
 
 if TYPE_CHECKING:
     from registry.home import Registry
@@ -101,7 +101,7 @@ def _threads() -> str:
 
 
 def _database(registry: Registry) -> str:
-    from registry.catalog import count_experts, list_mixes, list_seeds
+    from registry.catalog.queries import count_experts, list_mixes, list_seeds
 
     counts = (
         plural(len(list_seeds(registry)), "seed"),
@@ -136,7 +136,7 @@ def _disk_space(registry: Registry) -> str:
 
 
 def _embedder(registry: Registry) -> str:
-    from registry.embedding import load_embedder
+    from registry.domains.embedding import load_embedder
 
     embedder = load_embedder(registry.embedder)
     embedder.encode(["a sentence"])

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.output import note, print_fields, print_json, progress
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
     "nexusmix embed ./clinical-notes --out clinical.json",
@@ -29,8 +29,8 @@ def embed(
 
     The file holds vectors, the number of chunks, the hash of the sample and the embedder's name, and no text.
     """
-    from registry.documents import read_documents
-    from registry.embedding import embed_domain, load_embedder, save_embedding
+    from registry.domains.documents import read_documents
+    from registry.domains.embedding import embed_domain, load_embedder, save_embedding
 
     with open_registry(ctx) as registry, progress() as report:
         report("load the embedder", 0, 1)

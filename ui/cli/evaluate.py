@@ -8,9 +8,16 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import ActiveExperts, Json, MixRef, examples, open_registry, parse_names
-from ui.cli.output import print_json, progress
-from ui.cli.report import print_evaluation, print_tasks
+from ui.cli.kit.context import (
+    ActiveExperts,
+    Json,
+    MixRef,
+    examples,
+    open_registry,
+    parse_names,
+)
+from ui.cli.kit.output import print_json, progress
+from ui.cli.kit.report import print_evaluation, print_tasks
 
 EXAMPLES = examples(
     "nexusmix evaluate team",
@@ -68,7 +75,7 @@ def evaluate(
         return
     if task_path is not None or limit is not None:
         raise typer.BadParameter("--task-path and --limit go with --tasks")
-    from composer.evaluation import evaluate as measure
+    from composer.evaluation.evaluate import evaluate as measure
 
     chosen = {} if max_bytes is None else {"max_bytes": max_bytes}
     with open_registry(ctx) as registry, progress() as report:
@@ -96,7 +103,7 @@ def _run_tasks(
     against: Sequence[str],
     as_json: bool,
 ) -> None:
-    from composer.tasks import evaluate_tasks
+    from composer.evaluation.harness import evaluate_tasks
 
     names = parse_names(tasks) or []
     with open_registry(ctx) as registry, progress() as report:

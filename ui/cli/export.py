@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from composer.variants import EXPORT_FORMATS
-from ui.cli.context import Json, MixRef, examples, open_registry
-from ui.cli.output import print_fields, print_json, progress
-from ui.display import size
+from ui.cli.kit.context import Json, MixRef, examples, open_registry
+from ui.cli.kit.output import print_fields, print_json, progress
+from ui.wording.display import size
 
 EXAMPLES = examples(
     "nexusmix export team ./team",

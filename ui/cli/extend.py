@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ui.cli.context import (
+from ui.cli.kit.context import (
     DataMix,
     ExpertRef,
     Json,
@@ -23,13 +23,13 @@ from ui.cli.context import (
     given,
     open_registry,
 )
-from ui.cli.output import note, print_json, progress
-from ui.cli.report import print_composed
+from ui.cli.kit.output import note, print_json, progress
+from ui.cli.kit.report import print_composed
 from ui.cli.runs import print_queued
 from ui.wording.shapes import composed_shape
 
 if TYPE_CHECKING:
-    from composer.recipe import Training
+    from composer.mix.recipe import Training
     from registry.home import Registry
 
 EXAMPLES = examples("nexusmix extend team cooking", "nexusmix extend team@1 cooking@2 --tokens 200k")
@@ -56,7 +56,7 @@ def extend(
     result is the mix's next version, with the old one as its parent.
     """
     from composer.extension import extend as run
-    from ui.jobs import submit
+    from ui.queue.jobs import submit
 
     asked = given(
         {
@@ -93,8 +93,8 @@ def extend(
 
 def _training(registry: Registry, mix: str, asked: dict[str, Any]) -> Training:
     """How the extension learns: as a mix does by default, with this mix's load balance, but for what was asked."""
-    from composer.mix import find_mix
-    from composer.recipe import Training
+    from composer.mix.opening import find_mix
+    from composer.mix.recipe import Training
 
     _, manifest = find_mix(registry, mix)
     return Training.parse({"load_balance": manifest.load_balance, **asked})

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.output import note, print_json
-from ui.display import plural, size
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.output import note, print_json
+from ui.wording.display import plural, size
 
 EXAMPLES = examples("nexusmix gc --dry-run", "nexusmix gc --grace 48")
 
@@ -35,7 +35,7 @@ def gc(
     """
     from datetime import timedelta
 
-    from registry.gc import collect
+    from registry.catalog.gc import collect
 
     with open_registry(ctx, frees_room=True) as registry:
         garbage = collect(registry, grace=timedelta(hours=grace), dry_run=dry_run, adopt=adopt_store)

@@ -9,9 +9,17 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import ActiveExperts, Json, MixRef, RandomSeed, examples, open_registry, parse_names
-from ui.cli.output import note, print_json
-from ui.display import printable, share
+from ui.cli.kit.context import (
+    ActiveExperts,
+    Json,
+    MixRef,
+    RandomSeed,
+    examples,
+    open_registry,
+    parse_names,
+)
+from ui.cli.kit.output import note, print_json
+from ui.wording.display import printable, share
 
 EXAMPLES = examples('nexusmix generate team "def quicksort(" --max-new-tokens 80')
 

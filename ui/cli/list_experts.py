@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, SeedFilter, examples, open_registry
-from ui.cli.output import Column, note, print_json, print_table
-from ui.display import parameters, plural
+from ui.cli.kit.context import Json, SeedFilter, examples, open_registry
+from ui.cli.kit.output import Column, note, print_json, print_table
+from ui.wording.display import parameters, plural
 from ui.wording.shapes import expert_row
 
 EXAMPLES = examples(
@@ -33,7 +33,7 @@ def list_experts(
     as_json: Json = False,
 ) -> None:
     """List the experts by name."""
-    from registry.catalog import count_experts, list_experts
+    from registry.catalog.queries import count_experts, list_experts
 
     if limit is None and not as_json:
         limit = ROWS_OF_A_TABLE

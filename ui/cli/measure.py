@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import ExpertRef, Json, examples, open_registry
-from ui.cli.output import Column, print_json, print_table, progress
+from ui.cli.kit.context import ExpertRef, Json, examples, open_registry
+from ui.cli.kit.output import Column, print_json, print_table, progress
 
 EXAMPLES = examples("nexusmix measure python", "nexusmix measure python@1 --domains 20")
 
@@ -25,7 +25,7 @@ def measure(
     Bits per byte beside its seed's: what it gained where it was trained,
     and what that cost elsewhere.
     """
-    from composer.transfer import measure_transfer
+    from composer.evaluation.expert_measurement import measure_transfer
 
     with open_registry(ctx) as registry, progress() as report:
         result = measure_transfer(registry, expert, domains=domains, progress=report)

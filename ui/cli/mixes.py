@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.output import Column, print_fields, print_json, print_table
-from ui.cli.report import print_evaluation
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.output import Column, print_fields, print_json, print_table
+from ui.cli.kit.report import print_evaluation
 from ui.wording.shapes import mix_shape
 
 EXAMPLES = examples("nexusmix mixes", "nexusmix mixes team@2")
@@ -20,7 +20,7 @@ def mixes(
     as_json: Json = False,
 ) -> None:
     """List the mixes with their parents, or show one."""
-    from registry.catalog import get_mix, list_mixes
+    from registry.catalog.queries import get_mix, list_mixes
 
     with open_registry(ctx) as registry:
         shapes = [mix_shape(mix) for mix in ([get_mix(registry, ref)] if ref else list_mixes(registry))]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from ui.cli.context import ExpertRef, Json, MixRef, examples, open_registry
-from ui.cli.output import print_json, progress
-from ui.cli.report import print_composed
+from ui.cli.kit.context import ExpertRef, Json, MixRef, examples, open_registry
+from ui.cli.kit.output import print_json, progress
+from ui.cli.kit.report import print_composed
 from ui.wording.shapes import composed_shape
 
 EXAMPLES = examples("nexusmix remove team cooking")

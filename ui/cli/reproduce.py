@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry, parse_count, parse_names
-from ui.cli.output import Column, note, print_json, print_table, progress
+from ui.cli.kit.context import Json, examples, open_registry, parse_count, parse_names
+from ui.cli.kit.output import Column, note, print_json, print_table, progress
 
 EXAMPLES = examples(
     "nexusmix reproduce smol ./corpora ./report --newcomer python --general prose",

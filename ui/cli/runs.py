@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ui.cli.context import Json, Verb, examples, open_registry
-from ui.cli.failures import FAILURE
-from ui.cli.output import Column, note, print_fields, print_json, print_table, print_text, progress
+from ui.cli.kit.context import Json, Verb, examples, open_registry
+from ui.cli.kit.failures import FAILURE
+from ui.cli.kit.output import (
+    Column,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+    print_text,
+    progress,
+)
 from ui.wording.shapes import run_shape
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ def list_runs(
     """List the runs, or show, follow, cancel and retry one."""
     if ctx.invoked_subcommand is not None:
         return
-    from registry import runs
+    from registry.queue import runs
 
     with open_registry(ctx) as registry:
         shapes = [run_shape(run) for run in runs.list_runs(registry, states=state and [state], limit=limit)]
@@ -58,7 +66,7 @@ def list_runs(
 @app.command(cls=Verb)
 def show(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
     """Show a run: its request, where it stands, what it returned and the tail of its log."""
-    from registry import runs
+    from registry.queue import runs
 
     with open_registry(ctx) as registry:
         found = runs.get_run(registry, run)
@@ -81,7 +89,7 @@ def follow(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
 
     The exit code is 0 when the run succeeded.
     """
-    from registry import runs
+    from registry.queue import runs
 
     with open_registry(ctx) as registry, progress() as report:
         while (found := runs.get_run(registry, run)).is_live:
@@ -95,7 +103,7 @@ def follow(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
 @app.command(cls=Verb)
 def cancel(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
     """Cancel a run that waits or is under way."""
-    from registry import runs
+    from registry.queue import runs
 
     with open_registry(ctx) as registry:
         _print(runs.request_cancel(registry, run), as_json)
@@ -104,7 +112,7 @@ def cancel(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
 @app.command(cls=Verb)
 def retry(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
     """Queue a failed or cancelled run again; it goes on from its last checkpoint."""
-    from registry import runs
+    from registry.queue import runs
 
     with open_registry(ctx) as registry:
         _print(runs.retry(registry, run), as_json)

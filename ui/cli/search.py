@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, SeedFilter, examples, open_registry
-from ui.cli.output import Column, print_json, print_table
-from ui.display import parameters
+from ui.cli.kit.context import Json, SeedFilter, examples, open_registry
+from ui.cli.kit.output import Column, print_json, print_table
+from ui.wording.display import parameters
 from ui.wording.shapes import hit_row
 
 EXAMPLES = examples(
@@ -37,7 +37,7 @@ def search(
     """
     if (query is None or not query.strip()) == (not like):
         raise typer.BadParameter("give either TEXT or --like PATH")
-    from registry.catalog import search as find
+    from registry.catalog.queries import search as find
     from ui.query import vector_of_files
 
     with open_registry(ctx) as registry:

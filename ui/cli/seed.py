@@ -6,9 +6,24 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Data, Description, Json, License, Verb, examples, open_registry
-from ui.cli.output import Column, note, print_fields, print_json, print_table, progress
-from ui.display import parameters
+from ui.cli.kit.context import (
+    Data,
+    Description,
+    Json,
+    License,
+    Verb,
+    examples,
+    open_registry,
+)
+from ui.cli.kit.output import (
+    Column,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+    progress,
+)
+from ui.wording.display import parameters
 from ui.wording.shapes import seed_shape
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -42,8 +57,8 @@ def add(
 
     Its text (--data) is what a mix is measured on as general text; it is optional.
     """
-    from registry import sources
-    from registry.intake import add_seed
+    from registry.intake import sources
+    from registry.intake.intake import add_seed
 
     with (
         open_registry(ctx) as registry,
@@ -69,7 +84,7 @@ def add(
 @app.command("list", cls=Verb)
 def list_seeds(ctx: typer.Context, as_json: Json = False) -> None:
     """List the seeds."""
-    from registry.catalog import list_seeds
+    from registry.catalog.queries import list_seeds
 
     with open_registry(ctx) as registry:
         rows = [seed_shape(seed) for seed in list_seeds(registry)]
@@ -90,7 +105,7 @@ def list_seeds(ctx: typer.Context, as_json: Json = False) -> None:
 @app.command(cls=Verb)
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show one seed with its digests."""
-    from registry.catalog import get_seed
+    from registry.catalog.queries import get_seed
 
     with open_registry(ctx) as registry:
         shape = seed_shape(get_seed(registry, name))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from ui.cli.context import ExpertRef, Json, examples, open_registry
-from ui.cli.output import print_fields, print_json
-from ui.display import parameters
+from ui.cli.kit.context import ExpertRef, Json, examples, open_registry
+from ui.cli.kit.output import print_fields, print_json
+from ui.wording.display import parameters
 from ui.wording.shapes import expert_shape
 
 EXAMPLES = examples("nexusmix show python", "nexusmix show python@2 --json")
@@ -14,7 +14,7 @@ EXAMPLES = examples("nexusmix show python", "nexusmix show python@2 --json")
 
 def show(ctx: typer.Context, ref: ExpertRef, as_json: Json = False) -> None:
     """Show an expert: card, digests, provenance."""
-    from registry.catalog import get_expert
+    from registry.catalog.queries import get_expert
 
     with open_registry(ctx) as registry:
         expert = get_expert(registry, ref)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ui.cli.context import Json, RandomSeed, examples, open_registry, parse_count
-from ui.cli.output import note, print_fields, print_json, progress
+from ui.cli.kit.context import Json, RandomSeed, examples, open_registry, parse_count
+from ui.cli.kit.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
     "nexusmix train-expert --seed smol --data ./python-docs --out ./python --tokens 1M",
@@ -38,7 +38,7 @@ def train_expert(
     """
     import dataclasses
 
-    from composer.branch import train_expert as branch
+    from composer.experts.train import train_expert as branch
 
     chosen: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
     with open_registry(ctx) as registry, progress() as report:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.failures import INCOMPATIBLE
-from ui.cli.output import note, print_json, print_text, progress
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.failures import INCOMPATIBLE
+from ui.cli.kit.output import note, print_json, print_text, progress
 
 EXAMPLES = examples("nexusmix verify", "nexusmix verify python@1")
 
@@ -25,7 +25,7 @@ def verify(
 
     Exits with 4 when something is wrong.
     """
-    from registry.catalog import verify as find_problems
+    from registry.catalog.queries import verify as find_problems
 
     with open_registry(ctx) as registry, progress() as report:
         problems = find_problems(registry, ref, progress=report)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.output import note, print_json
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.output import note, print_json
 
 EXAMPLES = examples(
     "nexusmix ui",
@@ -80,8 +80,8 @@ def ui(
 
     Ctrl-C ends it; a run that is under way then waits for the next worker.
     """
-    from ui.launch import choose_port, require_trust, serve
-    from ui.roots import chosen_roots
+    from ui.queue.roots import chosen_roots
+    from ui.web.launch import choose_port, require_trust, serve
 
     hosts = allow_host or []
     others = require_trust(address, hosts, trusted=trust_network)

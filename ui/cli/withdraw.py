@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import ExpertRef, Json, examples, open_registry
-from ui.cli.output import note, print_json
+from ui.cli.kit.context import ExpertRef, Json, examples, open_registry
+from ui.cli.kit.output import note, print_json
 
 EXAMPLES = examples('nexusmix withdraw python@1 --reason "trained on text that had to be deleted"')
 
@@ -23,7 +23,7 @@ def withdraw(
     Mixes that already hold it keep working; recompose them without
     it to take it out of use.
     """
-    from registry.catalog import withdraw as take_back
+    from registry.catalog.queries import withdraw as take_back
 
     with open_registry(ctx) as registry:
         expert = take_back(registry, ref, reason)

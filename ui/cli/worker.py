@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.context import Json, examples, open_registry
-from ui.cli.output import note, print_json
+from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.output import note, print_json
 
 EXAMPLES = examples("nexusmix worker", "nexusmix worker --once")
 
@@ -30,7 +30,7 @@ def worker(
     Each runs in a process of its own. One that dies is tried again from its last checkpoint, by this worker
     or by another; any number of workers may share a registry.
     """
-    from ui.worker import Worker, default_name
+    from ui.queue.worker import Worker, default_name
 
     with open_registry(ctx) as registry:
         worker = Worker(registry, name or default_name(), say=note)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.documents import Sample, split
+from registry.domains.documents import Sample, split
 
 DOCUMENT_CHARS = 8000
 MIN_DOCUMENT_CHARS = 400

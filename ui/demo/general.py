@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from registry.documents import split
+from registry.domains.documents import split
 from ui.demo.corpora import DOCUMENT_CHARS, PROSE_PACKAGES, docstrings, document_of, read_head
 
 # Whole packages that the domains are read from, or whose text is data.

@@ -77,7 +77,7 @@ def _work(task: Task, threads: int, messages: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
-    from composer.branch import train_expert
+    from composer.experts.train import train_expert
     from registry.home import open_registry
 
     torch.set_num_threads(threads)

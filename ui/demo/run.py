@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from composer.composition import compose
-from composer.evaluation import evaluate
+from composer.evaluation.evaluate import evaluate
+from composer.evaluation.report import write_report
 from composer.extension import extend
 from composer.generation import continue_text
-from composer.mix import find_mix, open_mix
+from composer.mix.opening import find_mix, open_mix
+from composer.mix.recipe import Recipe, Training
 from composer.progress import Progress
-from composer.recipe import Recipe, Training
-from composer.report import write_report
-from registry import catalog
+from registry.catalog import queries
 from registry.errors import NotFoundError
 from registry.home import Registry, open_registry
-from registry.intake import add_seed, contribute
+from registry.intake.intake import add_seed, contribute
 from registry.records import MixRecord
 from ui.demo.corpora import DOMAINS, write_corpora
 from ui.demo.parallel import Task, train_all
@@ -134,7 +134,7 @@ def _write_corpora(folder: Path, progress: Progress) -> None:
 
 def _add_seed(registry: Registry, progress: Progress) -> None:
     try:
-        catalog.get_seed(registry, SEED)
+        queries.get_seed(registry, SEED)
     except NotFoundError:
         add_seed(
             registry,
@@ -166,7 +166,7 @@ def _task(home: Path, name: str) -> Task:
 
 def _contribute(registry: Registry, home: Path, name: str, progress: Progress) -> None:
     try:
-        catalog.get_expert(registry, name)
+        queries.get_expert(registry, name)
     except NotFoundError:
         contribute(
             registry,
@@ -196,7 +196,7 @@ def _extend(registry: Registry, progress: Progress) -> None:
 
 
 def _evaluated(registry: Registry, ref: str, against: list[str], progress: Progress) -> dict[str, Any]:
-    known = catalog.get_mix(registry, ref).evaluation
+    known = queries.get_mix(registry, ref).evaluation
     if known is not None and _is_ours(known, against):
         return known
     step = lambda stage, done, total: progress(f"evaluating {ref}", done, total)  # noqa: E731
@@ -224,7 +224,7 @@ def _samples(registry: Registry) -> list[dict[str, str]]:
 
 def _mix(registry: Registry, ref: str) -> MixRecord | None:
     try:
-        return catalog.get_mix(registry, ref)
+        return queries.get_mix(registry, ref)
     except NotFoundError:
         return None
 

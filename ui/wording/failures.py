@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from ui.display import printable
+from ui.wording.display import printable
 
 MISMATCHES_SHOWN = 20
 

@@ -1,0 +1,1 @@
+"""Measurements of mixes and experts, and their report."""

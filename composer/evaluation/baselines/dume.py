@@ -1,0 +1,137 @@
+"""DUME (arXiv 2603.29765): experts' FFNs over their mean trunk, with linear gates in closed form and no shared expert.
+
+Text of every domain passes forward with its own expert forced. Each block sums over the states x that arrive at it,
+a constant 1 appended, and over the one-hot places y of their domains, and ridge regression gives its gate:
+
+    W = (Σ x xᵀ + λ I)⁻¹ Σ x yᵀ,  then every expert's column, with its bias, divided by the norm of the column
+
+A token goes to the expert that scores highest, with weight 1. To append an expert, its sums are added.
+
+Shape suffixes: R rows, S tokens of a row, T tokens, H model width, N experts, F = H + 1 features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from composer.composition import assemble
+from composer.errors import RecipeError
+from composer.gathering import resolve
+from composer.mix.opening import OpenMix, open_mix
+from composer.mix.recipe import Recipe, Training
+from composer.model.modeling import NexusForCausalLM, forced
+from composer.model.selection import Routing
+from composer.trunks.mean import Mean
+from registry.home import Registry
+
+RIDGE = 1e-2
+BATCH_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one block's gate is solved from: Σ x xᵀ [F, F] and Σ x yᵀ [F, N], in double precision."""
+
+    second_FF: torch.Tensor
+    own_FN: torch.Tensor
+
+    def __add__(self, other: Sums) -> Sums:
+        """The sums over the text of both."""
+        return Sums(self.second_FF + other.second_FF, self.own_FN + other.own_FN)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A block's linear gate: scores are x Wᵀ + bias."""
+
+    weight_NH: torch.Tensor
+    bias_N: torch.Tensor
+
+
+def open_untrained(registry: Registry, seed: str, experts: Sequence[str]) -> OpenMix:
+    """The experts over the mean of their trunks, for gates to be solved. Raises what `resolve` and `assemble` do."""
+    recipe = Recipe(
+        name="dume",
+        seed=seed,
+        experts=list(experts),
+        router="linear",
+        trunk_merge=Mean(),
+        training=Training(warm_start=False, tokens=0),
+    )
+    return open_mix(registry, assemble(registry, resolve(registry, recipe))[0])
+
+
+@torch.inference_mode()
+def collect(model: NexusForCausalLM, rows: Mapping[int, torch.Tensor]) -> list[Sums]:
+    """The sums of every block over rows of text [R, S] by the place of their domain's expert.
+
+    Raises RecipeError for a mix that keeps its shared expert beside a gate of 1, which is no DUME.
+    """
+    _require_convex(model)
+    n = len(model.config.experts)
+    found: dict[int, Sums] = {}
+
+    def observe(layer: int, place: int, module: nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        x_TH = arguments[0].flatten(0, -2).double()
+        x_TF = F.pad(x_TH, (0, 1), value=1.0)
+        own_FN = torch.zeros(x_TF.shape[1], n, dtype=x_TF.dtype, device=x_TF.device)
+        own_FN[:, place] = x_TF.sum(dim=0)
+        sums = Sums(x_TF.T @ x_TF, own_FN)
+        found[layer] = found[layer] + sums if layer in found else sums
+
+    for place, rows_RS in rows.items():
+        with ExitStack() as hooks:
+            for layer, mixture in enumerate(model.mixtures()):
+                hook = mixture.register_forward_pre_hook(partial(observe, layer, place))
+                hooks.callback(hook.remove)
+            with forced(model, place):
+                for batch_RS in rows_RS.split(BATCH_ROWS):
+                    model(input_ids=batch_RS.to(model.device), use_cache=False, logits_to_keep=1)
+    return [found[layer] for layer in range(len(model.mixtures()))]
+
+
+def solve(sums: Sums, ridge: float = RIDGE) -> Gate:
+    """The gate of one block."""
+    regular_FF = sums.second_FF + ridge * torch.eye(len(sums.second_FF), dtype=sums.second_FF.dtype)
+    solved_FN = torch.cholesky_solve(sums.own_FN, torch.linalg.cholesky(regular_FF))
+    length_N = solved_FN[:-1].norm(dim=0).clamp(min=1e-6)
+    scaled_FN = (solved_FN / length_N).float()
+    return Gate(scaled_FN[:-1].T.contiguous(), scaled_FN[-1])
+
+
+@contextmanager
+def routed(model: NexusForCausalLM, gates: Sequence[Gate]) -> Iterator[NexusForCausalLM]:
+    """The mix with these gates in place of its routers; each token's expert has weight 1. Raises RecipeError."""
+    _require_convex(model)
+    mixtures = model.mixtures()
+    try:
+        for mixture, gate in zip(mixtures, gates, strict=True):
+            mixture.route = _route(gate)  # type: ignore[method-assign, assignment]
+        yield model
+    finally:
+        for mixture in mixtures:
+            mixture.__dict__.pop("route", None)
+
+
+def _route(gate: Gate) -> Callable[[torch.Tensor], Routing]:
+    def route(x_TH: torch.Tensor) -> Routing:
+        logits_TN = F.linear(x_TH.float(), gate.weight_NH.to(x_TH.device), gate.bias_N.to(x_TH.device))
+        chosen_T1 = logits_TN.argmax(dim=-1, keepdim=True)
+        return Routing(logits_TN.softmax(dim=-1), chosen_T1, torch.ones_like(logits_TN[:, :1]), logits_TN)
+
+    return route
+
+
+def _require_convex(model: NexusForCausalLM) -> None:
+    if not all(mixture.convex for mixture in model.mixtures()):
+        raise RecipeError(
+            "gates of weight 1 leave no shared expert in a convex mix only, and this one is additive: "
+            "compose it with combine: convex"
+        )

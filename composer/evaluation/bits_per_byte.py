@@ -1,0 +1,110 @@
+"""Bits per byte: how well a causal LM predicts text, whatever its tokenizer. Lower is better.
+
+Shape suffixes: W windows, S tokens of a window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from composer.training.data import separator
+
+BATCH_WINDOWS = 8
+PIECE_BYTES = 2048  # about a window
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Text of a domain that no training saw, as token windows [W, S + 1] that overlap by one token."""
+
+    windows: list[torch.Tensor]
+    text_bytes: int
+    digest: str
+
+    def signature(self) -> dict[str, Any]:
+        """What a score of this text is recorded with: scores are comparable where it is equal."""
+        return {"sha256": self.digest, "bytes": self.text_bytes}
+
+
+def windows(tokenizer: Any, documents: Sequence[str], *, max_bytes: int, length: int) -> HeldOut:
+    """Up to `max_bytes` of held-out text, from all of it, in windows of at most `length` tokens.
+
+    Every token after the first separator is predicted exactly once.
+    """
+    texts = excerpts(documents, max_bytes)
+    end = separator(tokenizer)
+    stream = [
+        t
+        for text in texts
+        for t in [*end, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+    ]
+    ids = torch.tensor(stream + end)
+    cuts = [ids[start : start + length + 1] for start in range(0, len(ids) - 1, length)]
+    digest = hashlib.sha256(json.dumps([texts, length]).encode()).hexdigest()
+    return HeldOut(cuts, sum(len(text.encode()) for text in texts), digest)
+
+
+def excerpts(documents: Sequence[str], max_bytes: int) -> list[str]:
+    """Everything, or pieces evenly spaced over all of it that have `max_bytes` together.
+
+    The first documents alone would be no fair sample: one long table can fill them.
+    """
+    encoded = [document.encode() for document in documents]
+    if sum(map(len, encoded)) <= max_bytes:
+        return [document for document in documents if document]
+    size = min(PIECE_BYTES, max_bytes)
+    pieces = [text[start : start + size] for text in encoded for start in range(0, len(text), size)]
+    count = math.ceil(max_bytes * len(pieces) / sum(map(len, pieces)))
+    taken, left = [], max_bytes
+    for i in range(count):
+        piece = pieces[i * len(pieces) // count][:left]
+        taken.append(piece.decode("utf-8", "ignore"))
+        left -= len(piece)
+    return [text for text in taken if text]
+
+
+@torch.inference_mode()
+def bits_per_byte(model: Any, held_out: HeldOut, after_batch: Callable[[], None] | None = None) -> float:
+    """Mean bits to encode a byte of the held-out text. `after_batch` is called after each forward pass."""
+    nats = 0.0
+    full = [w for w in held_out.windows if len(w) == len(held_out.windows[0])]
+    rest = [w for w in held_out.windows if len(w) != len(held_out.windows[0])]
+    batches = [torch.stack(full[i : i + BATCH_WINDOWS]) for i in range(0, len(full), BATCH_WINDOWS)]
+    for batch_WS in [*batches, *(w[None] for w in rest)]:
+        ids = batch_WS.to(model.device)
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        nats += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
+        if after_batch is not None:
+            after_batch()
+    return nats / math.log(2) / held_out.text_bytes
+
+
+class ScoreCache:
+    """Scores of models that can never change, by the digests of their weights and of the text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, weights: Sequence[str], held_out: HeldOut, compute: Callable[[], float]) -> float:
+        """The stored score, or `compute()`, which is then stored."""
+        key = hashlib.sha256("\n".join([*weights, held_out.digest]).encode()).hexdigest()
+        path = self.folder / f"{key}.json"
+        try:
+            return float(json.loads(path.read_text())["bits_per_byte"])
+        except (OSError, ValueError, KeyError):
+            score = compute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.part")
+        temporary.write_text(json.dumps({"bits_per_byte": score}))
+        temporary.replace(path)
+        return score

@@ -1,0 +1,167 @@
+"""Text that changes domain: rows of joined pieces, what they cost a model, and where it routes around a change.
+
+Held-out text of one domain never shows how fast a mix notices that the text has become another. The places of the
+changes are known here, so loss and own share are told by the distance from the last one.
+
+Shape suffixes: R rows, B rows of a batch, S tokens of a row, T = B · S tokens, L blocks, K places of a token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from composer.errors import MissingTextError
+from composer.evaluation.bits_per_byte import HeldOut
+
+BATCH_ROWS = 8
+# Where the groups of distances begin; the last goes on to the row's end.
+DISTANCES = (0, 4, 16, 64)
+
+Choices = Callable[[], torch.Tensor]
+"""The places of the experts that a model chose for the T = B · S tokens of its last batch [L, T, K]."""
+
+
+@dataclass(frozen=True)
+class ChangingText:
+    """Rows of pieces, each of another domain than the one before.
+
+    owner_RS: the place of each token's domain. distance_RS: how many tokens of its piece come before it; −1 in a
+    row's first piece, which follows no change. bytes_RS: each token's share of its piece's UTF-8 bytes.
+    """
+
+    ids_RS: torch.Tensor
+    owner_RS: torch.Tensor
+    distance_RS: torch.Tensor
+    bytes_RS: torch.Tensor
+
+
+def stream_of(held_out: HeldOut) -> torch.Tensor:
+    """The tokens of held-out text in one piece; its windows overlap by one."""
+    return torch.cat([window[:-1] for window in held_out.windows] + [held_out.windows[-1][-1:]])
+
+
+def changing_text(
+    tokenizer: Any, streams: Mapping[str, torch.Tensor], *, rows: int, length: int = 256, pieces: int = 2
+) -> ChangingText:
+    """`rows` rows of `length` tokens in `pieces` equal pieces; the domains follow each other in their order.
+
+    A domain's pieces come from all of its stream, evenly spaced. Raises MissingTextError for fewer than two domains,
+    or one with less than a piece.
+    """
+    size = length // pieces
+    domains = list(streams)
+    short = [domain for domain in domains if len(streams[domain]) < size]
+    if len(domains) < 2 or short:
+        raise MissingTextError(
+            f"text that changes domain needs two domains with at least {size} tokens of held-out text each, got "
+            f"{len(domains)} domains; too short: {', '.join(short) or 'none'}"
+        )
+    order = [[(row + piece) % len(domains) for piece in range(pieces)] for row in range(rows)]
+    wanted = {place: sum(row.count(place) for row in order) for place in range(len(domains))}
+    cuts = {
+        place: iter(_evenly(streams[domain], size, wanted[place])) for place, domain in enumerate(domains)
+    }
+    ids, owners, shares = [], [], []
+    for row in order:
+        parts = [next(cuts[place]) for place in row]
+        ids.append(torch.cat(parts))
+        owners.append(torch.tensor(row).repeat_interleave(size))
+        shares.append(torch.cat([_byte_shares(tokenizer, part) for part in parts]))
+    places_S = torch.arange(size * pieces)
+    distance_S = torch.where(places_S < size, -1, places_S % size)
+    return ChangingText(
+        torch.stack(ids), torch.stack(owners), distance_S.repeat(rows, 1), torch.stack(shares)
+    )
+
+
+@torch.inference_mode()
+def token_nats(
+    model: Any, ids_RS: torch.Tensor, after_batch: Callable[[], None] | None = None
+) -> torch.Tensor:
+    """−log p of every token but the first [R, S − 1]. `after_batch` is called after each forward pass."""
+    found = []
+    for batch_BS in ids_RS.split(BATCH_ROWS):
+        ids_BS = batch_BS.to(model.device)
+        logits = model(input_ids=ids_BS, use_cache=False).logits[:, :-1]
+        nats_T = F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none")
+        found.append(nats_T.view(len(ids_BS), -1).cpu())
+        if after_batch is not None:
+            after_batch()
+    return torch.cat(found)
+
+
+def measure(model: Any, text: ChangingText, choices: Choices | None = None) -> dict[str, Any]:
+    """What `summary` tells of a model; `choices` tells where it routed its last batch."""
+    own: list[torch.Tensor] = []
+
+    def count() -> None:
+        assert choices is not None
+        chosen_LTK = choices().cpu()
+        length, done = text.ids_RS.shape[1], sum(map(len, own))
+        chosen_LBSK = chosen_LTK.unflatten(1, (-1, length))
+        owner_BS = text.owner_RS[done : done + chosen_LBSK.shape[1]]
+        own.append((chosen_LBSK == owner_BS[None, :, :, None]).float().mean(dim=(0, 3)))
+
+    nats_RS = token_nats(model, text.ids_RS, count if choices is not None else None)
+    return summary(text, nats_RS, torch.cat(own) if own else None)
+
+
+def own_expert_nats(models: Sequence[Any], text: ChangingText) -> torch.Tensor:
+    """−log p of every token but the first under the dense expert of its own domain, which read the whole row."""
+    nats_NRS = torch.stack([token_nats(model, text.ids_RS) for model in models])
+    return nats_NRS.gather(0, text.owner_RS[None, :, 1:])[0]
+
+
+def mixture_choices(model: Any) -> Choices:
+    """The choices of a mix in every block; `model` is a NexusForCausalLM."""
+    return lambda: torch.stack([mixture.routing.chosen for mixture in model.mixtures()])
+
+
+def summary(
+    text: ChangingText,
+    nats_RS: torch.Tensor,
+    own_RS: torch.Tensor | None = None,
+    distances: Sequence[int] = DISTANCES,
+) -> dict[str, Any]:
+    """Bits per byte and, with `own_RS` [R, S], the share of choices that are the token's own domain's expert.
+
+    Returns {"bits_per_byte", "own", "by_distance": {"before" | "0–3" | … | "64+": {"bits_per_byte", "own"}}}.
+    `nats_RS` [R, S − 1] begins with the second token. "before" is a row's first piece; a group without tokens is
+    left out.
+    """
+    names = [f"{a}–{b - 1}" for a, b in pairwise(distances)] + [f"{distances[-1]}+"]
+    ends = [*distances[1:], math.inf]
+    groups = {"before": text.distance_RS < 0}
+    for name, start, end in zip(names, distances, ends, strict=True):
+        groups[name] = (text.distance_RS >= start) & (text.distance_RS < end)
+
+    def told(where_RS: torch.Tensor) -> dict[str, float]:
+        predicted_RS = where_RS[:, 1:]
+        nats = nats_RS[predicted_RS].sum().item()
+        found = {"bits_per_byte": nats / math.log(2) / text.bytes_RS[:, 1:][predicted_RS].sum().item()}
+        return found if own_RS is None else {**found, "own": own_RS[where_RS].mean().item()}
+
+    everything = torch.ones_like(text.distance_RS, dtype=torch.bool)
+    by_distance = {name: told(where_RS) for name, where_RS in groups.items() if where_RS[:, 1:].any()}
+    return {**told(everything), "by_distance": by_distance}
+
+
+def _evenly(stream: torch.Tensor, size: int, count: int) -> list[torch.Tensor]:
+    """`count` pieces of `size` tokens, evenly spaced; they overlap or repeat where the stream is short."""
+    last = len(stream) - size
+    starts = [last * i // max(1, count - 1) for i in range(count)]
+    return [stream[start : start + size] for start in starts]
+
+
+def _byte_shares(tokenizer: Any, ids_S: torch.Tensor) -> torch.Tensor:
+    """Each token's bytes, scaled so that they add up to those of the piece: a character may span tokens."""
+    alone = [max(1, len(tokenizer.decode([token]).encode())) for token in ids_S.tolist()]
+    whole = len(tokenizer.decode(ids_S.tolist()).encode())
+    return torch.tensor(alone, dtype=torch.float64) * (whole / sum(alone))

@@ -1,0 +1,182 @@
+"""Evaluate a mix: bits per byte on each member's held-out text, beside the baselines, and where tokens go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from composer.errors import MissingTextError
+from composer.evaluation.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
+from composer.evaluation.contenders import (
+    MIX,
+    ORACLE,
+    Contender,
+    Evaluation,
+    dense_merging,
+    domains,
+    expert_contender,
+    other_mixes,
+    seed_contender,
+)
+from composer.mix.masking import mask, places
+from composer.mix.opening import Manifest, find_mix, open_mix, open_tokenizer, seed_config
+from composer.model.modeling import forced
+from composer.progress import Progress, silent
+from registry.catalog import queries
+from registry.domains import documents
+from registry.home import Registry
+
+MAX_BYTES = 200_000
+WINDOW = 512
+
+
+def evaluate(
+    registry: Registry,
+    mix_ref: str,
+    *,
+    against: Sequence[str] = (),
+    max_bytes: int = MAX_BYTES,
+    active_experts: Sequence[str] | None = None,
+    oracle: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Compare a mix with its seed, each domain's own expert, dense merging and other mixes, on unseen text.
+
+    Returns, and records with the mix:
+        {"mix": ref,
+         "bits_per_byte": {domain: {"seed", "expert", "dense_merging", "mix", other ref …: bits per byte}},
+         "mean": the same over the domains,
+         "routing": {domain: {expert ref: share of tokens}}, shares sum to 1, mean over blocks,
+         "text": {domain: {"sha256": of its pieces and the length of a window, "bytes": their sum}},
+         "routing_by_layer": {domain: {expert ref: [share in each block]}},
+         "experts_per_token": {domain: mean number of routed experts, null experts not counted}}
+
+    A domain is named after its expert. Dense merging (the mean of all experts and the seed) is left out where
+    FFN widths differ. `oracle` adds a column of that name: every token sent to its own domain's expert, the
+    ceiling of a router that knows the domain. `active_experts` masks the mix's other experts: masking is not
+    removal, their influence on the averaged trunk stays; use `remove`. What is measured then carries
+    "active_experts" and is not recorded.
+
+    Raises NotFoundError, MissingTextError when no member has held-out text, RecipeError for `active_experts`
+    that are no members.
+    """
+    record, manifest = find_mix(registry, mix_ref)
+    active = places(manifest, active_experts)
+    others = other_mixes(registry, against)
+    texts = held_out_texts(registry, manifest, max_bytes)
+    cache = ScoreCache(registry.home / "cache" / "scores")
+    steps = 4 + len(others)
+    scores: dict[str, dict[str, float]] = {domain: {} for domain in texts}
+
+    def score(contender: Contender, only: Mapping[str, HeldOut] = texts) -> None:
+        for domain, bits in contender.scores(only, cache):
+            scores[domain][contender.column] = bits
+
+    seed = manifest.seed
+    progress("evaluating", 0, steps)
+    score(seed_contender(registry, seed))
+    progress("evaluating", 1, steps)
+    for domain, expert in domains(manifest).items():
+        if domain in texts:
+            score(expert_contender(registry, seed, expert), {domain: texts[domain]})
+    progress("evaluating", 2, steps)
+    merged = dense_merging(registry, seed, [member.expert for member in manifest.members])
+    if merged is not None:
+        score(merged)
+    progress("evaluating", 3, steps)
+    refs = [member.expert.ref for member in manifest.members]
+    model = open_mix(registry, manifest).model
+    shares = score_mix(model, refs, texts, active)
+    if oracle:
+        places_of = {domain: place for place, domain in enumerate(domains(manifest))}
+        for domain, bits in score_oracle(model, texts, places_of).items():
+            scores[domain][ORACLE] = bits
+    for domain, bits in shares.pop("bits_per_byte").items():
+        scores[domain][MIX] = bits
+    progress("evaluating", 4, steps)
+    for done, other in enumerate(others, 5):
+        score(other)
+        progress("evaluating", done, steps)
+    result: Evaluation = {
+        "mix": record.ref,
+        "text": {domain: text.signature() for domain, text in texts.items()},
+        "bits_per_byte": scores,
+        "mean": _mean(scores),
+        **shares,  # type: ignore[typeddict-item]
+    }
+    if active is not None:
+        result["active_experts"] = [manifest.members[place].expert.ref for place in active]
+        return result
+    tasks = (record.evaluation or {}).get("tasks")  # measured apart (harness.py), and kept
+    queries.record_evaluation(
+        registry, record.ref, {**result} if tasks is None else {**result, "tasks": tasks}
+    )
+    return result
+
+
+def held_out_texts(registry: Registry, manifest: Manifest, max_bytes: int) -> dict[str, HeldOut]:
+    """Up to `max_bytes` of each member's held-out text, by domain. Raises MissingTextError where none has any."""
+    tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
+    limit = seed_config(registry.blobs, manifest.seed).get("max_position_embeddings") or WINDOW
+    texts = {}
+    members = domains(manifest)
+    refs = [expert.ref for expert in members.values()]
+    _, records = queries.get_parts(registry, manifest.seed.name, refs)
+    for domain, digest in zip(members, (record.held_out for record in records), strict=True):
+        if digest is not None:
+            text = documents.load_documents(registry.blobs, digest)
+            texts[domain] = windows(tokenizer, text, max_bytes=max_bytes, length=min(WINDOW, limit))
+    if not texts:
+        raise MissingTextError("no member of this mix has held-out text: contribute an expert with --data")
+    return texts
+
+
+def score_mix(
+    model: Any,
+    refs: Sequence[str],
+    texts: Mapping[str, HeldOut],
+    active: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """A mix's bits per byte on each text, and where its tokens went; `refs` name its experts in their order."""
+    scores: dict[str, float] = {}
+    routing: dict[str, dict[str, float]] = {}
+    by_layer: dict[str, dict[str, list[float]]] = {}
+    per_token: dict[str, float] = {}
+    for domain, text in texts.items():
+        counts_LN = torch.zeros(len(model.mixtures()), len(refs), dtype=torch.float64)
+        tokens_L = torch.zeros(len(model.mixtures()), dtype=torch.float64)
+
+        def count(counts_LN: torch.Tensor = counts_LN, tokens_L: torch.Tensor = tokens_L) -> None:
+            for layer, mixture in enumerate(model.mixtures()):
+                counts_LN[layer] += mixture.routing.counts()[: len(refs)].cpu()
+                tokens_L[layer] += len(mixture.routing.chosen)
+
+        with mask(model, active):
+            scores[domain] = bits_per_byte(model, text, after_batch=count)
+        share_LN = counts_LN / counts_LN.sum(dim=1, keepdim=True).clamp(min=1)
+        routing[domain] = dict(zip(refs, share_LN.mean(dim=0).tolist(), strict=True))
+        by_layer[domain] = dict(zip(refs, share_LN.T.tolist(), strict=True))
+        per_token[domain] = (counts_LN.sum() / tokens_L.sum()).item()
+    return {
+        "bits_per_byte": scores,
+        "routing": routing,
+        "routing_by_layer": by_layer,
+        "experts_per_token": per_token,
+    }
+
+
+def score_oracle(model: Any, texts: Mapping[str, HeldOut], places_of: Mapping[str, int]) -> dict[str, float]:
+    """A mix's bits per byte with every token of a domain sent to the expert at its place, with weight 1."""
+    scores = {}
+    for domain, text in texts.items():
+        with forced(model, places_of[domain]):
+            scores[domain] = bits_per_byte(model, text)
+    return scores
+
+
+def _mean(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Columns that every domain has, averaged over the domains."""
+    columns = [c for c in next(iter(scores.values())) if all(c in row for row in scores.values())]
+    return {c: sum(row[c] for row in scores.values()) / len(scores) for c in columns}

@@ -1,0 +1,1 @@
+"""Training of dense experts, and contribution of models and adapters."""

@@ -1,0 +1,106 @@
+"""Branch a dense expert from a seed: train it on one domain and write it as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from composer.errors import RecipeError
+from composer.mix.lock import lock_seed
+from composer.mix.opening import open_dense, open_tokenizer
+from composer.progress import Progress, silent
+from composer.tensors.torch_blobs import TORCH_DTYPES
+from composer.training.data import mixed_rows
+from registry.blobs import read_files
+from registry.catalog import queries
+from registry.checkpoints.families import assign_roles, family_of
+from registry.checkpoints.tensors import read_header
+from registry.domains import documents
+from registry.home import Registry
+from registry.paths import PathLike, Paths, as_path, as_paths
+from registry.work_folders import TRAINING, occupied
+
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class BranchResult:
+    """A trained expert; losses are in nats per token of the training text."""
+
+    folder: Path
+    tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+def train_expert(
+    registry: Registry,
+    seed_name: str,
+    data: Paths,
+    out: PathLike,
+    *,
+    tokens: int,
+    freeze_trunk: bool = False,
+    learning_rate: float = 1e-3,
+    sequence_length: int = 256,
+    batch_tokens: int = 1024,
+    random_seed: int = 0,
+    progress: Progress = silent,
+) -> BranchResult:
+    """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
+
+    Documents that the registry would hold out for evaluation are not trained on. With `freeze_trunk` only the
+    FFNs train, and the expert is anchored: it composes without loss. An interrupted training resumes from its last
+    checkpoint (next to `out`).
+
+    Raises NotFoundError, RecipeError (no text, or `out` exists), TrainingDivergedError.
+    """
+    from composer.training.trainer import Schedule, fit
+
+    started = time.monotonic()
+    data, out = as_paths(data), as_path(out)
+    if out.exists():
+        raise RecipeError(f"{out} exists already; an expert is written to a new folder")
+    seed = lock_seed(queries.get_seed(registry, seed_name))
+    texts = [text for text in documents.read_documents(data) if not documents.is_held_out(text)]
+    if not texts:
+        raise RecipeError(f"no text to train on in {', '.join(map(str, data))}")
+    tokenizer = open_tokenizer(registry.blobs, seed.files)
+    rows = mixed_rows(
+        tokenizer,
+        {"domain": texts},
+        {"domain": 1.0},
+        tokens=tokens,
+        length=sequence_length,
+        random_seed=random_seed,
+    )
+    model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
+    trained = [p for name, p in model.named_parameters() if not freeze_trunk or ".mlp." in name]
+    schedule = Schedule(learning_rate, max(1, batch_tokens // sequence_length), random_seed)
+    with occupied(registry, out.with_name(f".{out.name}{TRAINING}"), keep=True) as work:
+        losses = fit(model, rows, trained, schedule, work, stage=f"training {out.name}", progress=progress)
+        _write(registry, seed.files, model, TORCH_DTYPES[seed.dtype], out)
+    tail = losses[-max(1, len(losses) // 10) :]
+    trained_tokens = math.prod((len(rows), sequence_length))
+    return BranchResult(out, trained_tokens, losses[0], sum(tail) / len(tail), time.monotonic() - started)
+
+
+def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.dtype, out: Path) -> None:
+    """The seed's own configuration and tokenizer with the new weights; the folder appears whole or not at all."""
+    from composer.formats.folder import new_folder
+
+    with new_folder(registry, out) as folder:
+        for file, content in read_files(registry.blobs, files).items():
+            (folder / file).write_bytes(content)
+        tied = set(getattr(model, "all_tied_weights_keys", {}))
+        tensors = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items() if k not in tied}
+        save_file(tensors, folder / MODEL_FILE, metadata={"format": "pt"})
+        config = model.config.to_dict()
+        assign_roles(family_of(config), config, read_header(folder / MODEL_FILE))

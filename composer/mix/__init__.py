@@ -1,0 +1,1 @@
+"""Recipe, lock and manifest of a mix, and its opening."""

@@ -1,0 +1,57 @@
+"""Masking: route to some of a mix's experts only.
+
+Masking is not removal: the expert's influence on the averaged trunk stays. To be rid of it, use `remove`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from composer.errors import RecipeError
+from composer.mix.opening import Manifest
+from composer.model.modeling import NexusForCausalLM
+
+
+@contextmanager
+def mask(model: NexusForCausalLM, active: Sequence[int] | None) -> Iterator[None]:
+    """Route to the experts at the places `active` only, while the block runs; None masks nothing.
+
+    The chosen experts share the masked ones' probability. The trunk still holds what they gave to its mean.
+    """
+    if active is None:
+        yield
+        return
+    if not active:
+        raise RecipeError("every expert is masked: leave at least one active")
+    mixtures = model.mixtures()
+    before = [(mixture.active, mixture.top_k) for mixture in mixtures]
+    try:
+        for mixture in mixtures:
+            mixture.active = torch.zeros(len(mixture.experts), dtype=torch.bool)
+            mixture.active[list(active)] = True
+            mixture.top_k = min(mixture.top_k, len(set(active)) + model.config.null_experts)
+        yield
+    finally:
+        for mixture, (active_before, top_k) in zip(mixtures, before, strict=True):
+            mixture.active, mixture.top_k = active_before, top_k
+
+
+def places(manifest: Manifest, refs: Sequence[str] | None) -> list[int] | None:
+    """The places of members given by `name` or `name@version`; None stays None.
+
+    Raises RecipeError for a name that is no member, or that two members share.
+    """
+    if refs is None:
+        return None
+    members = [member.expert.ref for member in manifest.members]
+    found = []
+    for ref in refs:
+        matches = [place for place, member in enumerate(members) if ref in (member, member.split("@")[0])]
+        if len(matches) != 1:
+            reason = "stands for several members" if matches else "is no member"
+            raise RecipeError(f"{ref} {reason} of this mix; it holds {', '.join(members)}")
+        found += matches
+    return found

@@ -1,0 +1,260 @@
+"""A mix: its manifest over blobs, and how it and the dense models beside it are opened.
+
+Names of tensors: a blob keeps the family's own names; in a mix they stand under `language_model.`, and
+`…mlp.X` becomes `…mlp.shared.X` (the seed's FFN) or `…mlp.experts.<j>.X`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from composer.errors import MixFormatError
+from composer.mix.lock import LockedExpert, LockedSeed, canonical_json
+from composer.mix.router_blob import of_layers
+from composer.mix.routing import Combine, RoutingOptions
+from registry.blobs import BlobStore, read_files
+from registry.catalog import queries
+from registry.checkpoints.families import Family, family_of
+from registry.home import Registry
+from registry.records import Digest, MixRecord
+
+if TYPE_CHECKING:
+    import torch
+
+    from composer.model.modeling import NexusConfig
+
+PREFIX = "language_model."
+
+
+class Member(BaseModel):
+    """A routed expert's place in a mix. `ffn` is the expert's own blob unless the fine-tune trained FFNs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expert: LockedExpert
+    ffn: Digest
+
+
+class Manifest(RoutingOptions):
+    """A mix as blobs. It has no name and no time: equal locks give equal manifests."""
+
+    format: Literal["nexusmix-mix/1"] = "nexusmix-mix/1"
+    seed: LockedSeed
+    members: list[Member]
+    shared: Digest
+    trunk: Digest
+    router: Digest
+    router_kind: str
+    combine: Combine  # here without their defaults, so that `to_bytes` always writes them
+    top_k: int
+    load_balance: float
+    domain_dim: int
+    embedder: str
+    license: str
+    license_override: str | None
+    lock: Digest
+    parent: Digest | None
+    training: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON. Fields with a default came later; left out at it, they let old locks keep their digests."""
+        return canonical_json({"format": self.format, **self.model_dump(exclude_defaults=True)})
+
+    def blobs(self) -> list[Digest]:
+        """Every blob that the mix needs, but the manifest itself."""
+        own = [self.shared, self.trunk, self.router, self.lock, *self.seed.files.values()]
+        members = [
+            digest for m in self.members for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors)
+        ]
+        samples = [self.seed.sample, self.parent]
+        return sorted({digest for digest in (*own, *members, *samples) if digest is not None})
+
+
+@dataclass(frozen=True)
+class OpenMix:
+    """A mix in memory: `model` is a NexusForCausalLM whose weights are mapped from the blobs."""
+
+    model: Any
+    tokenizer: Any
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class OpenSeed:
+    """A seed in memory: the family's own causal LM whose weights are mapped from the blobs."""
+
+    model: Any
+    tokenizer: Any
+
+
+def read_manifest(registry: Registry, digest: Digest) -> Manifest:
+    """Raises NotFoundError, IntegrityError, MixFormatError."""
+    try:
+        return Manifest.model_validate(json.loads(registry.blobs.read_bytes(digest)))
+    except (ValueError, ValidationError) as error:
+        raise MixFormatError(f"manifest {digest} cannot be read by this version: {error}") from error
+
+
+def find_mix(registry: Registry, ref: str) -> tuple[MixRecord, Manifest]:
+    """A mix by `name` or `name@version`. Raises NotFoundError, IntegrityError, MixFormatError."""
+    record = queries.get_mix(registry, ref)
+    return record, read_manifest(registry, record.manifest)
+
+
+def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | None = None) -> OpenMix:
+    """Map a mix's weights. `dtype` converts them; by default they stay as the seed's are stored.
+
+    An expert that no token reaches is never read from the disk, once its bytes have been verified.
+    Raises NotFoundError and IntegrityError before any model is built.
+    """
+    from composer.model.modeling import NexusForCausalLM
+    from composer.tensors.torch_blobs import TORCH_DTYPES
+
+    blobs = registry.blobs
+    family = family_of(seed_config(blobs, manifest.seed))
+    tensors = {PREFIX + name: tensor for name, tensor in _map(blobs, manifest.trunk).items()}
+    for place, digest in ffn_places(manifest).items():
+        ffn = _map(blobs, digest)
+        tensors |= {name_in_mixture(family, place, name): tensor for name, tensor in ffn.items()}
+    router = _map(blobs, manifest.router)
+    tensors |= {router_name(family, *place): tensor for place, tensor in of_layers(router).items()}
+    wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
+    config = nexus_config(blobs, manifest, wanted)
+    model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
+    return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
+
+
+def open_seed(registry: Registry, seed: LockedSeed) -> OpenSeed:
+    """Map a seed's weights. Raises NotFoundError and IntegrityError before any model is built."""
+    model = open_dense(registry, seed, seed.ffn, seed.trunk)
+    return OpenSeed(model, open_tokenizer(registry.blobs, seed.files))
+
+
+def open_dense(
+    registry: Registry,
+    seed: LockedSeed,
+    ffn: Digest,
+    trunk: Digest,
+    *,
+    ffn_width: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Map a dense model of the seed's family: the seed itself, or an expert with FFNs of the given width."""
+    from composer.tensors.torch_blobs import TORCH_DTYPES
+
+    config = seed_config(registry.blobs, seed)
+    if ffn_width is not None:
+        config["intermediate_size"] = ffn_width
+    tensors = _map(registry.blobs, ffn) | _map(registry.blobs, trunk)
+    return build_dense(config, tensors, dtype or TORCH_DTYPES[seed.dtype])
+
+
+def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A causal LM around the given tensors, which carry the family's own names."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = dict(config)
+    hf_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return _build(lambda: AutoModelForCausalLM.from_config(hf_config), tensors, dtype)
+
+
+def seed_config(blobs: BlobStore, seed: LockedSeed) -> dict[str, Any]:
+    """The seed's config.json without what describes a file rather than the function."""
+    return copy.deepcopy(_parsed_config(blobs.read_bytes(seed.files["config.json"])))
+
+
+@lru_cache(maxsize=8)  # a composition asks for the same one at every step
+def _parsed_config(content: bytes) -> dict[str, Any]:
+    config = json.loads(content)
+    return {
+        k: v
+        for k, v in config.items()
+        if k not in ("architectures", "transformers_version", "dtype", "torch_dtype")
+    }
+
+
+def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
+    """The seed's tokenizer."""
+    from transformers import AutoTokenizer
+
+    with unpacked(blobs, files) as folder:
+        return AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def unpacked(blobs: BlobStore, files: Mapping[str, Digest]) -> Iterator[Path]:
+    """Small files by name in a folder that lives as long as the block."""
+    with tempfile.TemporaryDirectory(prefix="nexusmix-") as folder:
+        for name, content in read_files(blobs, files).items():
+            Path(folder, name).write_bytes(content)
+        yield Path(folder)
+
+
+def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> NexusConfig:
+    """The configuration of the mix's NexusForCausalLM."""
+    from composer.model.modeling import NexusConfig  # imports much of transformers
+
+    return NexusConfig(
+        text_config=seed_config(blobs, manifest.seed),
+        experts=[member.expert.ref for member in manifest.members],
+        ffn_widths=[member.expert.ffn_width for member in manifest.members],
+        router=manifest.router_kind,
+        domain_dim=manifest.domain_dim,
+        combine=manifest.combine,
+        num_experts_per_tok=manifest.top_k,
+        load_balance=manifest.load_balance,
+        routing_top_p=manifest.top_p,
+        null_experts=manifest.null_experts,
+        dtype=dtype,
+    )
+
+
+def ffn_places(manifest: Manifest) -> dict[str, Digest]:
+    """Where each FFN blob stands inside a mixture: `shared`, `experts.0`, …"""
+    return {"shared": manifest.shared, **{f"experts.{j}": m.ffn for j, m in enumerate(manifest.members)}}
+
+
+def name_in_mixture(family: Family, place: str, name: str) -> str:
+    """`…mlp.X` of a dense model to its name in the mix: `language_model.…mlp.<place>.X`."""
+    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
+    return PREFIX + name.replace(marker, f"{marker}{place}.", 1)
+
+
+def router_name(family: Family, layer: int, name: str) -> str:
+    """A tensor of a block's router to its name in the model."""
+    return f"{PREFIX}{family.mlp_path.format(i=layer)}.router.{name}"
+
+
+def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:
+    from composer.tensors.torch_blobs import map_tensors
+
+    return map_tensors(blobs.path(digest))
+
+
+def _build(
+    make: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, keep_float32: tuple[str, ...] = ()
+) -> Any:
+    """A model whose parameters are the given tensors themselves, not copies, where the dtype agrees."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        model = make()
+    converted = {
+        name: t if any(part in name for part in keep_float32) else t.to(dtype) for name, t in tensors.items()
+    }
+    missing, unexpected = model.load_state_dict(converted, strict=False, assign=True)
+    model.tie_weights()
+    absent = [name for name in missing if name not in getattr(model, "all_tied_weights_keys", {})]
+    if absent or unexpected:
+        raise MixFormatError(f"tensors do not fit the model: absent {absent[:5]}, unmapped {unexpected[:5]}")
+    return model.eval()

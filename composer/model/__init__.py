@@ -1,0 +1,1 @@
+"""The mixture itself: modeling code, selection of experts, losses, routers."""

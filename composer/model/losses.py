@@ -1,0 +1,107 @@
+"""What routers pay besides the language model's own loss.
+
+    load balance   n · Σ_i f_i · P_i            (Switch, arXiv 2101.03961; 1 when balanced)
+    z-loss         mean of (log Σ_i exp z_i)²   (ST-MoE, arXiv 2202.08906; keeps logits z small)
+    entropy        mean of −Σ_i p_i · log p_i   (arXiv 2403.07652; keeps top-p from taking every expert)
+    guidance       mean of −log p_own           (domain labels as in DEMix layers, arXiv 2108.05036, but as a loss:
+                                                 they are not needed when the mix is used)
+
+f_i is the share of tokens sent to expert i, P_i its mean probability over the micro-batch. f is counted over the
+micro-batch, or over all micro-batches of the step so far and all processes, so that a micro-batch of one domain
+may use one expert (arXiv 2501.11873). Null experts count as their average: which of them is taken does not matter
+(AdaMoE, arXiv 2406.13233). Every loss is the mean over blocks.
+
+Shape suffixes: B rows of a batch, T tokens, P columns of the router.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import distributed
+
+from composer.model.selection import Routing
+
+
+class RouterLosses:
+    """The factors of the losses, and the counts of a step whose micro-batches balance together."""
+
+    def __init__(
+        self,
+        load_balance: float = 0.0,
+        z_loss: float = 0.0,
+        entropy: float = 0.0,
+        guidance: float = 0.0,
+        *,
+        experts: int,
+        global_batch: bool = False,
+    ) -> None:
+        self.load_balance, self.z_loss = load_balance, z_loss
+        self.entropy, self.guidance = entropy, guidance
+        self.experts, self.global_batch = experts, global_batch
+        self._counts: list[torch.Tensor] = []  # of each block, over the micro-batches of this step
+
+    def begin_step(self) -> None:
+        """Forget the tokens of the step before."""
+        self._counts = []
+
+    def __call__(
+        self, routings: Sequence[Routing], own_B: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | float, torch.Tensor | None]:
+        """What to add to the loss, and the load-balancing loss before its factor, if there is one.
+
+        `own_B` says whose domain each row is of; −1: nobody's.
+        """
+        total: torch.Tensor | float = 0.0
+        balance = None
+        if self.load_balance > 0:
+            counts = [routing.counts() for routing in routings]
+            if self.global_batch:
+                counts = self._counts = self._accumulated(counts)
+            parts = [balance_loss(r, c, self.experts) for r, c in zip(routings, counts, strict=True)]
+            balance = torch.stack(parts).mean()
+            total = self.load_balance * balance
+        if self.z_loss > 0:
+            total = total + self.z_loss * torch.stack([z_loss(routing) for routing in routings]).mean()
+        if self.entropy > 0:
+            total = total + self.entropy * torch.stack([entropy(routing) for routing in routings]).mean()
+        if self.guidance > 0 and own_B is not None:
+            total = total + self.guidance * torch.stack([guidance_loss(r, own_B) for r in routings]).mean()
+        return total, balance
+
+    def _accumulated(self, counts: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The counts of all processes on top of those of the step's micro-batches so far."""
+        if distributed.is_available() and distributed.is_initialized():
+            for counts_P in counts:
+                distributed.all_reduce(counts_P)
+        return [a + b for a, b in zip(self._counts, counts, strict=True)] if self._counts else counts
+
+
+def balance_loss(routing: Routing, counts_P: torch.Tensor, experts: int) -> torch.Tensor:
+    """n · Σ_i f_i · P_i, with f from the counts and P from the routing."""
+    share_P = counts_P / counts_P.sum()
+    if len(share_P) > experts:
+        nulls = len(share_P) - experts
+        share_P = torch.cat([share_P[:experts], share_P[experts:].mean().expand(nulls)])
+    return len(share_P) * (share_P * routing.probabilities.mean(dim=0)).sum()
+
+
+def z_loss(routing: Routing) -> torch.Tensor:
+    """Mean of the squared log-partition; 0 where the router was not asked."""
+    if routing.logits is None:
+        return routing.probabilities.new_zeros(())
+    return routing.logits.logsumexp(dim=-1).square().mean()
+
+
+def entropy(routing: Routing) -> torch.Tensor:
+    """Mean entropy of the probabilities, in nats."""
+    return torch.special.entr(routing.probabilities).sum(dim=-1).mean()
+
+
+def guidance_loss(routing: Routing, own_B: torch.Tensor) -> torch.Tensor:
+    """−log p of each token's own domain's expert, mean over tokens; tokens of no domain are left out."""
+    own_T = own_B.repeat_interleave(len(routing.probabilities) // len(own_B))
+    known_T = own_T >= 0
+    chance_T = routing.probabilities.gather(1, own_T.clamp(min=0)[:, None])[:, 0]
+    return (-chance_T.clamp(min=1e-9).log() * known_T).sum() / known_T.sum().clamp(min=1)

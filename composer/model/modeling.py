@@ -1,0 +1,227 @@
+"""NexusForCausalLM: the seed's own architecture with each block's MLP replaced by a Nexus mixture.
+
+    additive (the paper):  y = E_0(x) + Σ_top p_i · E_i(x)
+    convex:                y = (1 − Σ_top p_i) · E_0(x) + Σ_top p_i · E_i(x)
+
+p is the softmax over all routed experts and is not renormalised over the chosen ones (arXiv 2408.15901); which
+are chosen says selection.py. This file and what it imports need torch and transformers only, so that an export can
+carry them.
+
+Shape suffixes: B batch, S sequence, T = B·S tokens, H model width, N routed experts, P = N and the null experts,
+K places of a token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from composer.model.losses import RouterLosses
+from composer.model.routers import router_class
+from composer.model.routers.base import Router
+from composer.model.selection import Routing, dense_to_sparse, top_k, top_p
+
+
+class NexusConfig(PreTrainedConfig):
+    """A mix's shape: the seed's configuration and what stands beside each MLP.
+
+    text_config: the seed's configuration (its own model type). experts: names of the routed experts, in order.
+    ffn_widths: their FFN widths; they may differ from the seed's. domain_dim: width of the domain embeddings.
+    routing_top_p: the probability that a token's experts have together; None: `num_experts_per_tok` are taken.
+    (A field `top_p` would be read as a setting of generation.)
+    null_experts: how many of the router's columns compute nothing.
+    """
+
+    model_type = "nexus"
+    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 (the name and form that transformers reads)
+
+    def __init__(
+        self,
+        text_config: dict[str, Any] | PreTrainedConfig | None = None,
+        experts: Sequence[str] = (),
+        ffn_widths: Sequence[int] = (),
+        router: str = "nexus",
+        domain_dim: int = 384,
+        combine: str = "convex",
+        num_experts_per_tok: int = 1,
+        load_balance: float = 0.01,
+        routing_top_p: float | None = None,
+        null_experts: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(text_config, dict):
+            settings = dict(text_config)
+            text_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
+        self.experts, self.ffn_widths = list(experts), list(ffn_widths)
+        self.router, self.domain_dim = router, domain_dim
+        self.num_experts_per_tok, self.routing_top_p = num_experts_per_tok, routing_top_p
+        self.null_experts = null_experts
+        self.combine, self.load_balance = combine, load_balance
+        for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            kwargs.setdefault(token, getattr(self.text_config, token, None))
+        kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
+        super().__init__(**kwargs)
+
+
+class NexusMLP(nn.Module):
+    """Stands where the block's MLP stood: the shared expert, the routed experts and their router."""
+
+    def __init__(
+        self, shared: nn.Module, experts: Sequence[nn.Module], router: Router, config: NexusConfig
+    ) -> None:
+        super().__init__()
+        self.shared, self.experts, self.router = shared, nn.ModuleList(experts), router
+        self.convex = config.combine == "convex"
+        self.top_k, self.top_p = config.num_experts_per_tok, config.routing_top_p
+        self.temperature: float | None = None  # in training: routing is dense still, at this temperature
+        self.active: torch.Tensor | None = None  # bool [N]; None: every expert may be chosen
+        self.forced: int | None = None  # every token goes to this expert, with weight 1
+        self.routing: Routing | None = None  # of the last forward pass
+
+    def route(self, x_TH: torch.Tensor) -> Routing:
+        """Choose the experts of each token."""
+        if self.forced is not None:
+            chosen_TK = torch.full((len(x_TH), 1), self.forced, device=x_TH.device)
+            probs_TN = nn.functional.one_hot(chosen_TK[:, 0], len(self.experts)).to(torch.float32)
+            return Routing(probs_TN, chosen_TK, torch.ones_like(chosen_TK, dtype=torch.float32))
+        logits_TP = self.router(x_TH).float()
+        n = len(self.experts)
+        if self.active is not None:
+            masked_P = nn.functional.pad(~self.active, (0, logits_TP.shape[-1] - n)).to(logits_TP.device)
+            logits_TP = logits_TP.masked_fill(masked_P, float("-inf"))
+        if self.training and self.temperature is not None:
+            return dense_to_sparse(logits_TP, n, self.temperature)
+        if self.top_p is not None:
+            return top_p(logits_TP, n, self.top_p)
+        return top_k(logits_TP, n, self.top_k)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        x_TH = hidden_states.reshape(-1, hidden_states.shape[-1])
+        routing = self.routing = self.route(x_TH)
+        weights_TK = routing.weights.to(x_TH.dtype)
+        y_TH = self.shared(x_TH)
+        if self.convex:
+            y_TH = y_TH * (1 - weights_TK.sum(dim=-1, keepdim=True))
+        return self._add_experts(y_TH, x_TH, routing.chosen, weights_TK).view_as(hidden_states)
+
+    def _add_experts(
+        self, y_TH: torch.Tensor, x_TH: torch.Tensor, chosen_TK: torch.Tensor, weights_TK: torch.Tensor
+    ) -> torch.Tensor:
+        """Run each chosen expert once on its tokens. An expert that no token chose is not touched at all."""
+        if len(x_TH) == 1:  # decoding: nothing to sort
+            for k, expert in enumerate(chosen_TK[0].tolist()):
+                if expert < len(self.experts):
+                    y_TH = y_TH + self.experts[expert](x_TH) * weights_TK[:, k : k + 1]
+            return y_TH
+        counts = torch.bincount(chosen_TK.flatten(), minlength=len(self.experts)).tolist()
+        order = chosen_TK.flatten().argsort(stable=True)
+        rows = order.div(chosen_TK.shape[1], rounding_mode="floor").split(counts)
+        weights = weights_TK.flatten()[order].split(counts)
+        for expert, row, weight in zip(self.experts, rows, weights, strict=False):  # null experts come last
+            if len(row):
+                y_TH.index_add_(0, row, expert(x_TH[row]) * weight[:, None])
+        return y_TH
+
+
+@dataclass
+class NexusOutput(CausalLMOutputWithPast):
+    """The language model's output; `load_balance` is that loss before its factor, already contained in `loss`."""
+
+    load_balance: torch.Tensor | None = None
+
+
+class NexusForCausalLM(PreTrainedModel, GenerationMixin):
+    """Any supported causal LM with Nexus mixtures for MLPs; generates, saves and loads as its siblings do."""
+
+    config_class = NexusConfig
+    base_model_prefix = "language_model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
+    # The router's choice is discrete: rounded to bfloat16 it would send some tokens elsewhere.
+    _keep_in_fp32_modules_strict = {"router"}  # noqa: RUF012 (the name and form that transformers reads)
+
+    def __init__(self, config: NexusConfig) -> None:
+        super().__init__(config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        for block in self.blocks():
+            block.mlp = _mixture(block.mlp, config)
+        for below, mixture in pairwise(self.mixtures()):
+            mixture.router.follow(below.router)
+        self.router_losses = RouterLosses(config.load_balance, experts=len(config.experts))
+        self.post_init()
+
+    def blocks(self) -> Iterator[Any]:
+        """The decoder blocks, in order."""
+        yield from self.language_model.base_model.layers
+
+    def mixtures(self) -> list[NexusMLP]:
+        """The mixture of each block, in order."""
+        return [block.mlp for block in self.blocks()]
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        own_expert: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the seed's forward; with labels, `loss` is cross-entropy and, in training, what `router_losses` adds.
+
+        `own_expert` [B] says whose domain each row is of; −1: nobody's.
+        """
+        output = self.language_model(input_ids=input_ids, labels=labels, **kwargs)
+        loss, balance = output.loss, None
+        if labels is not None and self.training:
+            routings = [m.routing for m in self.mixtures() if m.routing is not None]
+            added, balance = self.router_losses(routings, own_expert)
+            loss = loss + added
+        # Named as the output names them: transformers 5.24 calls `cache` what was `past_key_values` before.
+        return NexusOutput(**{**output, "loss": loss, "load_balance": balance})
+
+
+@contextmanager
+def forced(model: NexusForCausalLM, expert: int) -> Iterator[None]:
+    """Send every token to one expert with weight 1, whatever the router says."""
+    try:
+        for mixture in model.mixtures():
+            mixture.forced = expert
+        yield
+    finally:
+        for mixture in model.mixtures():
+            mixture.forced = None
+
+
+def _mixture(mlp: nn.Module, config: NexusConfig) -> NexusMLP:
+    """A mixture around the block's own MLP: its class builds the experts, so every family comes out right."""
+    experts = []
+    for width in config.ffn_widths:
+        text_config = copy.copy(config.text_config)
+        text_config.intermediate_size = width
+        experts.append(type(mlp)(text_config))
+    router = router_class(config.router)(
+        config.text_config.hidden_size, config.domain_dim, len(experts), config.null_experts
+    )
+    if (
+        router.domains.device.type != "meta"
+    ):  # transformers initialises the modules that it knows, and no others
+        router.reset_parameters(torch.Generator().manual_seed(0))
+    return NexusMLP(mlp, experts, router, config)

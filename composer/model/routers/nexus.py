@@ -1,0 +1,78 @@
+"""The Nexus router (arXiv 2408.15901, equations 2 and 3): expert embeddings are projected domain embeddings.
+
+    e_i = P_r(d_i) = W2 · SwiGLU(W1 · d_i)        W1 ∈ R^{2h×m}, SwiGLU: R^{2h} → R^h, W2 ∈ R^{h×h}
+    p   = softmax(x · [e_1 … e_N])
+
+P_r is shared by all experts of a block, so appending an expert resets nothing.
+Shape suffixes: N routed experts, M domain-embedding width, H model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from composer.model.initial import fresh_nexus
+from composer.model.routers.base import Router
+
+RIDGE = 1e-2
+
+
+class NexusRouter(Router):
+    """Projects domain vectors to expert embeddings; at inference these are computed once."""
+
+    fresh = staticmethod(fresh_nexus)
+
+    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
+        super().__init__(hidden_size, domain_dim, num_experts, null_experts)
+        self.w1 = nn.Parameter(torch.empty(2 * hidden_size, domain_dim))
+        self.w2 = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self._cached: tuple[tuple[torch.Tensor, ...], tuple[int | None, ...], torch.Tensor] | None = None
+
+    def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
+        """P_r: standardised domain vectors [N, M] to expert embeddings [N, H]."""
+        return F.linear(self._hidden(domains), self.w2)
+
+    def _hidden(self, domains: torch.Tensor) -> torch.Tensor:
+        """SwiGLU(W1 · d), [N, H]."""
+        gate, value = F.linear(domains.to(self.w1), self.w1).chunk(2, dim=-1)
+        return F.silu(gate) * value
+
+    def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
+        # Ridge regression: W2 = Gᵀ Ω A (Aᵀ Ω A + λI)⁻¹, with the hidden layer A [D, H], targets G and weights Ω.
+        hidden = self._hidden(domains).detach().double()
+        weighted = hidden * weights.to(hidden)[:, None]
+        normal = weighted.T @ hidden
+        eye = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
+        factor = torch.linalg.cholesky(normal + RIDGE * normal.diagonal().mean() * eye)
+        solved = torch.cholesky_solve(weighted.T @ gates.to(hidden), factor)
+        self._replace_w2(solved.T)
+
+    def correct(
+        self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
+    ) -> None:
+        # The smallest change of W2 that does it: (G − W2 Aᵀ)ᵀ-rows times the pseudo-inverse of A [K, H].
+        hidden = self._hidden(domains).detach().double()
+        missing = gates.to(hidden) - hidden @ self.w2.detach().double().T
+        self._replace_w2(self.w2.detach().double() + (torch.linalg.pinv(hidden, rtol=1e-6) @ missing).T)
+
+    def _replace_w2(self, value: torch.Tensor) -> None:
+        """A new parameter, not a write in place: the old one may be mapped from a blob, and `gate` must notice."""
+        self.w2 = nn.Parameter(value.to(self.w2).contiguous(), requires_grad=self.w2.requires_grad)
+
+    def gate(self) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            return self.gate_for(self.domains)
+        # Without gradients the embeddings change only when a tensor is replaced or written in place.
+        tensors = (self.w1, self.w2, self.domains)
+        versions = tuple(None if t.is_inference() else t._version for t in tensors)
+        if (
+            self._cached is None
+            or any(now is not then for now, then in zip(tensors, self._cached[0], strict=True))
+            or self._cached[1] != versions
+        ):
+            self._cached = (tensors, versions, self.gate_for(self.domains))
+        return self._cached[2]

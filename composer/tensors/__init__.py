@@ -1,0 +1,1 @@
+"""Tensors as streams of blobs: dtypes, merging, model folders."""

@@ -1,0 +1,129 @@
+"""Blobs read and written as streams of numpy arrays, and the trunk merge, whose memory stays the same for any model.
+
+Shape suffix: P a flat piece of a tensor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+
+from composer.progress import Progress, silent
+from composer.tensors.dtypes import STORED, decode, encode
+from composer.trunks.base import TrunkMerge
+from registry.blobs import BlobStore
+from registry.checkpoints.canonical import canonical_header
+from registry.checkpoints.tensors import TensorInfo, read_header
+from registry.errors import UnsafeFileError
+from registry.records import Digest
+
+# Elements of a piece: so few that all pieces of a merge stay in a core's cache, whatever the model's size.
+PIECE = 2**17
+
+
+def stored_tensors(blobs: BlobStore, digest: Digest) -> Mapping[str, TensorInfo]:
+    """Where a blob's tensors lie. Its bytes are not hashed here but by `verifying`, while they are read."""
+    try:
+        return read_header(blobs.path(digest, verify=False))
+    except UnsafeFileError:
+        blobs.path(digest)  # what was stored was sound, so this says that the blob is damaged
+        raise
+
+
+@contextmanager
+def verifying(blobs: BlobStore, digests: Sequence[Digest]) -> Iterator[None]:
+    """Hash blobs beside the block, on another core; its end waits. Raises IntegrityError for a damaged one."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    results = [pool.submit(blobs.path, digest) for digest in digests]
+    try:
+        yield
+    except Exception:
+        # A damaged blob is moved away, which fails its reader: report the cause, not the effect.
+        damage = next(
+            (result.exception() for result in results if result.done() and result.exception()), None
+        )
+        if damage is not None:
+            raise damage from None
+        raise
+    else:
+        for result in results:
+            result.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_stored(info: TensorInfo, start: int, stop: int) -> np.ndarray:
+    """Elements [start, stop) of a tensor as they are stored. A plain read keeps files of any size out of our memory."""
+    values = np.empty(stop - start, dtype=STORED[info.dtype])
+    left, offset = values.view(np.uint8).data, info.start + start * values.itemsize
+    descriptor = os.open(
+        info.path, os.O_RDONLY
+    )  # a fifth faster than numpy.fromfile, which opens a Python file
+    try:
+        while left:  # one call reads 2 GB at most
+            count = os.preadv(descriptor, [left], offset)
+            if count == 0:
+                raise UnsafeFileError(f"{info.path}: ended while it was read")
+            left, offset = left[count:], offset + count
+    finally:
+        os.close(descriptor)
+    return values
+
+
+def read(info: TensorInfo, start: int, stop: int) -> np.ndarray:
+    """Elements [start, stop) of a tensor as float32; whole tensors keep their shape."""
+    piece_P = decode(read_stored(info, start, stop), info.dtype).astype(np.float32, copy=False)
+    return piece_P.reshape(info.shape) if stop - start == info.parameters else piece_P
+
+
+def merge_trunks(
+    blobs: BlobStore,
+    merge: TrunkMerge,
+    seed: Digest,
+    experts: list[Digest],
+    progress: Progress = silent,
+) -> Digest:
+    """Merge trunks tensor by tensor, in float32, into a blob of the seed's dtypes.
+
+    One file is open at a time and at most a few pieces are in memory, however many experts there are.
+    Trunks that are all the seed's own merge to it exactly: nothing is written then.
+    """
+    if set(experts) == {seed}:
+        return seed
+    trunks = [seed, *experts]
+    headers = [stored_tensors(blobs, digest) for digest in trunks]
+    specs = [(info.name, info.dtype, info.shape) for info in headers[0].values()]
+    total = sum(info.nbytes for info in headers[0].values())
+    done = 0
+    # Hashing takes about as long as merging. It ends before the writer does, so that nothing damaged is merged.
+    with blobs.writer(total) as writer, verifying(blobs, list(dict.fromkeys(trunks))):
+        writer.write(canonical_header(specs))
+        for name, dtype, _ in sorted(specs):
+            infos = [header[name] for header in headers]
+            for start, stop in _pieces(infos[0], merge.elementwise):
+                merged = merge(read(infos[0], start, stop), (read(info, start, stop) for info in infos[1:]))
+                writer.write(encode(merged, dtype).data)
+            done += infos[0].nbytes
+            progress("merging trunks", done, total)
+    return writer.digest
+
+
+def put_float32(
+    blobs: BlobStore, shapes: Mapping[str, tuple[int, ...]], values: Callable[[str], np.ndarray]
+) -> Digest:
+    """Store float32 tensors as one canonical blob; `values` gives them by name, one in memory at a time."""
+    with blobs.writer() as writer:
+        writer.write(canonical_header((name, "F32", shape) for name, shape in shapes.items()))
+        for name in sorted(shapes):
+            writer.write(np.ascontiguousarray(values(name), dtype="<f4").data)
+    return writer.digest
+
+
+def _pieces(info: TensorInfo, elementwise: bool) -> Iterator[tuple[int, int]]:
+    step = PIECE if elementwise else max(info.parameters, 1)
+    for start in range(0, info.parameters, step):
+        yield start, min(start + step, info.parameters)

@@ -1,0 +1,1 @@
+"""Training of a mix: data, warm start, fine-tune."""

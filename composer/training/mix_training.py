@@ -1,0 +1,222 @@
+"""What a mix learns after it was put together: the warm start, the fine-tune, and which blobs these change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from composer.mix.domains import Domain, Standard
+from composer.mix.lock import LockedExpert
+from composer.mix.opening import (
+    PREFIX,
+    Manifest,
+    OpenMix,
+    open_dense,
+    open_mix,
+    read_manifest,
+    seed_config,
+)
+from composer.mix.recipe import Training
+from composer.mix.router_blob import router_tensors
+from composer.progress import Progress, timed
+from composer.tensors.torch_blobs import TORCH_DTYPES, put_tensors
+from registry.checkpoints.families import family_of
+from registry.domains import documents
+from registry.home import Registry
+from registry.records import Digest
+from registry.work_folders import occupied, work_folder
+
+if TYPE_CHECKING:
+    from composer.training.warm_start.trunk import Source
+
+GENERAL = "general"
+# Tokens of a fine-tune that is worth as much text for the routers after it as a mix without one gets.
+LONG = 50_000
+
+
+def learn(
+    registry: Registry,
+    draft: Manifest,
+    domains: Sequence[Domain],
+    standard: Standard,
+    training: Training,
+    *,
+    fitted: bool = False,
+    new: str | None = None,
+    progress: Progress,
+) -> Manifest:
+    """Train a draft and return the manifest of what it became; a draft that trains nothing comes back as it is.
+
+    `fitted`: the warm start fits the trunk too. `new` names the domain that gets half of the tokens. An
+    interrupted run goes on from its last checkpoint when the same lock is composed again; two runs of one lock
+    wait for each other.
+    """
+    if not training.learns:
+        return draft
+    from composer.training.data_mix import choose_shares
+    from composer.training.fine_tune import finetune, trains_router
+
+    folder = work_folder(registry, draft.lock.removeprefix("sha256:"))
+    report: dict[str, Any] = {}
+
+    def on_wait() -> None:
+        progress("waiting for another composition of the same lock", 0, 1)
+
+    with occupied(registry, folder, keep=True, on_wait=on_wait) as work:
+        mix = open_mix(registry, draft, dtype=torch.float32)
+        solve = partial(_solve_routers, mix, domains, standard, training, progress)
+        # What trains moves the states away from the embeddings that were solved for them.
+        twice = training.warm_start and training.tokens > 0 and not trains_router(training, draft.router_kind)
+        sources = _trunk_sources(registry, draft, domains) if training.warm_start and fitted else []
+        with timed("trunk"):
+            trunk_tokens = _fit_trunk(mix, sources, training, progress)
+        if training.warm_start:
+            # Old embeddings are kept exactly, unless the lock lets the router change (gathering.py).
+            keep = new is not None and training.train_router is not True
+            with timed("router"):
+                report |= solve(extended=new is not None, keep=keep, preliminary=twice)
+            if trunk_tokens:
+                report.setdefault("warm_start", {"tokens": 0})
+                report["warm_start"]["tokens"] += trunk_tokens
+        if training.tokens:
+            texts = _texts(registry, draft, domains)
+            with timed("data mix"):
+                share, found = choose_shares(mix, texts, new, training, work, progress)
+            with timed("fine-tune"):
+                losses = finetune(mix, texts, share, training, work, progress)
+            # A step may hold rows of one domain only: single losses say little.
+            tenth = max(1, len(losses) // 10)
+            first, last = fmean(losses[:tenth]), fmean(losses[-tenth:])
+            report |= found | {"tokens": training.tokens, "first_loss": first, "last_loss": last}
+            if twice:
+                with timed("router"):
+                    again = solve(preliminary=training.tokens < LONG)
+                for name in again.keys() & report.keys():
+                    again[name]["tokens"] += report[name]["tokens"]
+                report |= again
+        trained = _store(registry, draft, mix, standard, training, trunk=bool(sources))
+    return trained.model_copy(update={"training": report})
+
+
+def _solve_routers(
+    mix: OpenMix,
+    domains: Sequence[Domain],
+    standard: Standard,
+    training: Training,
+    progress: Progress,
+    *,
+    extended: bool = False,
+    keep: bool = False,
+    preliminary: bool,
+) -> dict[str, Any]:
+    """Solve the routers for the model as it is; what to report of it."""
+    from composer.training.warm_start import warm_start
+
+    done = warm_start(
+        mix.model,
+        mix.tokenizer,
+        domains,
+        standard,
+        random_seed=training.random_seed,
+        extended=extended,
+        keep=keep,
+        preliminary=preliminary,
+        progress=progress,
+    )
+    if not math.isfinite(done.own_domain):  # no text: nothing was done
+        return {}
+    return {"warm_start": {"tokens": done.tokens_forwarded, "own_domain": round(done.own_domain, 4)}}
+
+
+def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> list[Source]:
+    """The models whose trunks the draft's is made of; none where all of these are equal."""
+    from composer.training.warm_start.trunk import Source
+
+    def dense(expert: LockedExpert) -> Any:
+        return open_dense(
+            registry, draft.seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width, dtype=torch.float32
+        )
+
+    experts = [member.expert for member in draft.members]
+    trunks = {expert.trunk for expert in experts}
+    sources = [
+        Source(partial(dense, expert), [domain]) for expert, domain in zip(experts, domains, strict=True)
+    ]
+    if draft.parent is not None:
+        old = read_manifest(registry, draft.parent)
+        trunks = {old.trunk, experts[-1].trunk}
+        mix = Source(
+            lambda: open_mix(registry, old, dtype=torch.float32).model, domains[:-1], weight=len(old.members)
+        )
+        sources = [mix, sources[-1]]
+    return sources if len(trunks) > 1 else []
+
+
+def _fit_trunk(mix: OpenMix, sources: Sequence[Source], training: Training, progress: Progress) -> int:
+    """Fit the trunk to the sources, if there are any; the tokens that passed forward."""
+    from composer.training.warm_start.trunk import fit_trunk
+
+    if not sources:
+        return 0
+    return fit_trunk(mix.model, mix.tokenizer, sources, random_seed=training.random_seed, progress=progress)
+
+
+def put_router(registry: Registry, routers: Sequence[torch.nn.Module], standard: Standard) -> Digest:
+    """Store the routers of all blocks and the standardisation of their domain vectors."""
+    states = [
+        {name: tensor.detach().float() for name, tensor in router.state_dict().items()} for router in routers
+    ]
+    return put_tensors(registry.blobs, router_tensors(states, standard))
+
+
+def _texts(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> dict[str, list[str]]:
+    """The text to train on, by domain; the seed's own sample, where there is one, stands for the general domain."""
+    texts = {domain.name: domain.documents for domain in domains if domain.has_text}
+    if draft.seed.sample is not None:
+        texts[GENERAL] = documents.load_documents(registry.blobs, draft.seed.sample)
+    return texts
+
+
+def _store(
+    registry: Registry, draft: Manifest, mix: OpenMix, standard: Standard, training: Training, *, trunk: bool
+) -> Manifest:
+    """Blobs for what was trained; what was frozen keeps its digest. `trunk`: the trunk changed before."""
+    changed: dict[str, Any] = {
+        "router": put_router(registry, [m.router for m in mix.model.mixtures()], standard)
+    }
+    trained = training.train if training.tokens else "router"
+    blobs = registry.blobs
+    family = family_of(seed_config(blobs, draft.seed))
+    state = mix.model.state_dict()
+    dtype = TORCH_DTYPES[draft.seed.dtype]
+    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."
+
+    def part(place: str) -> Digest:
+        """One FFN of every block, under the family's own names."""
+        inside = f"{marker}{place}."
+        return put_tensors(
+            blobs,
+            {
+                k.removeprefix(PREFIX).replace(inside, marker, 1): v.to(dtype)
+                for k, v in state.items()
+                if inside in k
+            },
+        )
+
+    if trunk or trained in ("trunk", "all"):
+        tied = set(mix.model.all_tied_weights_keys)
+        tensors = {
+            k.removeprefix(PREFIX): v.to(dtype) for k, v in state.items() if marker not in k and k not in tied
+        }
+        changed["trunk"] = put_tensors(blobs, tensors)
+    if trained in ("ffn", "all"):
+        changed["shared"] = part("shared")
+        changed["members"] = [
+            member.model_copy(update={"ffn": part(f"experts.{j}")}) for j, member in enumerate(draft.members)
+        ]
+    return draft.model_copy(update=changed)

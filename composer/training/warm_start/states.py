@@ -1,0 +1,179 @@
+"""What the routers see: every block's MLP inputs, met block by block in one forward pass.
+
+Were each domain's text passed through its own expert, every state after the first block would carry that expert's
+fingerprint. A router fitted to such states learns to repeat the block before it: it separates them almost perfectly
+and then, once it routes itself, merely copies the first block's choice. So a block's router is solved when the pass
+arrives at it, from states that the solved routers below have made, and the pass goes on through its choice.
+
+Shape suffixes: R rows, S tokens of a row, V tokens of all rows, X sampled states, C chunks (a row each), H model
+width, M domain-embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from composer.mix.domains import Domain
+from composer.model.modeling import NexusForCausalLM, NexusMLP
+from composer.progress import Progress, silent
+from composer.training.warm_start.kinds import stratified
+
+CHUNK_TOKENS = 256
+# States of a chunk that are kept as they are; neighbours resemble each other.
+SAMPLED_PER_CHUNK = 64
+# Tokens that pass through a block's experts together: it bounds the memory of their inner width.
+TOKENS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Rows of text to pass forward [R, S], their lengths, the embedder's vectors [R, M] and the domains' places."""
+
+    ids_RS: torch.Tensor
+    lengths_R: torch.Tensor
+    vectors_RM: torch.Tensor
+    owner_R: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens pass forward; padding does not count."""
+        return int(self.lengths_R.sum())
+
+    @property
+    def mask_RS(self) -> torch.Tensor:
+        """Where a row has a token."""
+        return torch.arange(self.ids_RS.shape[1]) < self.lengths_R[:, None]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Sums over the states x of one block, and a sample of them as they were.
+
+    second_HH: mean of x xᵀ, every domain with the same weight. sums_CH, counts_C: Σ x and the number of states of
+    each chunk, whose embedder's vector is vectors_CM and whose domain owner_C. sample_XH: states, of domain labels_X.
+    """
+
+    second_HH: torch.Tensor
+    sums_CH: torch.Tensor
+    counts_C: torch.Tensor
+    vectors_CM: torch.Tensor
+    owner_C: torch.Tensor
+    sample_XH: torch.Tensor
+    labels_X: torch.Tensor
+
+    def domain_means(self, n: int) -> torch.Tensor:
+        """Mean states of domains 0 … n−1 [n, H]; NaN for a domain without text."""
+        return torch.stack([self.mean_of(self.owner_C == j) for j in range(n)])
+
+    def mean_of(self, chunks: torch.Tensor) -> torch.Tensor:
+        """The mean state [H] of some chunks."""
+        return self.sums_CH[chunks].sum(dim=0) / self.counts_C[chunks].sum()
+
+
+def collect(
+    tokenizer: Any, domains: Sequence[Domain], counts: Sequence[int], generator: torch.Generator
+) -> Chunks:
+    """So many chunks of each domain with text, every kind of its text in its share."""
+    ids, vectors, owners = [], [], []
+    for j, (domain, count) in enumerate(zip(domains, counts, strict=True)):
+        if not domain.has_text:
+            continue
+        texts = domain.chunks()
+        picked = stratified(domain.vectors, count, generator)
+        tokenized = tokenizer(
+            [texts[i] for i in picked], add_special_tokens=False, truncation=True, max_length=CHUNK_TOKENS
+        )["input_ids"]
+        rows = [(i, row) for i, row in zip(picked, tokenized, strict=True) if row]
+        ids += [torch.tensor(row) for _, row in rows]
+        vectors.append(domain.vectors[[i for i, _ in rows]])
+        owners += [j] * len(rows)
+    # Padded on the right: a causal model's states before the padding do not see it.
+    return Chunks(
+        torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+        torch.tensor([len(row) for row in ids]),
+        torch.cat(vectors),
+        torch.tensor(owners),
+    )
+
+
+@torch.no_grad()
+def pass_forward(
+    model: NexusForCausalLM,
+    chunks: Chunks,
+    arrive: Callable[[int, Observed], None],
+    generator: torch.Generator,
+    progress: Progress = silent,
+) -> None:
+    """Pass all chunks forward together; `arrive(block, observed)` is called before a block routes them."""
+    mixtures = model.mixtures()
+    mask_RS = chunks.mask_RS.to(model.device)
+    sampled_V = _sampled(chunks, generator)
+    heard: list[Any] = [None] * -(-chunks.tokens // TOKENS_AT_ONCE)  # what a recurrent router said, by piece
+
+    def mixture_at(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        mixture = mixtures[layer]
+        forward = mixture.forward
+
+        def replaced(hidden_states: torch.Tensor) -> torch.Tensor:
+            x_VH = hidden_states[mask_RS]
+            arrive(layer, _observed(x_VH.float().cpu(), sampled_V, chunks))
+            pieces = []
+            for place, piece_VH in enumerate(x_VH.split(TOKENS_AT_ONCE)):
+                if layer:
+                    mixtures[layer - 1].router.state = heard[place]
+                pieces.append(forward(piece_VH))
+                heard[place] = mixture.router.state
+            y_RSH = torch.zeros_like(hidden_states)
+            y_RSH[mask_RS] = torch.cat(pieces)
+            progress("collecting router inputs", layer + 1, len(mixtures))
+            return y_RSH
+
+        return replaced
+
+    with _replaced(mixtures, mixture_at):
+        model(input_ids=chunks.ids_RS.to(model.device), use_cache=False, logits_to_keep=1)
+
+
+def _observed(x_VH: torch.Tensor, sampled_V: torch.Tensor, chunks: Chunks) -> Observed:
+    """Moments and a sample of the states of all chunks."""
+    by_chunk = x_VH.split(chunks.lengths_R.tolist())
+    seconds = []
+    for j in chunks.owner_R.unique():
+        mine_VH = torch.cat([by_chunk[i] for i in (chunks.owner_R == j).nonzero()[:, 0]])
+        seconds.append(mine_VH.T @ mine_VH / len(mine_VH))
+    return Observed(
+        torch.stack(seconds).mean(dim=0),
+        torch.stack([x.sum(dim=0) for x in by_chunk]),
+        chunks.lengths_R.float(),
+        chunks.vectors_RM,
+        chunks.owner_R,
+        x_VH[sampled_V],
+        chunks.owner_R.repeat_interleave(chunks.lengths_R)[sampled_V],
+    )
+
+
+def _sampled(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
+    """Places in V of the states that are kept, the same in every block."""
+    starts = chunks.lengths_R.cumsum(0) - chunks.lengths_R
+    few = [
+        start + torch.randperm(length, generator=generator)[:SAMPLED_PER_CHUNK]
+        for start, length in zip(starts.tolist(), chunks.lengths_R.tolist(), strict=True)
+    ]
+    return torch.cat(few)
+
+
+@contextmanager
+def _replaced(
+    mixtures: Sequence[NexusMLP], replacement: Callable[[int], Callable[[torch.Tensor], torch.Tensor]]
+) -> Iterator[None]:
+    """Every block's mixture is called by another function."""
+    with ExitStack() as stack:
+        for layer, mixture in enumerate(mixtures):
+            mixture.forward = replacement(layer)  # type: ignore[method-assign, assignment]
+            stack.callback(delattr, mixture, "forward")
+        yield

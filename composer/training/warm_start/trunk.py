@@ -1,0 +1,220 @@
+"""The trunk in closed form, from forward passes of the dense experts over their own text: no gradient step.
+
+Averaging trunks costs a mix of free experts more than wrong routing does. What comes nearest to every expert i on
+its own inputs X_i is, for a linear layer and with G_i = X_iᵀ X_i per token (RegMean, arXiv 2212.09849),
+
+    W = (Σ_i W_i G_i + λ W̄) (Σ_i G_i + λ I)⁻¹
+
+and for a row t of the embeddings and of the head, with n_i(t) the frequency of token t in expert i's text,
+
+    E[t] = (Σ_i n_i(t) E_i[t] + ε Ē[t]) / (Σ_i n_i(t) + ε)
+
+W̄ and Ē are the merge's. Every other tensor (norms, biases) stays the merge's. An expert without text counts as if
+its text were the average of the others'.
+
+Shape suffixes: V vocabulary, I inputs and O outputs of a linear layer, S tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from composer.mix.domains import Domain
+from composer.model.modeling import NexusForCausalLM
+from composer.progress import Progress, measured, silent
+from composer.training.warm_start.states import CHUNK_TOKENS
+
+CHUNKS = 16
+COUNTED_CHARS = 500_000
+RIDGE = 1e-4
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model whose trunk goes into the merge: a dense expert with its domain, or a mix with all of its domains.
+
+    `weight`: how many experts it stands for. `open` gives a causal LM, whose blocks' MLPs are left out.
+    """
+
+    open: Callable[[], Any]
+    domains: Sequence[Domain]
+    weight: float = 1.0
+
+    @property
+    def has_text(self) -> bool:
+        """Whether anything is known of its inputs."""
+        return any(domain.has_text for domain in self.domains)
+
+
+@dataclass
+class Sums:
+    """Sums over the sources so far; memory grows with the trunk, not with the number of sources."""
+
+    weight: float = 0.0
+    grams: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ G_i [I, I]
+    targets: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ W_i G_i [O, I]
+    counts_V: torch.Tensor | None = None
+    rows: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ n_i E_i
+
+    def add(self, model: Any, grams: dict[str, torch.Tensor], counts_V: torch.Tensor, weight: float) -> None:
+        """Add a source with the given inputs per token."""
+        for name, module in linear_layers(model).items():
+            gram_II = grams[name] * weight
+            self.grams[name] = self.grams.get(name, 0) + gram_II
+            self.targets[name] = self.targets.get(name, 0) + module.weight.float() @ gram_II
+        for name, layer in token_layers(model).items():
+            rows = layer.weight.float() * (weight * counts_V)[:, None]
+            self.rows[name] = self.rows.get(name, 0) + rows
+        self.counts_V = weight * counts_V + (0 if self.counts_V is None else self.counts_V)
+        self.weight += weight
+
+    def average(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The inputs per token of an average source."""
+        assert self.counts_V is not None
+        return {name: gram / self.weight for name, gram in self.grams.items()}, self.counts_V / self.weight
+
+
+@torch.no_grad()
+def fit_trunk(
+    model: NexusForCausalLM,
+    tokenizer: Any,
+    sources: Sequence[Source],
+    *,
+    random_seed: int,
+    progress: Progress = silent,
+) -> int:
+    """Put the closed forms in place of the merged trunk of `model`; returns the number of tokens passed forward.
+
+    Does nothing when no source has text.
+    """
+    sums, tokens = Sums(), 0
+    generator = torch.Generator().manual_seed(random_seed)
+    ordered = sorted(
+        sources, key=lambda source: not source.has_text
+    )  # those without text need the others' average
+    for done, source in enumerate(ordered):
+        if not ordered[0].has_text:
+            return 0
+        opened = source.open()
+        if source.has_text:
+            grams, passed = _grams(opened, tokenizer, source.domains, generator)
+            counts_V = _frequencies(tokenizer, source.domains, opened.config.get_text_config().vocab_size)
+            tokens += passed
+        else:
+            grams, counts_V = sums.average()
+        sums.add(opened, grams, counts_V, source.weight)
+        progress("fitting the trunk", done + 1, len(sources))
+    began = time.process_time()
+    _put(model, sums)
+    measured("solving seconds", 0, time.process_time() - began)
+    return tokens
+
+
+def linear_layers(model: Any) -> dict[str, nn.Linear]:
+    """The trunk's linear layers by the name that they have in a dense model, the head excepted."""
+    head = model.get_output_embeddings()
+    return {
+        _plain(name): module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and ".mlp." not in name
+    }
+
+
+def token_layers(model: Any) -> dict[str, Any]:
+    """The embeddings and the head, whose rows are tokens; one of them where they are tied."""
+    layers = {"embeddings": model.get_input_embeddings(), "head": model.get_output_embeddings()}
+    if layers["head"] is None or layers["head"].weight is layers["embeddings"].weight:
+        del layers["head"]
+    return layers
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("language_model.")
+
+
+def _put(model: NexusForCausalLM, sums: Sums) -> None:
+    """Solve for every layer, one after the other."""
+    for name, module in linear_layers(model).items():
+        gram_II = sums.grams[name].double()
+        ridge = RIDGE * gram_II.diagonal().mean()
+        factor = torch.linalg.cholesky(gram_II + ridge * torch.eye(len(gram_II), dtype=gram_II.dtype))
+        target_OI = sums.targets[name].double() + ridge * module.weight.double().cpu()
+        _replace(module, torch.cholesky_solve(target_OI.T, factor).T)
+    assert sums.counts_V is not None
+    counts_V1 = sums.counts_V[:, None] / sums.weight
+    for name, layer in token_layers(model).items():
+        rows = sums.rows[name] / sums.weight
+        _replace(layer, (rows + EPSILON * layer.weight.float().cpu()) / (counts_V1 + EPSILON))
+
+
+def _replace(module: Any, value: torch.Tensor) -> None:
+    """New data, not a write in place: the old may be mapped from a blob. Tied layers keep sharing the parameter."""
+    module.weight.data = value.to(module.weight).contiguous()
+
+
+def _grams(
+    model: Any, tokenizer: Any, domains: Sequence[Domain], generator: torch.Generator
+) -> tuple[dict[str, torch.Tensor], int]:
+    """G per token of every linear layer, every domain with the same weight, and the tokens passed forward."""
+    total: dict[str, torch.Tensor] = {}
+    tokens = 0
+    texts = [domain.chunks() for domain in domains if domain.has_text]
+    for chunks in texts:
+        picked = torch.randperm(len(chunks), generator=generator)[:CHUNKS].tolist()
+        rows = tokenizer(
+            [chunks[i] for i in picked], add_special_tokens=False, truncation=True, max_length=CHUNK_TOKENS
+        )["input_ids"]
+        with _gathered(model) as grams:
+            for row in filter(None, rows):
+                model(input_ids=torch.tensor([row], device=model.device), use_cache=False, logits_to_keep=1)
+        length = sum(map(len, rows))
+        tokens += length
+        for name, gram_II in grams.items():
+            total[name] = total.get(name, 0) + gram_II / (length * len(texts))
+    return total, tokens
+
+
+@contextmanager
+def _gathered(model: Any) -> Iterator[dict[str, torch.Tensor]]:
+    """XᵀX of every linear layer over the forward passes inside the block."""
+    grams: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            x = args[0].reshape(-1, args[0].shape[-1]).float()
+            grams[name] = grams.get(name, 0) + (x.T @ x).cpu()
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(keep(name)) for name, layer in linear_layers(model).items()]
+    try:
+        yield grams
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _frequencies(tokenizer: Any, domains: Sequence[Domain], vocabulary: int) -> torch.Tensor:
+    """How often each token stands in the domains' text [V]; sums to one, every domain with the same weight."""
+    counted = []
+    for domain in domains:
+        if not domain.has_text:
+            continue
+        counts_V = torch.zeros(vocabulary)
+        left = COUNTED_CHARS
+        for document in domain.documents:
+            if left <= 0:
+                break
+            ids = tokenizer(document[:left], add_special_tokens=False, verbose=False)["input_ids"]
+            counts_V += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=vocabulary)
+            left -= len(document)
+        counted.append(counts_V / counts_V.sum().clamp(min=1))
+    return torch.stack(counted).mean(dim=0)

@@ -1,0 +1,1 @@
+"""Published seeds, experts and mixes: queries, publishing, aliases, deletion, garbage collection."""

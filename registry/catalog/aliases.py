@@ -1,0 +1,58 @@
+"""Aliases: `name@word` stands for one version of an expert, and is moved by compare-and-swap."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import select
+
+from registry.database.engine import lock_writers
+from registry.database.rows import find_expert
+from registry.database.schema import Alias, Expert
+from registry.errors import ConflictError, InvalidInputError
+from registry.home import Registry
+from registry.names import name_key, parse_alias
+
+UNCHECKED: Final = ""
+
+
+def point(registry: Registry, alias: str, target: str | None, *, expected: str | None = UNCHECKED) -> None:
+    """Let an alias (`law@stable`) stand for a version of its expert (`law@3`), or with None for nothing any more.
+
+    `expected` is what it stood for when the caller looked, None for nothing: where it stands for something else
+    by now, nothing is changed. Raises InvalidInputError (another expert's version, a withdrawn one), NotFoundError,
+    ConflictError.
+    """
+    key, word = parse_alias(alias)
+    with registry.session() as session:
+        lock_writers(session)
+        row = session.get(Alias, (key, word))
+        found = None if row is None else _ref(row.expert)
+        if expected != UNCHECKED and found != expected:
+            raise ConflictError(
+                f"{alias} stands for {found or 'nothing'}, expected {expected or 'nothing'}: somebody moved it; "
+                "look again, then decide"
+            )
+        if target is None:
+            if row is not None:
+                session.delete(row)
+            return
+        expert = find_expert(session, target)
+        if expert.name_key != key or expert.withdrawn is not None:
+            why = "is withdrawn" if expert.withdrawn is not None else "is another expert's"
+            raise InvalidInputError(f"{alias} cannot stand for {_ref(expert)}, which {why}")
+        if row is None:
+            session.add(Alias(name_key=key, alias=word, expert_id=expert.id))
+        else:
+            row.expert_id = expert.id
+
+
+def list_aliases(registry: Registry, name: str) -> dict[str, str]:
+    """An expert's aliases by word, each with the `name@version` that it stands for."""
+    query = select(Alias).where(Alias.name_key == name_key(name)).order_by(Alias.alias)
+    with registry.session(read_only=True) as session:
+        return {row.alias: _ref(row.expert) for row in session.scalars(query)}
+
+
+def _ref(expert: Expert) -> str:
+    return f"{expert.name}@{expert.version}"

@@ -1,0 +1,64 @@
+"""Deleting a mix: its row becomes a mark, and what nothing else refers to is left to garbage collection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from registry.catalog.gc import referred
+from registry.database.engine import lock_writers
+from registry.database.rows import find_mix
+from registry.database.schema import Blob, Evaluation, Mix, MixBlob, Run
+from registry.errors import ConflictError, InvalidInputError
+from registry.home import Registry
+from registry.names import parse_ref
+from registry.queue.runs import LIVE
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """The mix that is gone, and the size in bytes of the blobs that garbage collection may now remove."""
+
+    mix: str
+    freed: int
+
+
+def delete_mix(registry: Registry, ref: str, *, dry_run: bool = False) -> Deleted:
+    """Delete one version of a mix with its evaluations; `dry_run` only says what that would free.
+
+    The version is not given again. Its manifest and lock, a few kB, stay: composing the lock once more gives
+    the same bytes. Other blobs stay until garbage collection, and those that something else refers to beyond it.
+
+    Raises InvalidInputError without a version, NotFoundError, ConflictError while a mix that was made from it
+    or a live run refers to it.
+    """
+    if parse_ref(ref).version is None:
+        raise InvalidInputError(f"{ref!a} would mean its newest version: say which one goes, such as {ref}@1")
+    with registry.session() as session:
+        lock_writers(session)
+        mix = find_mix(session, ref)
+        name = f"{mix.name}@{mix.version}"
+        _refuse_while_needed(session, mix, name)
+        own = set(session.scalars(select(MixBlob.digest).where(MixBlob.mix_id == mix.id)))
+        session.execute(delete(MixBlob).where(MixBlob.mix_id == mix.id))
+        session.execute(delete(Evaluation).where(Evaluation.mix_id == mix.id))
+        mix.deleted_at = datetime.now(UTC)
+        session.flush()
+        unneeded = own - referred(session)
+        freed = session.scalar(select(func.sum(Blob.size)).where(Blob.digest.in_(unneeded))) or 0
+        if dry_run:
+            session.rollback()
+        return Deleted(name, int(freed))
+
+
+def _refuse_while_needed(session: Session, mix: Mix, name: str) -> None:
+    made = select(Mix).where(Mix.parent_id == mix.id, Mix.deleted_at.is_(None)).order_by(Mix.id)
+    children = [f"{child.name}@{child.version}" for child in session.scalars(made)]
+    if children:
+        raise ConflictError(f"{', '.join(children)} was made from {name}: delete that first")
+    for run in session.scalars(select(Run).where(Run.state.in_(LIVE)).order_by(Run.id)):
+        if name == run.request.get("mix") or name in run.request.get("against", ()):
+            raise ConflictError(f"run {run.id} ({run.kind}) works on {name}: wait for its end, or cancel it")

@@ -1,0 +1,257 @@
+"""Publishing: one transaction that gives the next version, refers to the blobs and commits last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.blobs import parse_digest
+from registry.database.engine import lock_writers
+from registry.database.rows import (
+    encode_embedding,
+    expert_record,
+    find_expert,
+    find_mix,
+    find_seed,
+    mix_record,
+    seed_record,
+)
+from registry.database.schema import (
+    Blob,
+    Evaluation,
+    Expert,
+    Measurement,
+    Mix,
+    MixBlob,
+    MixExpert,
+    Seed,
+    SeedFile,
+)
+from registry.errors import ConflictError, IncompatibleError, IntegrityError, InvalidInputError
+from registry.home import Registry
+from registry.names import check_name, name_key
+from registry.queue.claims import entitle
+from registry.records import Digest, DomainEmbedding, ExpertRecord, MixRecord, SeedRecord
+
+
+def publish_seed(
+    registry: Registry,
+    *,
+    name: str,
+    license: str,
+    description: str,
+    model_type: str,
+    config: dict[str, Any],
+    dtype: str,
+    parameters: int,
+    ffn: Digest,
+    trunk: Digest,
+    files: Mapping[str, Digest],
+    sample: Digest | None,
+    held_out: Digest | None,
+    chunk_vectors: Digest | None,
+) -> SeedRecord:
+    """Publish a seed whose blobs are in the store.
+
+    Raises ConflictError when the name is taken, as seeds have no versions; IntegrityError when a blob is
+    missing.
+    """
+    stored_name = check_name(name)
+    with registry.session() as session:
+        lock_writers(session)
+        taken = session.scalar(select(Seed).where(Seed.name_key == name_key(stored_name)))
+        if taken is not None:
+            raise ConflictError(
+                f"a seed '{taken.name}' exists already, and seeds have no versions: choose another name"
+            )
+        _refer(session, registry, [ffn, trunk, sample, held_out, chunk_vectors, *files.values()])
+        row = Seed(
+            name=stored_name,
+            name_key=name_key(stored_name),
+            license=license,
+            description=description,
+            model_type=model_type,
+            config=config,
+            dtype=dtype,
+            parameters=parameters,
+            ffn=ffn,
+            trunk=trunk,
+            sample=sample,
+            held_out=held_out,
+            chunk_vectors=chunk_vectors,
+            files=[SeedFile(filename=filename, digest=files[filename]) for filename in sorted(files)],
+        )
+        session.add(row)
+        session.flush()
+        entitle(session, registry.fence, {"seed": row.name})
+        return seed_record(row)
+
+
+def publish_expert(
+    registry: Registry,
+    *,
+    name: str,
+    seed: str,
+    license: str,
+    description: str,
+    dtype: str,
+    parameters: int,
+    ffn_width: int,
+    ffn: Digest,
+    trunk: Digest,
+    embedding: DomainEmbedding,
+    sample: Digest | None,
+    held_out: Digest | None,
+    chunk_vectors: Digest | None,
+    provenance: dict[str, Any],
+) -> ExpertRecord:
+    """Publish the next version of an expert whose blobs are in the store.
+
+    It is anchored when its trunk is the seed's. Raises NotFoundError for an unknown seed, ConflictError when
+    another expert's name differs by case only, IntegrityError when a blob is missing.
+    """
+    with registry.session() as session:
+        lock_writers(session)
+        base = find_seed(session, seed)
+        stored_name, version = _next_version(session, Expert, name)
+        _refer(session, registry, [ffn, trunk, sample, held_out, chunk_vectors])
+        row = Expert(
+            name=stored_name,
+            name_key=name_key(stored_name),
+            version=version,
+            seed=base,
+            license=license,
+            description=description,
+            dtype=dtype,
+            parameters=parameters,
+            ffn_width=ffn_width,
+            ffn=ffn,
+            trunk=trunk,
+            anchored=trunk == base.trunk,
+            embedding=encode_embedding(embedding),
+            sample=sample,
+            held_out=held_out,
+            chunk_vectors=chunk_vectors,
+            provenance=provenance,
+        )
+        session.add(row)
+        session.flush()
+        entitle(session, registry.fence, {"expert": f"{row.name}@{row.version}"})
+        return expert_record(row)
+
+
+def publish_mix(
+    registry: Registry,
+    name: str,
+    *,
+    seed: str,
+    experts: Sequence[str],
+    manifest: Digest,
+    lock: Digest,
+    blobs: Sequence[Digest],
+    parent: str | None = None,
+) -> MixRecord:
+    """Publish the next version of a mix; `experts` are references in the router's order.
+
+    Raises NotFoundError for an unknown seed, expert or parent, IncompatibleError when an expert or the parent
+    is of another seed, IntegrityError when a blob is missing.
+    """
+    with registry.session() as session:
+        lock_writers(session)
+        base = find_seed(session, seed)
+        members = [find_expert(session, ref) for ref in experts]
+        extended = None if parent is None else find_mix(session, parent)
+        _require_one_seed(base, [*members, *([extended] if extended else [])])
+        stored_name, version = _next_version(session, Mix, name)
+        _refer(session, registry, [manifest, lock, *blobs])
+        row = Mix(
+            name=stored_name,
+            name_key=name_key(stored_name),
+            version=version,
+            seed=base,
+            parent=extended,
+            manifest=manifest,
+            lock=lock,
+            members=[MixExpert(position=place, expert=expert) for place, expert in enumerate(members)],
+            blobs=[MixBlob(digest=digest) for digest in sorted(set(blobs))],
+        )
+        session.add(row)
+        session.flush()
+        entitle(session, registry.fence, {"mix": f"{row.name}@{row.version}"})
+        return mix_record(session, row)
+
+
+def withdraw(registry: Registry, ref: str, reason: str) -> ExpertRecord:
+    """Mark a version as withdrawn: mixes that hold it stay, search and new mixes leave it out.
+
+    Raises InvalidInputError without a reason, NotFoundError, ConflictError when it is withdrawn already.
+    """
+    if not reason.strip():
+        raise InvalidInputError("withdrawing needs a reason, which everyone who asks for the expert is shown")
+    with registry.session() as session:
+        lock_writers(session)
+        row = find_expert(session, ref)
+        if row.withdrawn is not None:
+            raise ConflictError(
+                f"expert '{row.name}@{row.version}' is withdrawn already, because: {row.withdrawn}"
+            )
+        row.withdrawn = reason.strip()
+        return expert_record(row)
+
+
+def record_evaluation(registry: Registry, mix_ref: str, evaluation: dict[str, Any]) -> None:
+    """Keep an evaluation with its mix, beside earlier ones. Raises NotFoundError."""
+    with registry.session() as session:
+        entitle(session, registry.fence)
+        session.add(Evaluation(mix_id=find_mix(session, mix_ref).id, result=evaluation))
+
+
+def record_measurement(registry: Registry, expert_ref: str, result: dict[str, Any]) -> None:
+    """Keep what an expert alone was measured at, beside earlier measurements. Raises NotFoundError."""
+    with registry.session() as session:
+        entitle(session, registry.fence)
+        session.add(Measurement(expert_id=find_expert(session, expert_ref).id, result=result))
+
+
+def _next_version(session: Session, table: type[Expert] | type[Mix], name: str) -> tuple[str, int]:
+    """The stored form of `name` and the version after its newest. The caller holds the writers' lock."""
+    stored_name = check_name(name)
+    newest = session.execute(
+        select(table.name, table.version)
+        .where(table.name_key == name_key(stored_name))
+        .order_by(table.version.desc())
+        .limit(1)
+    ).first()
+    if newest is None:
+        return stored_name, 1
+    if newest.name != stored_name:
+        raise ConflictError(
+            f"'{stored_name}' differs only by case from the existing '{newest.name}': "
+            f"write '{newest.name}' for its next version, or choose another name"
+        )
+    return stored_name, newest.version + 1
+
+
+def _refer(session: Session, registry: Registry, digests: Iterable[Digest | None]) -> None:
+    """Make sure that each blob is in the store and has its row."""
+    for digest in sorted({parse_digest(digest) for digest in digests if digest is not None}):
+        if not registry.blobs.exists(digest):
+            raise IntegrityError(
+                f"blob {digest} is not in the store, so nothing was published: store it again"
+            )
+        if session.get(Blob, digest) is None:
+            session.add(Blob(digest=digest, size=registry.blobs.size(digest)))
+    session.flush()  # the rows that follow refer to these
+
+
+def _require_one_seed(seed: Seed, rows: Sequence[Expert | Mix]) -> None:
+    foreign = tuple(
+        f"'{row.name}@{row.version}' has seed '{row.seed.name}'" for row in rows if row.seed_id != seed.id
+    )
+    if foreign:
+        raise IncompatibleError(
+            f"a mix of seed '{seed.name}' cannot hold other seeds' parts: {'; '.join(foreign)}", foreign
+        )

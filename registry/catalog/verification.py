@@ -1,0 +1,81 @@
+"""Verification: every stored byte of a seed, an expert, a mix or the whole registry is hashed again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.database.schema import Expert, Mix, Seed
+from registry.errors import IntegrityError, NotFoundError
+from registry.home import Registry
+from registry.names import Ref, parse_ref
+from registry.records import Digest
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A blob that is missing or damaged; `owner` refers to it, such as "expert python@1"."""
+
+    owner: str
+    digest: Digest
+    message: str
+
+
+def verify(registry: Registry, ref: str | None = None, *, progress: Progress | None = None) -> list[Problem]:
+    """Hash the blobs of what `ref` names, whatever its kind, or of everything; each blob is read once.
+
+    A name without a version means all versions. A damaged blob goes to the quarantine folder and is a
+    problem of each of its owners. Raises NotFoundError when nothing has that name.
+    """
+    wanted = None if ref is None else parse_ref(ref)
+    with registry.session(read_only=True) as session:
+        owners = _owners(session, wanted)
+    if wanted is not None and not owners:
+        raise NotFoundError(f"no seed, expert or mix '{wanted}'")
+    holders: dict[Digest, list[str]] = defaultdict(list)
+    for owner, digests in owners.items():
+        for digest in sorted(set(digests)):
+            holders[digest].append(owner)
+    problems = []
+    for done, (digest, names) in enumerate(sorted(holders.items())):
+        if progress is not None:
+            progress("verify", done, len(holders))
+        try:
+            registry.blobs.rehash(digest)
+        except (IntegrityError, NotFoundError) as error:
+            problems += [Problem(owner, digest, str(error)) for owner in names]
+    if progress is not None:
+        progress("verify", len(holders), len(holders))
+    return sorted(problems, key=lambda problem: (problem.owner, problem.digest))
+
+
+def _owners(session: Session, ref: Ref | None) -> dict[str, list[Digest]]:
+    """Who refers to which blobs."""
+
+    def named(key: str, version: int | None) -> bool:
+        return ref is None or (key == ref.key and ref.version in (None, version))
+
+    owners: dict[str, list[Digest]] = {}
+    for seed in session.scalars(select(Seed)):
+        if named(seed.name_key, None):
+            files = [file.digest for file in seed.files]
+            owners[f"seed {seed.name}"] = _model_blobs(seed) + files
+    for expert in session.scalars(select(Expert)):
+        if named(expert.name_key, expert.version):
+            owners[f"expert {expert.name}@{expert.version}"] = _model_blobs(expert)
+    for mix in session.scalars(select(Mix)):
+        if named(mix.name_key, mix.version):
+            digests = [mix.manifest, mix.lock, *(blob.digest for blob in mix.blobs)]
+            owners[f"mix {mix.name}@{mix.version}"] = digests
+    return owners
+
+
+def _model_blobs(row: Seed | Expert) -> list[Digest]:
+    digests = (row.ffn, row.trunk, row.sample, row.held_out, row.chunk_vectors)
+    return [digest for digest in digests if digest is not None]

@@ -1,0 +1,1 @@
+"""Checkpoint files: safe reading, model families, and the checks before anything is accepted."""

@@ -1,0 +1,142 @@
+"""Preflight: everything that can be wrong with a checkpoint, found from headers and JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.checkpoints.configs import config_mismatches
+from registry.checkpoints.families import Family, Roles, assign_roles, family_of
+from registry.checkpoints.safe_files import list_files, open_regular, parse_json, printable
+from registry.checkpoints.tensors import TensorInfo, read_checkpoint
+from registry.checkpoints.tokenizers import tokenizer_mismatches
+from registry.errors import IncompatibleError, InvalidInputError, UnsafeFileError
+from registry.records import SeedRecord
+
+# The small files that are kept with a seed, and how large they may be (bytes).
+SMALL_FILES: Mapping[str, int] = {
+    **dict.fromkeys(("config.json", "generation_config.json", "special_tokens_map.json"), 4 * 2**20),
+    **dict.fromkeys(("tokenizer_config.json", "added_tokens.json", "chat_template.jinja"), 16 * 2**20),
+    **dict.fromkeys(("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"), 128 * 2**20),
+}
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder that passed: its configuration, its small files' contents, its tensors by role."""
+
+    folder: Path
+    config: dict[str, Any]
+    family: Family
+    files: dict[str, bytes]
+    roles: Roles
+
+
+def check_seed(folder: Path) -> Checkpoint:
+    """Check a seed's folder. Nothing of its weights is read.
+
+    Raises NotFoundError, UnsafeFileError, InvalidInputError (no tokenizer), IncompatibleError and its kinds.
+    """
+    files, config = _read_small_files(folder)
+    if "tokenizer.json" not in files:
+        raise InvalidInputError(
+            f"{folder}: no tokenizer.json; write one with transformers: `tokenizer.save_pretrained(folder)`"
+        )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if name in files:
+            parse_json(files[name], str(folder / name))
+    family = family_of(config)
+    return Checkpoint(folder, config, family, files, _roles(folder, family, config))
+
+
+def check_expert(seed: SeedRecord, seed_files: Mapping[str, bytes], folder: Path) -> Checkpoint:
+    """Check an expert's folder against its seed; `seed_files` are the contents of the seed's small files.
+
+    Raises NotFoundError, UnsafeFileError, and one IncompatibleError whose `mismatches` lists every reason:
+    configuration fields, tokenizer parts and tensors.
+    """
+    files, config = _read_small_files(folder)
+    family = family_of(config)
+    mismatches = config_mismatches(family, seed.config, config)
+    mismatches += tokenizer_mismatches(seed_files, files)
+    try:
+        roles = _roles(folder, family, config)
+    except IncompatibleError as error:
+        if not mismatches:
+            raise
+        raise _incompatible(seed, folder, [*mismatches, *(error.mismatches or (str(error),))]) from error
+    if mismatches:
+        raise _incompatible(seed, folder, mismatches)
+    return Checkpoint(folder, config, family, files, roles)
+
+
+def _incompatible(seed: SeedRecord, folder: Path, mismatches: list[str]) -> IncompatibleError:
+    return IncompatibleError(
+        f"{folder.name} is not an expert of seed {seed.name}: {'; '.join(mismatches)}", tuple(mismatches)
+    )
+
+
+def _read_small_files(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    present = list_files(folder)
+    if "config.json" not in present:
+        raise InvalidInputError(f"{folder}: no config.json; expected a Hugging Face model folder")
+    files = {name: _read(present[name], limit) for name, limit in SMALL_FILES.items() if name in present}
+    config = parse_json(files["config.json"], str(folder / "config.json"))
+    if not isinstance(config, dict):
+        raise UnsafeFileError(f"{folder / 'config.json'}: expected an object, got {printable(config)}")
+    _refuse_custom_code(folder, files)
+    if config.get("quantization_config"):
+        raise IncompatibleError(
+            f"{folder}: the weights are quantized; expected float weights: dequantize and save them"
+        )
+    return files, config
+
+
+def _refuse_custom_code(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        content = parse_json(files[name], str(folder / name)) if name in files else {}
+        if isinstance(content, dict) and content.get("auto_map"):
+            raise UnsafeFileError(
+                f"{folder / name}: auto_map asks for custom code, which is never executed; remove the field "
+                "if the model is the stock architecture of its model_type"
+            )
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UnsafeFileError(f"{path}: more than {limit} bytes")
+    return content
+
+
+def _roles(folder: Path, family: Family, config: Mapping[str, Any]) -> Roles:
+    roles = assign_roles(family, config, read_checkpoint(folder))
+    stated = config.get("intermediate_size", roles.ffn_width)
+    if stated != roles.ffn_width:
+        reason = f"config.json: intermediate_size is {printable(stated)}, the tensors' is {roles.ffn_width}"
+        raise IncompatibleError(f"{folder}: {reason}", (reason,))
+    for head, embedding in roles.tied:
+        if head.dtype != embedding.dtype or not _equal_bytes(head, embedding):
+            reason = "tie_word_embeddings is true, yet lm_head.weight differs from the embedding"
+            raise IncompatibleError(f"{folder}: {reason}; set it to false or remove the head", (reason,))
+    return roles
+
+
+def _equal_bytes(one: TensorInfo, other: TensorInfo) -> bool:
+    """Whether two tensors hold the same bytes: the one check that reads data, of a head stored twice."""
+    if one.nbytes != other.nbytes:
+        return False
+    with open_regular(one.path) as first, open_regular(other.path) as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        left = one.nbytes
+        while left:
+            size = min(left, _CHUNK_BYTES)
+            if first.read(size) != second.read(size):
+                return False
+            left -= size
+    return True

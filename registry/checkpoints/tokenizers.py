@@ -1,0 +1,125 @@
+"""Whether two Hugging Face folders hold the same tokenizer, from their JSON files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry.checkpoints.configs import differences, shown
+from registry.checkpoints.safe_files import parse_json
+
+# What makes a text into tokens and back; `truncation` and `padding` are leftovers of a training run.
+_PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
+# Switches whose absence says nothing, since their default depends on the tokenizer's class.
+_SWITCHES = ("add_bos_token", "add_eos_token", "add_prefix_space")
+
+
+def tokenizer_mismatches(seed: Mapping[str, bytes], expert: Mapping[str, bytes]) -> list[str]:
+    """What differs between two folders' tokenizers, the first difference of each part; [] if nothing.
+
+    Both arguments map names of small files to their contents. Raises UnsafeFileError for malformed JSON.
+    """
+    if "tokenizer.json" not in expert:
+        return [
+            "tokenizer.json: the expert has none; copy the seed's if it was trained with that, or save it "
+            "with `tokenizer.save_pretrained(folder)`"
+        ]
+    mismatches = []
+    if seed["tokenizer.json"] != expert["tokenizer.json"]:
+        mismatches += _json_mismatches(_load(seed, "tokenizer.json"), _load(expert, "tokenizer.json"))
+    return mismatches + _special_mismatches(_special_tokens(seed), _special_tokens(expert))
+
+
+def _json_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[str]:
+    mine, theirs = _part(seed, "model"), _part(expert, "model")
+    found = [
+        _first("vocabulary", _by_id(mine.pop("vocab", {})), _by_id(theirs.pop("vocab", {}))),
+        _first("merges", _merges(mine.pop("merges", [])), _merges(theirs.pop("merges", []))),
+        _first("model", _pruned(mine), _pruned(theirs)),
+        _first("added tokens", _added_tokens(seed), _added_tokens(expert)),
+        *(_first(part, _pruned(seed.get(part)), _pruned(expert.get(part))) for part in _PIPELINE),
+    ]
+    return [mismatch for mismatch in found if mismatch is not None]
+
+
+def _first(part: str, seed: Any, expert: Any) -> str | None:
+    """The first difference of one part, in the order of token ids or merge ranks where it has one."""
+    if seed == expert:
+        return None
+    if isinstance(seed, list) and isinstance(expert, list):
+        place = next(
+            (i for i, (mine, theirs) in enumerate(zip(seed, expert, strict=False)) if mine != theirs),
+            min(len(seed), len(expert)),
+        )
+        mine, theirs = (side[place] if place < len(side) else None for side in (seed, expert))
+        sizes = f" ({len(seed)} and {len(expert)} entries)" if len(seed) != len(expert) else ""
+        return (
+            f"tokenizer {part}, first at {place}: seed has {shown(mine)}, expert has {shown(theirs)}{sizes}"
+        )
+    path, mine, theirs = differences(seed, expert)[0]
+    where = f"{part}.{path}" if path else part
+    return f"tokenizer {where}: seed has {shown(mine)}, expert has {shown(theirs)}"
+
+
+def _by_id(vocabulary: Any) -> list[Any]:
+    """Tokens in the order of their ids; a Unigram vocabulary is such a list already."""
+    if not isinstance(vocabulary, dict):
+        return list(vocabulary) if isinstance(vocabulary, list) else [vocabulary]
+    return sorted(([str(index), token] for token, index in vocabulary.items()), key=lambda e: (len(e[0]), e))
+
+
+def _merges(merges: Any) -> list[Any]:
+    """Merges as pairs; older files write "a b" for ["a", "b"]."""
+    if not isinstance(merges, list):
+        return [merges]
+    return [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
+
+
+def _added_tokens(tokenizer: dict[str, Any]) -> list[Any]:
+    tokens = tokenizer.get("added_tokens") or []
+    if not isinstance(tokens, list):
+        return [tokens]
+    return sorted((_pruned(token) for token in tokens), key=lambda token: str(token))
+
+
+def _pruned(value: Any) -> Any:
+    """Without entries at their default, which older versions of the format do not write."""
+    if isinstance(value, dict):
+        return {
+            key: _pruned(item)
+            for key, item in value.items()
+            if item is not None and item is not False and not (key == "use_regex" and item is True)
+        }
+    return [_pruned(item) for item in value] if isinstance(value, list) else value
+
+
+def _special_tokens(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The special tokens by role and the switches that add them; tokenizer_config.json has the last word."""
+    settings = {**_load(files, "special_tokens_map.json"), **_load(files, "tokenizer_config.json")}
+    tokens = {
+        role: value.get("content") if isinstance(value := settings.get(role), dict) else value
+        for role in _SPECIAL
+    }
+    return tokens | {switch: settings.get(switch) for switch in _SWITCHES}
+
+
+def _special_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[str]:
+    mismatches = []
+    for role, mine in seed.items():
+        theirs = expert[role]
+        # Padding never reaches the function, and many tune with a pad token that the seed did not name.
+        optional = role in _SWITCHES or role == "pad_token"
+        if mine != theirs and not (optional and (mine is None or theirs is None)):
+            mismatches.append(f"special tokens: {role}: seed has {shown(mine)}, expert has {shown(theirs)}")
+    return mismatches
+
+
+def _load(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    content = parse_json(files[name], name) if name in files else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _part(tokenizer: dict[str, Any], name: str) -> dict[str, Any]:
+    part = tokenizer.get(name)
+    return dict(part) if isinstance(part, dict) else {}

@@ -1,0 +1,161 @@
+"""The database: engines for SQLite and PostgreSQL, migrations, and the order in which writers come."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from registry.database.schema import REVISION
+from registry.errors import ConflictError, InvalidInputError, StorageError
+
+BUSY_SECONDS = 30.0
+# Any constant will do, so long as every process uses the same one: "nexus" in ASCII.
+_WRITER_LOCK = 0x6E65787573
+
+
+def create_engine(url: str | URL) -> Engine:
+    """An engine for a SQLite or PostgreSQL `url`; it connects on first use.
+
+    SQLite: each transaction is BEGIN IMMEDIATE, so that concurrent writers queue (up to 30 s) instead of
+    failing at their first write; with the execution option `read_only` it is a plain BEGIN, which waits for
+    nobody. Raises InvalidInputError for a URL that cannot be used.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _create_sqlite_engine(parsed)
+        if parsed.get_backend_name() == "postgresql":
+            return sqlalchemy.create_engine(parsed, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise InvalidInputError(
+            f"the database URL cannot be read ({error}): write sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(
+            f"the database driver {error.name} is not installed: pip install 'nexusmix[postgres]'"
+        ) from error
+    raise InvalidInputError(
+        f"the database {parsed.get_backend_name()!a} is not supported: write sqlite:///FILE or "
+        "postgresql://USER@HOST/NAME"
+    )
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the database to this code's tables; of several processes at once, one does it.
+
+    Raises StorageError when the database is newer than the code, unreachable or damaged.
+    """
+    with mapped_errors(engine), _sqlite_file_lock(engine.url):
+        if engine.dialect.name == "sqlite":
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # stays with the file
+        with engine.begin() as connection:
+            lock_writers(connection)
+            if current_revision(connection) != REVISION:
+                _upgrade(connection)
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision that the database says it is at; None for a new one."""
+    if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(sqlalchemy.text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def lock_writers(connection: Connection | Session) -> None:
+    """Wait until no other transaction holds this lock, and hold it until the transaction ends.
+
+    Publishing and garbage collection take it, so that versions are handed out one by one and no blob goes
+    while a row that refers to it is on its way. In SQLite BEGIN IMMEDIATE has done so already.
+    """
+    bind = connection.get_bind() if isinstance(connection, Session) else connection
+    if bind.dialect.name == "postgresql":
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+
+
+@contextmanager
+def mapped_errors(engine: Engine) -> Iterator[None]:
+    """Turn what SQLAlchemy raises into the registry's errors."""
+    try:
+        yield
+    except sqlalchemy.exc.IntegrityError as error:
+        raise ConflictError(
+            f"another writer came first, or a row is still referred to: {error.orig}"
+        ) from error
+    except SQLAlchemyError as error:
+        where = engine.url.render_as_string(hide_password=True)
+        reason = str(getattr(error, "orig", None) or error).strip().replace("\n", " ")
+        raise StorageError(f"the database {where} failed: {reason}; nothing was changed") from error
+
+
+def _create_sqlite_engine(url: URL) -> Engine:
+    # autocommit: the driver begins no transaction of its own, so the `begin` event below decides
+    engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")  # WAL's default of some builds loses the last commits
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN" if options.get("read_only") else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def _sqlite_file_lock(url: URL) -> Iterator[None]:
+    """Hold an exclusive lock on a file beside a SQLite database.
+
+    BEGIN IMMEDIATE would do for the tables, but switching a new file to WAL fails at once, without waiting,
+    when another process has the file open in between.
+    """
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        yield
+        return
+    import fcntl
+
+    path = Path(url.database + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise StorageError(f"cannot open {path}: {error.strerror or error}") from error
+    with file:  # closing it releases the lock, and so does the death of the process
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", "registry.database:migrations")
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    found = current_revision(connection)
+    if found is not None and found not in known:
+        raise StorageError(
+            f"the database is at revision {found}, newer than this version of nexusmix ({REVISION}): "
+            "upgrade nexusmix; nothing was changed"
+        )
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StorageError(f"the database could not be migrated: {error}") from error

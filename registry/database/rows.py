@@ -1,0 +1,178 @@
+"""From rows to records: look-ups by reference, and the frozen records that leave the session."""
+
+from __future__ import annotations
+
+import numpy as np
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session
+
+from registry.database.schema import Alias, Embedding, Evaluation, Expert, Mix, Seed
+from registry.errors import NotFoundError
+from registry.names import Ref, is_alias, parse_alias, parse_name, parse_ref
+from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, SeedRecord
+
+_FLOAT32 = np.dtype("<f4")
+
+
+def find_seed(session: Session, name: str) -> Seed:
+    """The seed of that name. Raises NotFoundError."""
+    ref = parse_name(name)
+    seed = session.scalar(select(Seed).where(Seed.name_key == ref.key))
+    if seed is None:
+        raise NotFoundError(f"no seed '{ref}': see `nexusmix seed list`")
+    return seed
+
+
+def find_expert(session: Session, text: str) -> Expert:
+    """The expert that `name` (its newest version not withdrawn), `name@version` or `name@alias` means.
+
+    Raises NotFoundError. A withdrawn version is found when it is asked for by its number.
+    """
+    if is_alias(text):
+        return _find_aliased(session, text)
+    ref = parse_ref(text)
+    rows = session.scalars(select(Expert).where(_named(Expert, ref)).order_by(Expert.version.desc())).all()
+    expert = next((row for row in rows if ref.version is not None or row.withdrawn is None), None)
+    if expert is not None:
+        return expert
+    if rows:
+        raise NotFoundError(
+            f"every version of expert '{ref}' is withdrawn, the newest because: {rows[0].withdrawn}; "
+            f"{ref.name}@{rows[0].version} still names it"
+        )
+    raise NotFoundError(f"no expert '{ref}': see `nexusmix list`")
+
+
+def _find_aliased(session: Session, text: str) -> Expert:
+    alias = session.get(Alias, parse_alias(text))
+    if alias is None:
+        raise NotFoundError(f"no alias '{text}': `nexusmix alias {text} EXPERT` makes it")
+    expert = alias.expert
+    if expert.withdrawn is not None:
+        raise NotFoundError(
+            f"'{text}' points to {expert.name}@{expert.version}, which is withdrawn because: {expert.withdrawn}"
+        )
+    return expert
+
+
+def find_mix(session: Session, text: str) -> Mix:
+    """The mix that `name` (its newest version) or `name@version` means, unless deleted. Raises NotFoundError."""
+    ref = parse_ref(text)
+    # what is left comes first: false sorts before true
+    order = (Mix.deleted_at.is_not(None), Mix.version.desc())
+    mix = session.scalars(select(Mix).where(_named(Mix, ref)).order_by(*order).limit(1)).first()
+    if mix is None:
+        raise NotFoundError(f"no mix '{ref}': see `nexusmix mixes`")
+    if mix.deleted_at is not None:
+        raise NotFoundError(f"mix '{ref}' was deleted on {mix.deleted_at:%Y-%m-%d}: see `nexusmix mixes`")
+    return mix
+
+
+def seed_record(row: Seed) -> SeedRecord:
+    """The record of a seed."""
+    return SeedRecord(
+        name=row.name,
+        license=row.license,
+        description=row.description,
+        model_type=row.model_type,
+        config=row.config,
+        dtype=row.dtype,
+        parameters=row.parameters,
+        ffn=row.ffn,
+        trunk=row.trunk,
+        files={file.filename: file.digest for file in row.files},
+        sample=row.sample,
+        held_out=row.held_out,
+        chunk_vectors=row.chunk_vectors,
+        created_at=row.created_at,
+    )
+
+
+def expert_record(row: Expert) -> ExpertRecord:
+    """The record of one version of an expert."""
+    return ExpertRecord(
+        name=row.name,
+        version=row.version,
+        seed=row.seed.name,
+        license=row.license,
+        description=row.description,
+        dtype=row.dtype,
+        parameters=row.parameters,
+        ffn_width=row.ffn_width,
+        ffn=row.ffn,
+        trunk=row.trunk,
+        anchored=row.anchored,
+        embedding=decode_embedding(row.embedding),
+        sample=row.sample,
+        held_out=row.held_out,
+        chunk_vectors=row.chunk_vectors,
+        provenance=row.provenance,
+        withdrawn=row.withdrawn,
+        created_at=row.created_at,
+    )
+
+
+def mix_record(session: Session, row: Mix) -> MixRecord:
+    """The record of one version of a mix, with its newest evaluation."""
+    newest = (
+        select(Evaluation.result).where(Evaluation.mix_id == row.id).order_by(Evaluation.id.desc()).limit(1)
+    )
+    return MixRecord(
+        name=row.name,
+        version=row.version,
+        seed=row.seed.name,
+        parent=None if row.parent is None else f"{row.parent.name}@{row.parent.version}",
+        experts=tuple(f"{member.expert.name}@{member.expert.version}" for member in row.members),
+        manifest=row.manifest,
+        lock=row.lock,
+        created_at=row.created_at,
+        evaluation=session.scalar(newest),
+    )
+
+
+def encode_embedding(embedding: DomainEmbedding) -> Embedding:
+    """The row of a domain embedding, vectors as little-endian float32."""
+    return Embedding(
+        embedder_name=embedding.embedder.name,
+        embedder_revision=embedding.embedder.revision,
+        dimension=embedding.embedder.dimension,
+        pooling=embedding.embedder.pooling,
+        mean=embedding.mean.astype(_FLOAT32).tobytes(),
+        centroids=embedding.centroids.astype(_FLOAT32).tobytes(),
+        weights=embedding.centroid_weights.astype(_FLOAT32).tobytes(),
+        chunk_count=embedding.chunk_count,
+        sample_sha256=embedding.sample_sha256,
+    )
+
+
+def decode_embedding(row: Embedding) -> DomainEmbedding:
+    """The domain embedding of a row: mean [m], centroids [c, m], weights [c], all float32 and read-only."""
+    return DomainEmbedding(
+        embedder=EmbedderId(row.embedder_name, row.embedder_revision, row.dimension, row.pooling),
+        mean=decode_vector(row.mean),
+        centroids=decode_vector(row.centroids).reshape(-1, row.dimension),
+        centroid_weights=decode_vector(row.weights),
+        chunk_count=row.chunk_count,
+        sample_sha256=row.sample_sha256,
+    )
+
+
+def made_by(embedder: EmbedderId) -> ColumnElement[bool]:
+    """Matches the embeddings of one embedder."""
+    return and_(
+        Embedding.embedder_name == embedder.name,
+        Embedding.embedder_revision == embedder.revision,
+        Embedding.dimension == embedder.dimension,
+        Embedding.pooling == embedder.pooling,
+    )
+
+
+def decode_vector(stored: bytes) -> np.ndarray:
+    """The float32 numbers of a column, read-only."""
+    return np.frombuffer(stored, _FLOAT32)
+
+
+def _named(table: type[Expert] | type[Mix], ref: Ref) -> ColumnElement[bool]:
+    """Matches the versions of a name, or the one that the reference gives."""
+    same_name = table.name_key == ref.key
+    return same_name if ref.version is None else and_(same_name, table.version == ref.version)

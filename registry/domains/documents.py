@@ -1,0 +1,194 @@
+"""A domain's text: reads documents, keeps some back for evaluation, and samples them for the store.
+
+A document is one string: a line {"text": …} of a .jsonl file, or a whole file of any other kind. Which
+documents are held out depends on their text alone, so no document is ever one expert's training text and
+another's test text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.checkpoints.safe_files import refuse_system_path
+from registry.errors import IntegrityError, InvalidInputError, NotFoundError
+from registry.paths import Paths, as_paths
+from registry.records import Digest
+
+if TYPE_CHECKING:
+    from registry.blobs import BlobStore
+
+HELD_OUT_ONE_IN = 20
+MAX_SAMPLE_BYTES = 4 << 20
+MAX_HELD_OUT_BYTES = 1 << 20
+_BINARY_PROBE_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the registry keeps of a domain: documents that trained the expert, and documents that did not."""
+
+    train: list[str]
+    held_out: list[str]
+
+
+def read_documents(paths: Paths) -> Iterator[str]:
+    """Yield the documents of files and folders in a reproducible order, empty ones left out.
+
+    Folders are walked recursively in the order of their sorted names; hidden entries and binary files in
+    them are passed over. A file that is named explicitly must be text.
+
+    Raises:
+        NotFoundError: a path does not exist.
+        InvalidInputError: text that is not UTF-8, a .jsonl line without a string `text`, or a link, pipe
+            or device inside a folder.
+        UnsafeFileError: a path in /proc, /sys or /dev.
+    """
+    for path in as_paths(paths):
+        refuse_system_path(path)
+        if not path.exists():
+            raise NotFoundError(f"no such file or folder: {path}")
+        for file in _walk(path):
+            if path.is_dir() and _looks_binary(file):
+                continue
+            documents = _read_jsonl(file) if file.suffix == ".jsonl" else [_read_text(file)]
+            yield from (document for document in documents if document.strip())
+
+
+def is_held_out(text: str) -> bool:
+    """Whether this document is for evaluation only: true of one in twenty, decided by its sha256."""
+    return _rank(text) % HELD_OUT_ONE_IN == 0
+
+
+def split(
+    documents: Iterable[str],
+    *,
+    max_bytes: int = MAX_SAMPLE_BYTES,
+    max_held_out_bytes: int = MAX_HELD_OUT_BYTES,
+) -> Sample:
+    """Part documents into training and held-out text, each a sample of at most so many UTF-8 bytes.
+
+    The sample takes documents in the order of their sha256, so it depends neither on the order nor on the
+    number of files they came in, repeated documents count once, and memory is bounded by the limits. The
+    last document is cut where the limit is reached.
+    """
+    train, held_out = _Bounded(max_bytes), _Bounded(max_held_out_bytes)
+    for text in documents:
+        rank = _rank(text)
+        (train if rank % HELD_OUT_ONE_IN else held_out).add(rank, text)
+    return Sample(train.texts(), held_out.texts())
+
+
+def put_documents(blobs: BlobStore, documents: Iterable[str]) -> Digest:
+    """Store documents as one .jsonl blob; equal documents in equal order give an equal digest."""
+    with blobs.writer() as writer:
+        for document in documents:
+            writer.write(_encode(document))
+    return writer.digest
+
+
+def load_documents(blobs: BlobStore, digest: Digest) -> list[str]:
+    """Read a .jsonl blob back.
+
+    Raises:
+        NotFoundError: no such blob.
+        IntegrityError: the blob is not a list of documents.
+    """
+    try:
+        # Not splitlines(): U+2028 and its kin are line breaks to Python but not to JSON.
+        return [json.loads(line)["text"] for line in blobs.read_bytes(digest).split(b"\n") if line]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"blob {digest} is not a list of documents: {error}") from error
+
+
+def documents_sha256(documents: Iterable[str]) -> str:
+    """The hex sha256 of the blob that `put_documents` would write, computed without a store."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(_encode(document))
+    return digest.hexdigest()
+
+
+@dataclass
+class _Bounded:
+    """The documents of lowest rank that together fill `limit` bytes; the last of them is cut to fit."""
+
+    limit: int
+    size: int = 0
+    ranks: set[int] = field(default_factory=set)
+    heap: list[tuple[int, bytes]] = field(default_factory=list)  # (-rank, text): the highest rank on top
+
+    def add(self, rank: int, text: str) -> None:
+        if rank in self.ranks:
+            return
+        encoded = text.encode()
+        self.ranks.add(rank)
+        heapq.heappush(self.heap, (-rank, encoded))
+        self.size += len(encoded)
+        while self.size - len(self.heap[0][1]) >= self.limit:  # full even without the top one
+            negative_rank, dropped = heapq.heappop(self.heap)
+            self.ranks.discard(-negative_rank)
+            self.size -= len(dropped)
+
+    def texts(self) -> list[str]:
+        ordered = [encoded for _, encoded in sorted(self.heap, reverse=True)]
+        if self.size > self.limit:
+            ordered[-1] = ordered[-1][: len(ordered[-1]) - (self.size - self.limit)]
+        return [encoded.decode(errors="ignore") for encoded in ordered]
+
+
+def _rank(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16)
+
+
+def _encode(document: str) -> bytes:
+    return json.dumps({"text": document}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        refuse_system_path(path)
+        for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                raise InvalidInputError(
+                    f"{entry} is a symbolic link; name its target, or copy it into the folder"
+                )
+            yield from _walk(entry)
+    else:
+        raise InvalidInputError(f"{path} is neither a file nor a folder; remove it from the data")
+
+
+def _looks_binary(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return b"\0" in stream.read(_BINARY_PROBE_BYTES)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{file} is not UTF-8 text ({error}); convert it, or leave it out") from error
+
+
+def _read_jsonl(file: Path) -> Iterator[str]:
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                text = json.loads(line)["text"]
+                text.encode()  # JSON can spell lone surrogates, which are not text
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InvalidInputError(
+                    f'{file}, line {number}: expected a JSON object with a string "text" ({error!r})'
+                ) from error
+            yield text

@@ -1,0 +1,1 @@
+"""The entry of checkpoints, from a folder or the Hugging Face Hub."""

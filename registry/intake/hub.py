@@ -1,0 +1,293 @@
+"""The Hugging Face Hub as a source: one pinned revision's configuration, tokenizer and weights, checked by digest.
+
+Requests carry the token that huggingface_hub finds (HF_TOKEN, or a login) to the hub's own host and to no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.checkpoints.canonical import Progress
+from registry.checkpoints.preflight import SMALL_FILES
+from registry.checkpoints.safe_files import printable
+from registry.checkpoints.tensors import CONVERT, DEFAULT_LIMITS, weight_files
+from registry.errors import HubError, IntegrityError, InvalidInputError, NotFoundError, UnsafeFileError
+
+PREFIX = "hf:"
+ADAPTER_CONFIG = "adapter_config.json"
+ATTEMPTS = 5  # in a row without a new byte
+FIRST_WAIT_SECONDS = 1.0
+MOST_WAIT_SECONDS = 60.0
+TIMEOUT_SECONDS = 30.0
+# Asked for to begin with: the headers of most checkpoints are shorter.
+HEADER_BYTES = 2**17
+_CHUNK_BYTES = 2**20
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: its size in bytes, and its sha256 (large files) or git's sha1 of it (small ones)."""
+
+    name: str
+    size: int
+    digest: str
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether it is a safetensors file."""
+        return self.name.endswith(".safetensors")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository at one commit, and the files of it that we read."""
+
+    repository: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.repository}@{self.commit}"
+
+
+def is_hub(source: str) -> bool:
+    """Whether a source names a repository of the hub rather than a folder."""
+    return source.startswith(PREFIX)
+
+
+def look_up(source: str) -> Snapshot:
+    """The newest commit, or the one that the revision means, of `hf:owner/name[@revision]`.
+
+    Raises InvalidInputError, NotFoundError (no such repository or revision, or no access), UnsafeFileError (no
+    safetensors), HubError.
+    """
+    repository, _, revision = source.removeprefix(PREFIX).partition("@")
+    if not _REPOSITORY.fullmatch(repository):
+        raise InvalidInputError(f"{source!a}: expected {PREFIX}owner/name or {PREFIX}owner/name@revision")
+    info = _ask(repository, revision or None)
+    if not _COMMIT.fullmatch(info.sha or ""):
+        raise HubError(f"the hub gave {printable(info.sha)} for {PREFIX}{repository}, expected a commit")
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    chosen = _chosen(f"{PREFIX}{repository}", list(siblings))
+    return Snapshot(repository, info.sha, tuple(_remote_file(siblings[name]) for name in chosen))
+
+
+def download(snapshot: Snapshot, folder: Path, progress: Progress | None = None) -> None:
+    """Bring every file of a snapshot into a folder; what an earlier call left there is not fetched again.
+
+    Each file is whole and has its digest, or it is not there. Raises HubError, IntegrityError, NotFoundError.
+    """
+    total = sum(file.size for file in snapshot.files)
+    done = 0
+    for file in sorted(snapshot.files, key=lambda file: (file.is_weights, file.name)):
+        target = folder / file.name
+        if not target.exists():
+            for received in _fetch(snapshot, file, target):
+                if progress is not None:
+                    progress("downloading", done + received, total)
+        done += file.size
+
+
+def download_headers(snapshot: Snapshot, folder: Path) -> None:
+    """Bring the small files, and for the weights files of their size with their header and nothing after it.
+
+    That is all that preflight reads, at a cost that does not depend on the model's size. Raises what `download`
+    raises.
+    """
+    small = tuple(file for file in snapshot.files if not file.is_weights)
+    download(Snapshot(snapshot.repository, snapshot.commit, small), folder)
+    for file in snapshot.files:
+        if file.is_weights:
+            start = b"".join(_stream(snapshot, file, 0, min(HEADER_BYTES, file.size)))
+            length = 8 + (struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0)
+            if len(start) < length <= min(file.size, 8 + DEFAULT_LIMITS.header_bytes):
+                start += b"".join(_stream(snapshot, file, len(start), length))
+            with (folder / file.name).open("wb") as shell:
+                shell.write(start[:length])
+                shell.truncate(file.size)
+
+
+def _chosen(source: str, names: list[str]) -> list[str]:
+    """The files that a checkpoint is read from; whatever else a repository holds stays there."""
+    flat = [name for name in names if "/" not in name and "\\" not in name]
+    small = [name for name in flat if name in SMALL_FILES or name == ADAPTER_CONFIG]
+    weights = weight_files(flat)
+    if not any(name.endswith(".safetensors") for name in weights):
+        pickles = sorted(name for name in flat if name.endswith(_PICKLES))
+        got = f"{printable(pickles[0])}, a pickle by its name, which is never opened" if pickles else "none"
+        raise UnsafeFileError(f"{source}: expected safetensors, got {got}; {CONVERT}")
+    return [*small, *weights]
+
+
+def _remote_file(sibling: Any) -> RemoteFile:
+    limit = SMALL_FILES.get(sibling.rfilename)
+    digest = sibling.lfs.sha256 if sibling.lfs is not None else sibling.blob_id
+    if not isinstance(sibling.size, int) or not isinstance(digest, str) or sibling.size < 0:
+        raise HubError(f"the hub gave no size or no digest for {printable(sibling.rfilename)}")
+    if limit is not None and sibling.size > limit:
+        raise UnsafeFileError(f"{sibling.rfilename}: more than {limit} bytes")
+    return RemoteFile(sibling.rfilename, sibling.size, digest)
+
+
+def _fetch(snapshot: Snapshot, file: RemoteFile, target: Path) -> Iterator[int]:
+    """Write a file, going on where a broken connection left it; yields how many bytes are there."""
+    partial = target.with_name(f"{target.name}.part")
+    received = min(partial.stat().st_size, file.size) if partial.exists() else 0
+    with partial.open("ab") as out:
+        out.truncate(received)
+        for chunk in _stream(snapshot, file, received, file.size):
+            out.write(chunk)
+            received += len(chunk)
+            yield received
+    if _digest(partial, file) != file.digest:
+        partial.unlink()
+        raise IntegrityError(
+            f"{snapshot}: what came of {file.name} is not what the hub's digest {file.digest[:12]}… says: try again"
+        )
+    partial.replace(target)
+
+
+def _digest(path: Path, file: RemoteFile) -> str:
+    """The file's sha256, or as git names it: sha1 over a header and the content."""
+    is_git = len(file.digest) == 40
+    state = hashlib.sha1(b"blob %d\0" % file.size) if is_git else hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(_CHUNK_BYTES):
+            state.update(block)
+    return state.hexdigest()
+
+
+def _stream(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
+    """The bytes from `start` to `end`, over as many requests as it takes; raises HubError when none brings more."""
+    failures = 0
+    while start < end:
+        reason, wait = "the connection closed early", None
+        try:
+            with _response(snapshot, file, start, end) as response:
+                for chunk in _body(response, start, end):
+                    failures, start = 0, start + len(chunk)
+                    yield chunk
+        except _Again as again:
+            reason, wait = str(again), again.wait
+        if start < end:
+            failures += 1
+            if failures == ATTEMPTS:
+                raise HubError(f"{snapshot}: {file.name} does not come: {reason}; try again later")
+            _wait(wait if wait is not None else FIRST_WAIT_SECONDS * 2 ** (failures - 1))
+
+
+def _body(response: Any, start: int, end: int) -> Iterator[bytes]:
+    """What a response brings of the bytes from `start` to `end`, never more; a server may ignore the range."""
+    skip = start if response.status_code == 200 else 0
+    left = end - start
+    for chunk in response.iter_bytes(_CHUNK_BYTES):
+        wanted = chunk[skip : skip + left]
+        skip = max(0, skip - len(chunk))
+        left -= len(wanted)
+        if wanted:
+            yield wanted
+        if not left:
+            return
+
+
+@contextmanager
+def _response(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[Any]:
+    """An open response with a part of a file. A redirect to another host is followed without the token."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    url = hf_hub_url(snapshot.repository, file.name, revision=snapshot.commit)
+    headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    with (
+        _mapped(str(snapshot)),
+        get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
+    ):
+        _require_success(response)
+        yield response
+
+
+def _ask(repository: str, revision: str | None) -> Any:
+    """The repository's files with their digests."""
+    from huggingface_hub import HfApi
+
+    for failures in range(1, ATTEMPTS + 1):
+        try:
+            with _mapped(f"{PREFIX}{repository}" + (f"@{revision}" if revision else "")):
+                return HfApi().model_info(
+                    repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+                )
+        except _Again as again:
+            if failures == ATTEMPTS:
+                raise HubError(
+                    f"{PREFIX}{repository}: the hub does not answer: {again}; try again later"
+                ) from again
+            _wait(again.wait if again.wait is not None else FIRST_WAIT_SECONDS * 2 ** (failures - 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _Again(Exception):
+    """What may pass: a time-out, a broken connection, a busy hub, which may say how long to wait (seconds)."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def _require_success(response: Any) -> None:
+    from huggingface_hub.utils import hf_raise_for_status
+
+    if response.status_code >= 400:
+        response.read()  # the hub says in the body what is wrong
+    hf_raise_for_status(response)
+
+
+@contextmanager
+def _mapped(source: str) -> Iterator[None]:
+    """Raise the library's errors as ours."""
+    from huggingface_hub import errors
+
+    # the library's own base of network errors, whichever HTTP client this release of it brings
+    http_error: type[Any] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise NotFoundError(
+            f"{source} is gated: ask for access on its page, then log in: hf auth login"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise NotFoundError(f"{source}: no such revision on the hub") from error
+    except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:
+        raise NotFoundError(
+            f"{source}: no such model on the hub, or a private one: then log in with `hf auth login`"
+        ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise HubError(f"{source}: the hub is not asked, since HF_HUB_OFFLINE is set") from error
+    except http_error as error:
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        if status is not None and status not in (408, 429) and status < 500:
+            raise HubError(f"{source}: the hub answered with status {status}") from error
+        said = f"status {status}" if status else f"{type(error).__name__}: {printable(str(error))}"
+        raise _Again(said, _retry_after(getattr(response, "headers", {}))) from error
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    with contextlib.suppress(ValueError):
+        return min(MOST_WAIT_SECONDS, max(0.0, float(headers.get("Retry-After", ""))))
+    return None
+
+
+def _wait(seconds: float) -> None:
+    time.sleep(seconds)

@@ -1,0 +1,273 @@
+"""Intake: a Hugging Face folder becomes a seed or an expert of the registry.
+
+Read `contribute` top to bottom: cheap checks first, then the streamed copy, then the embedding, and one
+transaction last. Whatever fails before that leaves at most blobs that no row refers to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from registry.blobs import read_files
+from registry.catalog import queries
+from registry.catalog.publish import publish_expert, publish_seed
+from registry.checkpoints.canonical import Progress, canonical_header, canonical_size, write_canonical
+from registry.checkpoints.descent import check_descent
+from registry.checkpoints.families import Roles
+from registry.checkpoints.preflight import check_expert, check_seed
+from registry.checkpoints.tensors import read_header
+from registry.domains.documents import (
+    MAX_HELD_OUT_BYTES,
+    Sample,
+    put_documents,
+    read_documents,
+    split,
+)
+from registry.domains.embedding import (
+    Embedder,
+    embed_domain,
+    load_embedder,
+    load_embedding,
+    validate_embedding,
+)
+from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.home import Registry
+from registry.licenses import check_license
+from registry.names import check_name
+from registry.paths import PathLike, Paths, as_path, as_paths
+from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
+
+_NO_TEXT = Sample(train=[], held_out=[])
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """What is stored of a domain; all None where nothing was given."""
+
+    embedding: DomainEmbedding | None = None
+    sample: Digest | None = None
+    held_out: Digest | None = None
+    chunk_vectors: Digest | None = None
+
+
+def add_seed(
+    registry: Registry,
+    name: str,
+    source: PathLike,
+    *,
+    license: str,
+    description: str = "",
+    data: Paths = (),
+    progress: Progress | None = None,
+) -> SeedRecord:
+    """Add the dense model that experts branch from; `data` is a sample of its own training text.
+
+    Raises UnsafeFileError, InvalidInputError, NotFoundError, IncompatibleError (a family or tensors that the
+    registry does not know), LicenseError, ConflictError (the name is taken), StorageError.
+    """
+    check_name(name)
+    expression = check_license(license)
+    _refuse_taken_seed(registry, name)
+    source, data = as_path(source), as_paths(data)
+    checkpoint = check_seed(source)
+    text = _read_text(data)
+    embedder = load_embedder(registry.embedder) if data else None
+
+    ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
+    files = {file: registry.blobs.put_bytes(content) for file, content in checkpoint.files.items()}
+    domain = _store_domain(registry, embedder, text, progress)
+    return publish_seed(
+        registry,
+        name=name,
+        license=expression,
+        description=description,
+        model_type=checkpoint.family.model_type,
+        config=checkpoint.config,
+        dtype=checkpoint.roles.dtype,
+        parameters=checkpoint.roles.parameters,
+        ffn=ffn,
+        trunk=trunk,
+        files=files,
+        sample=domain.sample,
+        held_out=domain.held_out,
+        chunk_vectors=domain.chunk_vectors,
+    )
+
+
+def contribute(
+    registry: Registry,
+    name: str,
+    source: PathLike,
+    *,
+    seed: str,
+    license: str,
+    data: Paths = (),
+    held_out: Paths = (),
+    embedding: PathLike | None = None,
+    description: str = "",
+    provenance: Mapping[str, Any] | None = None,
+    allow_unchanged: bool = False,
+    allow_unrelated: bool = False,
+    progress: Progress | None = None,
+) -> ExpertRecord:
+    """Publish the next version of an expert from its folder and a sample of its training data.
+
+    The domain comes from `data`, of which one document in twenty is held out for evaluation (or from `data`
+    and explicitly `held_out` text); or, for data that must not leave its owner, from an `embedding` file
+    computed on the owner's side, and then no text is kept. An expert whose trunk equals the seed's is
+    anchored: its trunk is the seed's blob. Weights that equal the seed's, or that were not trained from it, are
+    refused unless `allow_unchanged` or `allow_unrelated`; the differences are recorded in the provenance.
+
+    Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
+    every mismatch), LicenseError, ConflictError, StorageError.
+    """
+    check_name(name)
+    expression = check_license(license)
+    _refuse_respelt_expert(registry, name)
+    base = queries.get_seed(registry, seed)
+    data, held_out = as_paths(data), as_paths(held_out)
+    embedding = None if embedding is None else as_path(embedding)
+    checkpoint = check_expert(base, read_files(registry.blobs, base.files), as_path(source))
+    _require_one_source(data, held_out, embedding)
+    text = _read_text(data, held_out)
+    differences = check_descent(
+        {role: read_header(registry.blobs.path(digest, verify=False)) for role, digest in _role_blobs(base)},
+        checkpoint.roles,
+        allow_unchanged=allow_unchanged,
+        allow_unrelated=allow_unrelated,
+    )
+    embedder = load_embedder(registry.embedder)
+    given = None if embedding is None else load_embedding(embedding)
+    if given is not None:
+        validate_embedding(given, embedder.id)
+
+    ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
+    domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
+    assert domain.embedding is not None, "the domain comes from the data or from the file"
+    return publish_expert(
+        registry,
+        name=name,
+        seed=base.name,
+        license=expression,
+        description=description,
+        dtype=checkpoint.roles.dtype,
+        parameters=checkpoint.roles.parameters,
+        ffn_width=checkpoint.roles.ffn_width,
+        ffn=ffn,
+        trunk=trunk,
+        embedding=domain.embedding,
+        sample=domain.sample,
+        held_out=domain.held_out,
+        chunk_vectors=domain.chunk_vectors,
+        provenance={**(provenance or {}), "difference_from_seed": differences},
+    )
+
+
+def _role_blobs(seed: SeedRecord) -> list[tuple[str, Digest]]:
+    return [("ffn", seed.ffn), ("trunk", seed.trunk)]
+
+
+def _refuse_taken_seed(registry: Registry, name: str) -> None:
+    """Publishing checks again; this spares the copy of a model that could not be published."""
+    try:
+        taken = queries.get_seed(registry, name)
+    except NotFoundError:
+        return
+    raise ConflictError(f"a seed '{taken.name}' exists already: choose another name")
+
+
+def _refuse_respelt_expert(registry: Registry, name: str) -> None:
+    try:
+        taken = queries.get_expert(registry, name)
+    except NotFoundError:
+        return
+    if taken.name != check_name(name):
+        raise ConflictError(
+            f"'{check_name(name)}' differs only by case from the existing '{taken.name}': "
+            f"write '{taken.name}' for its next version, or choose another name"
+        )
+
+
+def _require_one_source(data: Sequence[Path], held_out: Sequence[Path], embedding: Path | None) -> None:
+    if (embedding is None) == (not data):
+        raise InvalidInputError(
+            "give either data or an embedding file: a domain is known by a sample of its text, or by the "
+            "embedding that `nexusmix embed` makes of it"
+        )
+    if embedding is not None and held_out:
+        raise InvalidInputError(
+            "held-out text goes with data; an embedding file stands for text kept private"
+        )
+
+
+def _read_text(data: Sequence[Path], held_out: Sequence[Path] = ()) -> Sample:
+    """The sample and the held-out text, bounded in size; explicit held-out text is taken as it is."""
+    if not data:
+        return _NO_TEXT
+    sample = split(read_documents(data))
+    if held_out:
+        # Split again only to bound the size: both parts are held out.
+        explicit = split(read_documents(held_out), max_bytes=MAX_HELD_OUT_BYTES)
+        tests = [*explicit.held_out, *explicit.train]
+        known = set(tests)
+        sample = Sample([text for text in sample.train if text not in known], tests)
+    if not sample.train:
+        raise InvalidInputError(
+            f"no training text in {', '.join(map(str, data))}: expected documents beside the held-out ones"
+        )
+    return sample
+
+
+def _store_roles(registry: Registry, roles: Roles, progress: Progress | None) -> tuple[Digest, Digest]:
+    """Stream the checkpoint into its two canonical blobs: each byte is read, checked and hashed once.
+
+    The trunk is stored beside the FFNs, on another core; progress is told from this thread alone.
+    """
+    ffn_bytes, trunk_bytes = canonical_size(roles.ffn), canonical_size(roles.trunk)
+
+    def store_trunk() -> Digest:
+        with registry.blobs.writer(trunk_bytes) as writer:
+            write_canonical(writer, roles.trunk)
+        return writer.digest
+
+    # The first writer is asked for the room of both, so that a full disk is found before anything is copied.
+    with registry.blobs.writer(ffn_bytes + trunk_bytes) as ffn, ThreadPoolExecutor(max_workers=1) as beside:
+        trunk = beside.submit(store_trunk)
+        write_canonical(ffn, roles.ffn, stage="ffn", progress=progress)
+        digest = trunk.result()
+    if progress is not None:
+        progress("trunk", trunk_bytes, trunk_bytes)
+    return ffn.digest, digest
+
+
+def _store_domain(
+    registry: Registry, embedder: Embedder | None, text: Sample, progress: Progress | None
+) -> _Domain:
+    if embedder is None:
+        return _Domain()
+    if progress is not None:
+        progress("embedding", 0, 1)
+    embedding, vectors = embed_domain(embedder, text.train)
+    domain = _Domain(
+        embedding=embedding,
+        sample=put_documents(registry.blobs, text.train),
+        chunk_vectors=_put_vectors(registry, vectors),
+    )
+    if text.held_out:
+        domain = dataclasses.replace(domain, held_out=put_documents(registry.blobs, text.held_out))
+    if progress is not None:
+        progress("embedding", 1, 1)
+    return domain
+
+
+def _put_vectors(registry: Registry, vectors: np.ndarray) -> Digest:
+    """Store chunk vectors [n, m] as a canonical file with one tensor, `vectors`."""
+    rows = np.ascontiguousarray(vectors, dtype="<f4")
+    return registry.blobs.put_bytes(canonical_header([("vectors", "F32", rows.shape)]) + rows.tobytes())

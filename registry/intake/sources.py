@@ -1,0 +1,97 @@
+"""Where a checkpoint comes from: a folder of this machine, or `hf:owner/name[@revision]` of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from registry.blobs import read_files
+from registry.catalog import queries
+from registry.checkpoints.canonical import Progress
+from registry.checkpoints.preflight import Checkpoint, check_expert, check_seed
+from registry.errors import StorageError
+from registry.home import Registry
+from registry.intake import hub
+from registry.work_folders import occupied, work_folder
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's folder, and what is put on record about where it came from."""
+
+    folder: Path
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def pinned(source: str) -> str:
+    """The source by a form that means the same later: the commit of a revision, or an absolute path.
+
+    Raises what `hub.look_up` raises.
+    """
+    return str(hub.look_up(source)) if hub.is_hub(source) else str(Path(source).absolute())
+
+
+@contextmanager
+def opened(
+    registry: Registry, source: str, *, seed: str | None, progress: Progress | None = None
+) -> Iterator[Source]:
+    """The checkpoint as a folder; one of the hub is held against its seed by its headers before its weights come.
+
+    A download that was broken off stays, and the next one goes on with it; it goes when the block ends well.
+    Raises what `hub` and `preflight` raise, StorageError where the disk has no room.
+    """
+    if not hub.is_hub(source):
+        yield Source(Path(source))
+        return
+    snapshot = hub.look_up(source)
+    check_remote(registry, snapshot, seed)
+    name = f"hub-{snapshot.repository.replace('/', '--')}-{snapshot.commit}"
+
+    def on_wait() -> None:
+        if progress is not None:
+            progress("waiting for another download of the same revision", 0, 1)
+
+    with occupied(registry, work_folder(registry, name), keep=True, on_wait=on_wait) as work:
+        folder = work / "files"
+        folder.mkdir(exist_ok=True)
+        _require_room(folder, snapshot)
+        hub.download(snapshot, folder, progress)
+        yield Source(folder, {"source": str(snapshot)})
+
+
+@contextmanager
+def headers(snapshot: hub.Snapshot) -> Iterator[Path]:
+    """A folder that preflight takes for the snapshot's: small files whole, weights by their headers."""
+    with tempfile.TemporaryDirectory(prefix="nexusmix-hub-") as temporary:
+        folder = Path(temporary, snapshot.repository.replace("/", "--"))
+        folder.mkdir()
+        hub.download_headers(snapshot, folder)
+        yield folder
+
+
+def check_remote(registry: Registry, snapshot: hub.Snapshot, seed: str | None) -> Checkpoint | None:
+    """Preflight of a snapshot as an expert of a seed, or as a seed; None for an adapter, which merging checks.
+
+    Raises what `hub` and `preflight` raise.
+    """
+    if any(file.name == hub.ADAPTER_CONFIG for file in snapshot.files):
+        return None
+    with headers(snapshot) as folder:
+        if seed is None:
+            return check_seed(folder)
+        base = queries.get_seed(registry, seed)
+        return check_expert(base, read_files(registry.blobs, base.files), folder)
+
+
+def _require_room(folder: Path, snapshot: hub.Snapshot) -> None:
+    """Twice the model: the download, and the blobs that are made of it."""
+    there = sum(path.stat().st_size for path in folder.iterdir())
+    needed = 2 * sum(file.size for file in snapshot.files) - there
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(f"{snapshot} needs {needed:,} bytes on the disk of {folder}, {free:,} are free")

@@ -1,0 +1,1 @@
+"""The queue of long work: the side of its users and the side of its workers."""

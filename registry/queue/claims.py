@@ -1,0 +1,184 @@
+"""The queue as its workers see it: claim a run, hold it by a lease, report, and end it exactly once.
+
+A claim hands out a fence (the run and a token that rises with every claim). Every write names its fence, and
+one that is no longer the newest raises ConflictError and changes nothing: a worker that was given up for dead
+and comes back cannot disturb its successor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import and_, delete, insert, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from registry.database.schema import Run, RunMetric
+from registry.errors import ConflictError
+from registry.home import Registry
+from registry.queue.runs import clock, close, find_run, run_record
+from registry.records import Fence, Metric, RunRecord
+
+LOG_CHARACTERS = 16_000
+_METRICS_A_STATEMENT = 1_000  # SQLite takes some ten thousand parameters
+
+
+def claim(registry: Registry, worker: str, lease_seconds: float) -> RunRecord | None:
+    """Take the oldest run that waits or whose worker let its lease expire; None when there is none.
+
+    A run without attempts left fails instead, one whose cancellation was asked for is cancelled, and one that
+    has published has succeeded. Several workers at once get different runs.
+    """
+    with registry.session() as session:
+        while (run := _next(session)) is not None:
+            now = clock(session)
+            if run.published is not None:
+                close(run, "succeeded", now, result=run.published)
+            elif run.cancel_requested:
+                close(run, "cancelled", now)
+            elif run.attempt >= run.max_attempts:
+                close(run, "failed", now, error=_lost(run))
+            else:
+                run.state, run.worker = "running", worker
+                run.token += 1
+                run.attempt += 1
+                run.started_at = run.started_at or now
+                _renew(run, now, lease_seconds)
+                return run_record(run)
+            session.flush()
+    return None
+
+
+def heartbeat(registry: Registry, fence: Fence, lease_seconds: float) -> RunRecord:
+    """Renew the lease. Raises ConflictError when the run is no longer the caller's."""
+    with registry.session() as session:
+        run = _held(session, fence)
+        _renew(run, clock(session), lease_seconds)
+        return run_record(run)
+
+
+def report(
+    registry: Registry,
+    fence: Fence,
+    *,
+    progress: tuple[str, int, int] | None = None,
+    metrics: Sequence[Metric] = (),
+    log: str = "",
+) -> None:
+    """Write where the work stands: (stage, done, total), new figures, more of the log (its tail is kept).
+
+    A figure that is no finite number is left out. Raises ConflictError when the run is no longer the caller's.
+    """
+    with registry.session() as session:
+        run = _held(session, fence)
+        if progress is not None:
+            stage, run.done, run.total = progress
+            if stage != run.stage:
+                run.stage, run.stage_started_at = stage, clock(session)
+        if log:
+            run.log = (run.log + log.replace("\0", ""))[-LOG_CHARACTERS:]
+        _put_metrics(session, run.id, metrics)
+
+
+def finish(
+    registry: Registry,
+    fence: Fence,
+    state: Literal["succeeded", "failed", "cancelled"],
+    *,
+    result: dict[str, Any] | None = None,
+    error: str | None = None,
+) -> RunRecord:
+    """End the run. It ends once: raises ConflictError when it has ended or is no longer the caller's.
+
+    A run that has published something has succeeded, whatever ended it; one that failed after its
+    cancellation was asked for is cancelled.
+    """
+    with registry.session() as session:
+        run = _held(session, fence)
+        if state == "failed" and run.cancel_requested:
+            state = "cancelled"
+        close(run, state, clock(session), result=result, error=error and error.replace("\0", ""))
+        return run_record(run)
+
+
+def release(registry: Registry, fence: Fence, *, error: str | None = None) -> RunRecord:
+    """Give the run back to the queue: its work died of `error`, or (without one) its worker is leaving.
+
+    Leaving costs no attempt; a death that was the last attempt fails the run. A run whose cancellation was
+    asked for is cancelled. Raises ConflictError when the run is no longer the caller's.
+    """
+    with registry.session() as session:
+        run = _held(session, fence)
+        now = clock(session)
+        if run.cancel_requested:
+            close(run, "cancelled", now)
+        elif error is not None and run.attempt >= run.max_attempts:
+            close(run, "failed", now, error=f"{error}; that was attempt {run.attempt} of {run.max_attempts}")
+        else:
+            run.state, run.worker, run.lease_until = "queued", None, None
+            run.error = error
+            run.attempt -= 0 if error else 1
+        return run_record(run)
+
+
+def entitle(session: Session, fence: Fence | None, published: dict[str, Any] | None = None) -> None:
+    """Let a transaction write on behalf of a run, and note in the run what it publishes.
+
+    Whoever publishes calls this inside the transaction, so that a run publishes once, never after another
+    worker took over and never after its cancellation was asked for: raises ConflictError then. Does nothing
+    outside a run (`fence` None).
+    """
+    if fence is None:
+        return
+    run = _held(session, fence)
+    if run.cancel_requested:
+        raise ConflictError(f"run {run.id} was cancelled: nothing was published")
+    if published is not None:
+        if run.published is not None:
+            raise ConflictError(f"run {run.id} has published {run.published} already")
+        run.published = published
+
+
+def oldest_start(session: Session) -> datetime | None:
+    """When the first of the runs that are not over was first claimed; what they stored since may be needed."""
+    query = select(Run.started_at).where(Run.state.in_(("queued", "running")), Run.started_at.is_not(None))
+    return session.scalar(query.order_by(Run.started_at).limit(1))
+
+
+def _next(session: Session) -> Run | None:
+    abandoned = and_(Run.state == "running", Run.lease_until < clock(session))
+    query = select(Run).where(or_(Run.state == "queued", abandoned)).order_by(Run.id).limit(1)
+    return session.scalars(query.with_for_update(skip_locked=True)).first()
+
+
+def _held(session: Session, fence: Fence) -> Run:
+    run = find_run(session, fence.run_id, lock=True)
+    if run.token != fence.token:
+        raise ConflictError(f"run {run.id} was taken over by {run.worker}: this attempt's writes are refused")
+    if run.state != "running":
+        raise ConflictError(f"run {run.id} is {run.state}: this attempt's writes are refused")
+    return run
+
+
+def _renew(run: Run, now: datetime, lease_seconds: float) -> None:
+    run.heartbeat_at = now
+    run.lease_until = now + timedelta(seconds=lease_seconds)
+
+
+def _lost(run: Run) -> str:
+    reason = run.error or "its worker was killed or lost its machine"
+    return f"{reason}; that was attempt {run.attempt} of {run.max_attempts}"
+
+
+def _put_metrics(session: Session, run_id: int, metrics: Sequence[Metric]) -> None:
+    """Insert or replace; a resumed training passes the steps since its checkpoint again."""
+    values = {(name, step): value for name, step, value in metrics if math.isfinite(value)}
+    keys = list(values)
+    for start in range(0, len(keys), _METRICS_A_STATEMENT):
+        some = keys[start : start + _METRICS_A_STATEMENT]
+        known = tuple_(RunMetric.name, RunMetric.step).in_(some)
+        session.execute(delete(RunMetric).where(RunMetric.run_id == run_id, known))
+        rows = [{"run_id": run_id, "name": key[0], "step": key[1], "value": values[key]} for key in some]
+        session.execute(insert(RunMetric), rows)

@@ -1,0 +1,217 @@
+"""The queue as its users see it: submit a run, look it up, cancel it, try it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, defer
+
+from registry.database.engine import lock_writers
+from registry.database.schema import Run, RunMetric
+from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.home import Registry
+from registry.records import RunRecord, RunState
+
+LIVE: tuple[RunState, ...] = ("queued", "running")
+MAX_ATTEMPTS = 3
+_LARGEST_ID = 2**31 - 1
+
+
+def submit(
+    registry: Registry,
+    kind: str,
+    request: Mapping[str, Any],
+    *,
+    key: str | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
+) -> RunRecord:
+    """Queue a piece of work, or return the run that is queued or running for the same key already.
+
+    The key is the digest of kind and request unless given: the same click twice makes one run. Raises
+    InvalidInputError for a request that JSON cannot hold.
+    """
+    key = key or request_key(kind, request)
+    with registry.session() as session:
+        lock_writers(session)
+        run = _live_run(session, key)
+        if run is None:
+            run = Run(
+                kind=kind,
+                request=dict(request),
+                key=key,
+                max_attempts=max_attempts,
+                created_at=clock(session),
+            )
+            session.add(run)
+            session.flush()
+            session.refresh(run)
+        return run_record(run)
+
+
+def request_key(kind: str, request: Mapping[str, Any]) -> str:
+    """The digest of a request. Raises InvalidInputError where JSON cannot hold it."""
+    try:
+        text = json.dumps([kind, request], sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"the request of a {kind} run cannot be written as JSON ({error}): give plain numbers and strings"
+        ) from error
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def get_run(registry: Registry, run_id: int) -> RunRecord:
+    """One run with the tail of its log. Raises NotFoundError."""
+    with registry.session(read_only=True) as session:
+        return run_record(find_run(session, run_id))
+
+
+def list_runs(
+    registry: Registry,
+    *,
+    states: Collection[RunState] | None = None,
+    kind: str | None = None,
+    limit: int = 100,
+    before: int | None = None,
+) -> list[RunRecord]:
+    """The newest runs first, without their logs; `before` is the id that the previous page ended with."""
+    query = select(Run).order_by(Run.id.desc()).limit(limit).options(defer(Run.log))
+    if states is not None:
+        query = query.where(Run.state.in_(states))
+    if kind is not None:
+        query = query.where(Run.kind == kind)
+    if before is not None:
+        query = query.where(Run.id < before)
+    with registry.session(read_only=True) as session:
+        return [run_record(run, with_log=False) for run in session.scalars(query)]
+
+
+def count_runs(registry: Registry) -> dict[str, int]:
+    """How many runs there are in each state that has any."""
+    with registry.session(read_only=True) as session:
+        rows = session.execute(select(Run.state, func.count()).group_by(Run.state)).all()
+        return {str(state): count for state, count in rows}
+
+
+def get_metrics(registry: Registry, run_id: int) -> dict[str, list[tuple[int, float]]]:
+    """What a run reported, by name, in the order of its steps. Raises NotFoundError."""
+    metrics: dict[str, list[tuple[int, float]]] = {}
+    with registry.session(read_only=True) as session:
+        find_run(session, run_id)
+        rows = session.execute(
+            select(RunMetric.name, RunMetric.step, RunMetric.value)
+            .where(RunMetric.run_id == run_id)
+            .order_by(RunMetric.name, RunMetric.step)
+        )
+        for name, step, value in rows:
+            metrics.setdefault(name, []).append((step, value))
+    return metrics
+
+
+def request_cancel(registry: Registry, run_id: int) -> RunRecord:
+    """Ask for the end of a run: at once when nobody works on it, else when its worker has stopped the work.
+
+    Asking twice is asking once. Raises NotFoundError; ConflictError when the run has ended already.
+    """
+    with registry.session() as session:
+        run = find_run(session, run_id, lock=True)
+        if run.state not in LIVE:
+            raise ConflictError(f"run {run.id} has {run.state} already: there is nothing to cancel")
+        run.cancel_requested = True
+        now = clock(session)
+        if run.state == "queued" or (run.lease_until is not None and run.lease_until < now):
+            close(run, "cancelled", now)
+        return run_record(run)
+
+
+def retry(registry: Registry, run_id: int) -> RunRecord:
+    """Queue a failed or cancelled run again, with all its attempts; it goes on from its last checkpoint.
+
+    Raises NotFoundError; ConflictError when it has not ended, has succeeded, or the same request is live.
+    """
+    with registry.session() as session:
+        lock_writers(session)
+        run = find_run(session, run_id, lock=True)
+        if run.state not in ("failed", "cancelled"):
+            raise ConflictError(f"run {run.id} is {run.state}: only a failed or cancelled run is tried again")
+        live = _live_run(session, run.key)
+        if live is not None:
+            raise ConflictError(f"run {live.id} is {live.state} for the same request: follow that one")
+        run.state = "queued"
+        run.attempt = 0
+        run.cancel_requested = False
+        run.stage, run.done, run.total, run.stage_started_at = None, 0, 0, None
+        run.worker = run.error = run.result = None
+        run.started_at = run.finished_at = None
+        return run_record(run)
+
+
+def find_run(session: Session, run_id: int, *, lock: bool = False) -> Run:
+    """The row of a run, locked until the transaction ends if wished. Raises NotFoundError."""
+    query = select(Run).where(Run.id == run_id)
+    known = 0 < run_id <= _LARGEST_ID  # beyond it the databases raise errors of their own
+    run = session.scalar(query.with_for_update() if lock else query) if known else None
+    if run is None:
+        raise NotFoundError(f"no run {run_id}: see `nexusmix runs`")
+    return run
+
+
+def close(
+    run: Run,
+    state: RunState,
+    now: datetime,
+    *,
+    result: dict[str, Any] | None = None,
+    error: str | None = None,
+) -> None:
+    """Give a live run its one final state; one that has published is past failing and cancelling."""
+    assert run.state in LIVE
+    if run.published is not None and state != "succeeded":
+        state, result, error = "succeeded", run.published, None
+    run.state, run.result, run.error = state, result, error
+    run.lease_until, run.finished_at = None, now
+
+
+def clock(session: Session) -> datetime:
+    """The time by which leases are counted: the server's, where workers on several machines share one."""
+    if session.get_bind().dialect.name == "postgresql":
+        moment: datetime | None = session.scalar(select(func.clock_timestamp()))
+        assert moment is not None
+        return moment
+    return datetime.now(UTC)
+
+
+def run_record(run: Run, *, with_log: bool = True) -> RunRecord:
+    """The record of a run."""
+    return RunRecord(
+        id=run.id,
+        kind=run.kind,
+        request=run.request,
+        state=run.state,  # type: ignore[arg-type]  # the column holds nothing else
+        attempt=run.attempt,
+        max_attempts=run.max_attempts,
+        token=run.token,
+        worker=run.worker,
+        lease_until=run.lease_until,
+        heartbeat_at=run.heartbeat_at,
+        cancel_requested=run.cancel_requested,
+        stage=run.stage,
+        done=run.done,
+        total=run.total,
+        stage_started_at=run.stage_started_at,
+        log=run.log if with_log else "",
+        published=run.published,
+        result=run.result,
+        error=run.error,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+    )
+
+
+def _live_run(session: Session, key: str) -> Run | None:
+    return session.scalar(select(Run).where(Run.key == key, Run.state.in_(LIVE)))

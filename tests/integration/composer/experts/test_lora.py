@@ -1,0 +1,366 @@
+"""LoRA adapters as contributions, against PEFT's own arithmetic and against adapters that are no plain sums."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pico
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from composer.composition import compose
+from composer.experts.lora import contribute_adapter, is_adapter, merge_adapter
+from composer.mix.opening import open_mix
+from composer.mix.recipe import Recipe, Training
+from registry.catalog import queries
+from registry.errors import (
+    ConflictError,
+    IncompatibleError,
+    InvalidInputError,
+    LicenseError,
+    RegistryError,
+    UnsafeFileError,
+)
+from registry.home import Registry, open_registry
+from registry.intake.intake import add_seed
+
+peft = pytest.importorskip("peft")
+
+ATTENTION = ["q_proj", "o_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+# What makes the seed, and what makes the adapter.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {"target_modules": ATTENTION + MLP}),
+    "rank-stabilised": ({}, {"target_modules": MLP, "use_rslora": True, "r": 5, "lora_alpha": 7}),
+    "patterns": (
+        {},
+        {
+            "target_modules": ATTENTION + MLP,
+            "rank_pattern": {
+                "down_proj": 2,
+                "^model.layers.1.self_attn.q_proj": 3,
+                "layers.0.mlp.up_proj": 6,
+            },
+            "alpha_pattern": {"mlp.down_proj": 32, "^model.layers.0.self_attn.q_proj": 1, "^up_proj": 99},
+        },
+    ),
+    "one-layer": ({}, {"target_modules": MLP, "layers_to_transform": [1]}),
+    "excluded": ({}, {"target_modules": MLP, "exclude_modules": ["model.layers.0.mlp.up_proj"]}),
+    "regular-expression": ({}, {"target_modules": r".*\.mlp\.(up|down)_proj"}),
+    "all-linear": ({"attention_bias": True, "mlp_bias": True}, {"target_modules": "all-linear"}),
+    "head": ({}, {"target_modules": ["lm_head"]}),
+    "transposed-is-for-conv1d": ({}, {"target_modules": MLP, "fan_in_fan_out": True}),
+    "bf16-seed": ({"dtype": "bfloat16"}, {"target_modules": ATTENTION + MLP}),
+    "fp16-seed": ({"dtype": "float16"}, {"target_modules": MLP}),
+    "phi3": ({"model_type": "phi3"}, {"target_modules": ["gate_up_proj", "qkv_proj"]}),
+    "gpt_neox": ({"model_type": "gpt_neox"}, {"target_modules": ["query_key_value", "dense_h_to_4h"]}),
+    "gemma2": ({"model_type": "gemma2"}, {"target_modules": ATTENTION + MLP}),
+}
+
+
+def write_adapter(
+    seed: Path,
+    out: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    save_embedding_layers: bool = False,
+    **settings: Any,
+) -> Path:
+    """A PEFT adapter of the seed with random A and B, saved by PEFT."""
+    base = AutoModelForCausalLM.from_pretrained(seed, dtype="auto")
+    config = peft.LoraConfig(**{"r": 4, "lora_alpha": 8, "init_lora_weights": False, **settings})
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = peft.get_peft_model(base, config)
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.data = (torch.randn(parameter.shape) * 0.2).to(dtype)
+    model.save_pretrained(out, save_embedding_layers=save_embedding_layers)
+    return out
+
+
+def merged_by_peft(seed: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    base = AutoModelForCausalLM.from_pretrained(seed, dtype="auto")
+    return peft.PeftModel.from_pretrained(base, adapter).merge_and_unload().state_dict()
+
+
+def edit_adapter(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **changes}))
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+@pytest.fixture
+def seeded(registry: Registry, pico_seed: Path) -> Registry:
+    """A registry with the pico Llama as the seed `base`."""
+    add_seed(registry, "base", pico_seed, license="MIT")
+    return registry
+
+
+@pytest.fixture
+def adapter(pico_seed: Path, tmp_path: Path) -> Path:
+    """An adapter of attention and MLP projections."""
+    return write_adapter(pico_seed, tmp_path / "adapter", target_modules=ATTENTION + MLP)
+
+
+@pytest.mark.parametrize("adapter_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES)
+def test_merging_gives_what_peft_gives(
+    registry: Registry, tmp_path: Path, case: str, adapter_dtype: torch.dtype
+) -> None:
+    seed_settings, adapter_settings = CASES[case]
+    seed = pico.write_pico(tmp_path / "seed", **seed_settings)
+    add_seed(registry, "base", seed, license="MIT")
+    folder = write_adapter(seed, tmp_path / "adapter", dtype=adapter_dtype, **adapter_settings)
+    merge_adapter(registry, "base", folder, tmp_path / "merged")
+    got, before = (load_file(path / "model.safetensors") for path in (tmp_path / "merged", seed))
+    if "gpt_neox" in case:
+        before["lm_head.weight"] = before.pop("embed_out.weight")
+    expected = merged_by_peft(seed, folder)
+    assert got.keys() == before.keys()
+    changed = {name for name, tensor in got.items() if not torch.equal(tensor, before[name])}
+    assert len(changed) == len(load_file(folder / WEIGHTS)) / 2
+    for name, tensor in got.items():
+        assert tensor.dtype == before[name].dtype
+        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-6)
+
+
+def test_a_merge_in_many_pieces_is_the_merge_in_one(
+    seeded: Registry, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from composer.formats import rows
+
+    merge_adapter(seeded, "base", adapter, tmp_path / "one")
+    monkeypatch.setattr(rows, "PIECE", 70)
+    merge_adapter(seeded, "base", adapter, tmp_path / "many")
+    one, many = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "many"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(many[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_an_adapter_of_mlp_projections_alone_gives_an_anchored_expert(
+    seeded: Registry, pico_seed: Path, tmp_path: Path
+) -> None:
+    folder = write_adapter(pico_seed, tmp_path / "adapter", target_modules=MLP)
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    expert = contribute_adapter(seeded, "code", folder, seed="base", license="MIT", data=[data])
+    assert expert.anchored
+    assert expert.trunk == queries.get_seed(seeded, "base").trunk
+    assert expert.ffn != queries.get_seed(seeded, "base").ffn
+    assert not list((seeded.home / "work").iterdir())
+
+
+def test_a_contributed_adapter_says_where_it_came_from_and_composes(
+    seeded: Registry, adapter: Path, tmp_path: Path
+) -> None:
+    import hashlib
+
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    expert = contribute_adapter(seeded, "code", adapter, seed="base", license="MIT", data=[data])
+    assert not expert.anchored
+    origin = queries.get_expert(seeded, "code").provenance["adapter"]
+    assert (origin["r"], origin["lora_alpha"], origin["peft_type"]) == (4, 8, "LORA")
+    assert origin["sha256"] == hashlib.sha256((adapter / WEIGHTS).read_bytes()).hexdigest()
+    untrained = Training(warm_start=False, tokens=0)
+    manifest = compose(seeded, Recipe(name="m", seed="base", experts=["code"], training=untrained)).manifest
+    with torch.inference_mode():
+        assert torch.isfinite(open_mix(seeded, manifest).model(torch.tensor([[5, 6, 7]])).logits).all()
+
+
+def test_the_command_contributes_an_adapter_as_it_does_a_model(
+    tmp_path: Path, pico_seed: Path, adapter: Path
+) -> None:
+    from ui.cli import main
+
+    home = open_registry(tmp_path / "cli", embedder="hashing:16")
+    add_seed(home, "base", pico_seed, license="MIT")
+    (tmp_path / "cli" / "config.toml").write_text('embedder = "hashing:16"\n')
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    command = ["--home", str(tmp_path / "cli"), "contribute", "code", str(adapter), "--seed", "base"]
+    try:
+        main([*command, "--license", "MIT", "--data", str(data), "--json"])
+    except SystemExit as left:
+        assert not left.code
+    assert queries.get_expert(home, "code").provenance["adapter"]["peft_type"] == "LORA"
+    home.engine.dispose()
+
+
+def test_a_run_contributes_an_adapter_merged_and_tells_its_expert(
+    seeded: Registry, adapter: Path, tmp_path: Path
+) -> None:
+    from ui.queue.jobs import execute, submit
+
+    data = [str(pico.write_documents(tmp_path / "code.jsonl", "code"))]
+    request = {"name": "code", "source": str(adapter), "seed": "base", "license": "MIT", "data": data}
+    result = execute(seeded, submit(seeded, "contribute", request), lambda *_: None)
+    expert = queries.get_expert(seeded, result["expert"])
+    assert expert.ref == "code@1"
+    assert expert.provenance["adapter"]["peft_type"] == "LORA"
+    assert expert.ffn != queries.get_seed(seeded, "base").ffn
+    assert not list((seeded.home / "work").iterdir())
+
+
+def test_a_folder_is_an_adapter_when_it_has_an_adapters_configuration_and_no_model(
+    adapter: Path, pico_seed: Path, tmp_path: Path
+) -> None:
+    assert is_adapter(adapter)
+    assert not is_adapter(pico_seed)
+    assert not is_adapter(tmp_path / "nothing")
+    (adapter / "model.safetensors").write_bytes((pico_seed / "model.safetensors").read_bytes())
+    assert not is_adapter(adapter)
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+def refused(registry: Registry, folder: Path, error: type[RegistryError], told: str) -> None:
+    """Merging raises `error`, says `told`, and leaves nothing behind."""
+    out = folder.with_name("merged")
+    with pytest.raises(error) as caught:
+        merge_adapter(registry, "base", folder, out)
+    assert told in str(caught.value)
+    assert not [path for path in folder.parent.iterdir() if "merged" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"target_modules": MLP, "use_dora": True}, "DoRA scales each output by a learned magnitude"),
+        ({"target_modules": MLP, "modules_to_save": ["lm_head"]}, "it replaces whole modules"),
+        ({"target_modules": MLP, "bias": "all"}, "bias is 'all', expected none"),
+        ({"target_modules": MLP, "trainable_token_indices": [1, 2]}, "rows of the embedding"),
+        (
+            {"target_modules": ["lm_head"], "save_embedding_layers": True},
+            "lm_head.base_layer.weight' is a whole tensor of the model beside its adapter",
+        ),
+        ({"target_modules": ["embed_tokens"]}, "lora_embedding_A' is no lora_A or lora_B of a projection"),
+    ],
+)
+def test_an_adapter_that_is_more_than_a_low_rank_sum_is_refused_with_the_reason(
+    seeded: Registry, pico_seed: Path, tmp_path: Path, settings: dict[str, Any], told: str
+) -> None:
+    refused(seeded, write_adapter(pico_seed, tmp_path / "adapter", **settings), IncompatibleError, told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "told"),
+    [
+        ({"peft_type": "VERA"}, IncompatibleError, "peft_type is 'VERA', expected LORA"),
+        ({"init_lora_weights": "pissa"}, IncompatibleError, "changes the seed that it is added to"),
+        ({"use_sorcery": True}, IncompatibleError, "'use_sorcery' is True: this version does not know"),
+        ({"r": 8}, IncompatibleError, "the rank is 8, but A has 4 rows and B 4 columns"),
+        ({"r": "4"}, IncompatibleError, "the rank is '4'"),
+        ({"lora_alpha": None}, IncompatibleError, "lora_alpha is None, expected a number"),
+        ({"rank_pattern": {"(a+)+$": 4}}, IncompatibleError, "only plain names of modules are read"),
+        ({"target_modules": [*MLP, "c_fc"]}, IncompatibleError, "target_modules names 'c_fc'"),
+        ({"target_modules": [*ATTENTION, *MLP, "k_proj"]}, IncompatibleError, "names 'k_proj'"),
+    ],
+)
+def test_a_configuration_that_the_tensors_or_the_arithmetic_do_not_fit_is_refused(
+    seeded: Registry, adapter: Path, changes: dict[str, Any], error: type[RegistryError], told: str
+) -> None:
+    edit_adapter(adapter, **changes)
+    refused(seeded, adapter, error, told)
+
+
+PREFIX = "base_model.model.model.layers.0.mlp.up_proj.lora_"
+
+
+def test_an_adapter_with_half_a_pair_is_refused(seeded: Registry, adapter: Path) -> None:
+    edit_tensors(adapter, lambda tensors: tensors.pop(f"{PREFIX}B.weight"))
+    refused(seeded, adapter, IncompatibleError, "layers.0.mlp.up_proj': lora_B is missing")
+
+
+def test_an_adapter_that_lost_a_module_which_its_configuration_adapts_is_refused(
+    seeded: Registry, adapter: Path
+) -> None:
+    edit_tensors(adapter, lambda tensors: [tensors.pop(f"{PREFIX}{side}.weight") for side in "AB"])
+    refused(seeded, adapter, IncompatibleError, "up_proj.weight' is adapted by the configuration, but not")
+
+
+def test_an_adapter_of_another_model_is_refused_with_every_shape(registry: Registry, tmp_path: Path) -> None:
+    add_seed(registry, "base", pico.write_pico(tmp_path / "small"), license="MIT")
+    large = pico.write_pico(tmp_path / "large", intermediate_size=64, num_hidden_layers=3)
+    folder = write_adapter(large, tmp_path / "adapter", target_modules=["up_proj"])
+    refused(registry, folder, IncompatibleError, "seed has [48, 32], adapter [64, 32]")
+    refused(registry, folder, IncompatibleError, "seed base has no 'model.layers.2.mlp.up_proj.weight'")
+
+
+def test_an_adapter_of_a_tied_head_is_refused(registry: Registry, tmp_path: Path) -> None:
+    seed = pico.write_pico(tmp_path / "seed", tie_word_embeddings=True)
+    add_seed(registry, "base", seed, license="MIT")
+    untied = pico.write_pico(tmp_path / "untied")
+    folder = write_adapter(untied, tmp_path / "adapter", target_modules=["lm_head"])
+    refused(registry, folder, IncompatibleError, "seed base has no 'lm_head.weight'")
+
+
+def test_an_adapter_trained_with_another_tokenizer_is_refused(seeded: Registry, adapter: Path) -> None:
+    pico.pico_tokenizer([("a", "b")]).save_pretrained(adapter)
+    refused(seeded, adapter, IncompatibleError, "tokenizer vocabulary")
+
+
+def test_an_adapter_with_the_seeds_own_tokenizer_is_taken(
+    seeded: Registry, adapter: Path, tmp_path: Path
+) -> None:
+    pico.pico_tokenizer().save_pretrained(adapter)
+    merge_adapter(seeded, "base", adapter, tmp_path / "merged")
+
+
+def test_an_adapter_in_a_pickle_is_never_opened(seeded: Registry, adapter: Path) -> None:
+    (adapter / WEIGHTS).rename(adapter / "adapter_model.bin")
+    refused(seeded, adapter, InvalidInputError, "safe_serialization=True")
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_refused(seeded: Registry, adapter: Path) -> None:
+    torch.save({"weight": torch.ones(3)}, adapter / WEIGHTS)
+    refused(seeded, adapter, UnsafeFileError, "as torch.save writes (pickle)")
+
+
+def test_a_link_in_an_adapters_folder_is_refused(seeded: Registry, adapter: Path, tmp_path: Path) -> None:
+    (adapter / WEIGHTS).rename(tmp_path / "elsewhere")
+    (adapter / WEIGHTS).symlink_to(tmp_path / "elsewhere")
+    refused(seeded, adapter, UnsafeFileError, "symlink")
+
+
+def test_an_adapter_with_nan_is_not_published(seeded: Registry, adapter: Path, tmp_path: Path) -> None:
+    edit_tensors(adapter, lambda tensors: tensors[f"{PREFIX}A.weight"].fill_(float("nan")))
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    with pytest.raises(UnsafeFileError, match=r"layers\.0\.mlp\.up_proj\.weight' holds NaN"):
+        contribute_adapter(seeded, "code", adapter, seed="base", license="MIT", data=[data])
+    assert not queries.list_experts(seeded)
+    assert not list((seeded.home / "work").iterdir())
+
+
+def test_a_wrong_licence_is_told_before_anything_is_merged(seeded: Registry, adapter: Path) -> None:
+    with pytest.raises(LicenseError):
+        contribute_adapter(seeded, "code", adapter, seed="base", license="no such licence")
+    assert not (seeded.home / "work").exists()
+
+
+def test_an_existing_folder_is_never_written_into(seeded: Registry, adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(ConflictError, match="exists already"):
+        merge_adapter(seeded, "base", adapter, tmp_path / "merged")
+    assert not list((tmp_path / "merged").iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _quiet_peft() -> Iterator[None]:
+    """PEFT warns of settings that the tests choose on purpose."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

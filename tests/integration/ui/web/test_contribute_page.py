@@ -1,0 +1,178 @@
+"""The contribute page: what the check finds before anything heavy, and the run that is queued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pico
+import pytest
+from pages import captions, code, field, html, open_page, said
+
+from registry.domains.embedding import embed_domain, load_embedder, save_embedding
+from registry.errors import InvalidInputError
+from registry.home import Registry
+from registry.intake.intake import add_seed
+from registry.queue import runs
+from ui.queue.jobs import execute, submit
+from ui.queue.roots import Roots
+from ui.web.pages import contribute
+
+
+@pytest.fixture
+def seeded(app_registry: Registry, pico_seed: Path) -> Registry:
+    """A seed and no expert yet."""
+    add_seed(app_registry, "smol", pico_seed, license="Apache-2.0")
+    return app_registry
+
+
+def test_without_a_seed_the_page_says_what_comes_first(app_registry: Registry) -> None:
+    app = open_page("contribute")
+    assert not app.exception
+    assert "There is no seed yet" in html(app)
+
+
+def test_a_folder_that_fits_shows_what_would_be_stored(seeded: Registry, pico_expert: Path) -> None:
+    app = open_page("contribute")
+    field(app, "Folder").set_value(str(pico_expert)).run()
+    assert not app.exception
+    assert len(app.success) == 1
+    assert "llama" in html(app) and "32.6 k" in html(app)
+    assert "Still needed: a name, a licence, its domain." in captions(app)
+    app.button[0].click().run()
+    assert "Still needed" in app.error[0].value and not runs.list_runs(seeded)
+    assert not list(seeded.home.glob("blobs/tmp/*"))
+
+
+def test_a_folder_that_does_not_fit_shows_every_reason(seeded: Registry, tmp_path: Path) -> None:
+    other = pico.write_pico(tmp_path / "other", hidden_size=64, num_hidden_layers=3)
+    app = open_page("contribute")
+    field(app, "Folder").set_value(str(other)).run()
+    assert not app.exception
+    assert "does not fit" in app.error[0].value
+    assert html(app).count("<li>") >= 2
+    assert "Still needed: weights that fit" in captions(app)
+
+
+def test_a_folder_that_is_not_there_is_an_error_on_the_page(seeded: Registry, tmp_path: Path) -> None:
+    app = open_page("contribute")
+    field(app, "Folder").set_value(str(tmp_path / "nowhere")).run()
+    assert not app.exception
+    assert len(app.error) == 1
+
+
+def test_a_complete_form_queues_a_contribution(seeded: Registry, pico_expert: Path, tmp_path: Path) -> None:
+    data = pico.write_documents(tmp_path / "law.jsonl", "law")
+    app = open_page("contribute")
+    field(app, "Folder").set_value(str(pico_expert))
+    field(app, "Name").set_value("law")
+    field(app, "Licence").set_value("MIT")
+    field(app, "Files or folders").set_value(str(data)).run()
+    assert not app.exception
+    app.button[0].click().run()
+    (run,) = runs.list_runs(seeded)
+    assert run.kind == "contribute"
+    assert run.request.pop("roots")
+    assert run.request == {
+        "name": "law",
+        "license": "MIT",
+        "description": "",
+        "data": [str(data)],
+        "seed": "smol",
+        "source": str(pico_expert),
+    }
+
+
+def test_private_text_is_explained_and_hands_over_an_embedding_only(
+    seeded: Registry, pico_expert: Path, tmp_path: Path
+) -> None:
+    embedded = tmp_path / "law.json"
+    save_embedding(embedded, embed_domain(load_embedder("hashing:64"), pico.domain_documents("law", 4))[0])
+    app = open_page("contribute")
+    field(app, "Training text").set_value("Keep it private").run()
+    assert not app.exception
+    assert "Only an embedding of the text is handed over" in captions(app)
+    assert code(app) == ["nexusmix embed ./private --out law.json"]
+    field(app, "Folder").set_value(str(pico_expert))
+    field(app, "Name").set_value("law")
+    field(app, "Licence").set_value("MIT")
+    field(app, "Embedding file").set_value(str(embedded)).run()
+    app.button[0].click().run()
+    (run,) = runs.list_runs(seeded)
+    assert run.request["embedding"] == str(embedded)
+    assert "data" not in run.request
+
+
+def test_bad_fields_are_refused_under_themselves_and_take_nothing_away(
+    seeded: Registry, pico_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(contribute.LICENSES, "Apache-9", "")  # the harness types no new option
+    app = open_page("contribute")
+    field(app, "Folder").set_value(str(pico_expert))
+    field(app, "Name").set_value("../up")
+    field(app, "Licence").set_value("Apache-9")
+    field(app, "Description").set_value("Speaks law.")
+    field(app, "Files or folders").set_value(f"{tmp_path}\n{tmp_path / 'nowhere'}").run()
+    assert not app.exception
+    assert len(app.error) == 3
+    assert "../up" in said(app.error[0]) and "Apache-9" in said(app.error[1])
+    assert "nowhere" in said(app.error[2])
+    assert len(app.success) == 1 and "Still needed: a name, a licence, its domain." in captions(app)
+    field(app, "Name").set_value("law").run()
+    assert len(app.error) == 2
+    assert field(app, "Description").value == "Speaks law."
+    assert field(app, "Licence").value == "Apache-9"
+    field(app, "Training text").set_value("Keep it private").run()
+    field(app, "Embedding file").set_value(str(tmp_path / "none.json")).run()
+    assert "none.json" in said(app.error[-1]) and not app.exception
+
+
+@pytest.mark.parametrize("outside", ["/proc/self/environ", "/etc/passwd", "/sys/kernel", "link"])
+def test_paths_outside_the_roots_are_refused_before_anything_is_read_or_queued(
+    outside: str, seeded: Registry, pico_expert: Path, tmp_path: Path
+) -> None:
+    if outside == "link":
+        (tmp_path / "link").symlink_to("/etc/passwd")
+        outside = str(tmp_path / "link")
+    app = open_page("contribute")
+    field(app, "Name").set_value("law")
+    field(app, "Licence").set_value("MIT")
+    field(app, "Folder").set_value(outside)
+    field(app, "Files or folders").set_value(outside).run()
+    assert not app.exception
+    assert sum(code(app)[0].count(word) for word in ("--import-root", "the system keeps")) == 1
+    field(app, "Folder").set_value(str(pico_expert)).run()
+    assert any(word in said(app.error[0]) for word in ("--import-root", "the system keeps"))
+    app.button[0].click().run()
+    field(app, "Training text").set_value("Keep it private").run()
+    field(app, "Embedding file").set_value(outside).run()
+    assert any(word in said(app.error[0]) for word in ("--import-root", "the system keeps"))
+    app.button[0].click().run()
+    assert not runs.list_runs(seeded)
+
+
+def test_a_run_of_the_web_app_is_bound_to_its_roots_by_the_worker_too(
+    seeded: Registry, pico_expert: Path, tmp_path: Path
+) -> None:
+    roots = Roots(imports=(tmp_path, pico_expert.parent))
+    secret = tmp_path.parent / "secret.txt"
+    secret.write_text("never to be read")
+    text = pico.write_documents(tmp_path / "law.jsonl", "law")
+    request = {
+        "name": "law",
+        "license": "MIT",
+        "seed": "smol",
+        "source": str(pico_expert),
+        "data": [str(text)],
+    }
+    with pytest.raises(InvalidInputError, match="--import-root"):
+        submit(seeded, "contribute", {**request, "data": [str(secret)]}, roots=roots)
+    with pytest.raises(InvalidInputError, match="--import-root"):
+        submit(seeded, "contribute", {**request, "source": "/etc"}, roots=roots)
+    run = submit(seeded, "contribute", request, roots=roots)
+    text.unlink()
+    text.symlink_to(secret)
+    with pytest.raises(InvalidInputError, match="--import-root"):
+        execute(seeded, run, lambda *_: None)
+    text.unlink()
+    pico.write_documents(text, "law")
+    assert execute(seeded, run, lambda *_: None)["expert"] == "law@1"

@@ -1,0 +1,65 @@
+"""Which models a mix is compared with, and what their figures are kept under."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from composer.evaluation.contenders import TITLES, dense_merging, expert_contender, seed_contender
+from composer.mix.lock import LockedExpert, LockedSeed
+from registry.home import Registry
+
+FILLER = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def seed(registry: Registry) -> LockedSeed:
+    config = registry.blobs.put_bytes(json.dumps({"intermediate_size": 16}).encode())
+    return LockedSeed(
+        name="base",
+        license="MIT",
+        dtype="F32",
+        ffn=FILLER,
+        trunk=FILLER,
+        files={"config.json": config},
+        sample=None,
+    )
+
+
+def _expert(name: str, trunk: str, width: int = 16) -> LockedExpert:
+    return LockedExpert(
+        ref=f"{name}@1",
+        license="MIT",
+        dtype="F32",
+        ffn_width=width,
+        ffn=FILLER,
+        trunk=trunk,
+        embedding=FILLER,
+        sample=None,
+        chunk_vectors=None,
+    )
+
+
+def test_dense_merging_of_experts_that_differ_in_their_trunks_alone_is_another_model(
+    registry: Registry, seed: LockedSeed
+) -> None:
+    code, law, math = (_expert(name, f"sha256:{name:0>64}") for name in ("code", "law", "math"))
+    weights = [dense_merging(registry, seed, experts) for experts in ([code, law], [code, math], [law, code])]
+    first, other, same = (merged.weights for merged in weights if merged is not None)
+    assert first == same != other
+
+
+def test_dense_merging_is_left_out_where_widths_differ(registry: Registry, seed: LockedSeed) -> None:
+    assert dense_merging(registry, seed, [_expert("code", FILLER), _expert("wide", FILLER, 32)]) is None
+
+
+def test_every_contender_has_its_title(registry: Registry, seed: LockedSeed) -> None:
+    code = _expert("code", FILLER)
+    merged = dense_merging(registry, seed, [code])
+    contenders = [seed_contender(registry, seed), expert_contender(registry, seed, code), merged]
+    assert [TITLES[each.column] for each in contenders if each is not None] == [
+        "seed",
+        "own expert",
+        "dense merging",
+    ]

@@ -1,0 +1,1 @@
+"""Parts that the verbs share: options, output, exit codes, tables of results."""

@@ -1,0 +1,64 @@
+"""Tables that several verbs share: what a composition published, and what an evaluation measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ui.cli.kit.output import Column, note, print_fields, print_table
+from ui.wording.display import duration, share, size
+from ui.wording.tasks import task_rows
+from ui.wording.training_cost import learning_facts
+
+
+def print_composed(shape: Mapping[str, Any]) -> None:
+    """A published mix as lines of name and value."""
+    print_fields(
+        {
+            "mix": shape["mix"],
+            "parent": shape["parent"],
+            "seed": shape["seed"],
+            "experts": ", ".join(shape["experts"]),
+            "licence": shape["license"],
+            "lock": shape["lock"],
+            "written": size(shape["bytes_written"]),
+            "took": duration(shape["seconds"]),
+            **learning_facts(shape["training"], shape["stage_seconds"]),
+        }
+    )
+    for warning in shape["warnings"]:
+        note(f"warning: {warning}")
+
+
+def print_evaluation(evaluation: Mapping[str, Any]) -> None:
+    """Two tables: bits per byte by domain and model (lower is better), routing by domain and expert."""
+    losses: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
+    shares: Mapping[str, Mapping[str, float]] = evaluation["routing"]
+    rows = [{"domain": domain, **row} for domain, row in losses.items()]
+    if len(rows) > 1:
+        rows.append({"domain": "mean", **evaluation.get("mean", {})})
+    print_table(
+        rows,
+        [Column("domain", "Bits per byte", style="bold"), *_columns(losses, "{:.3f}".format)],
+        empty="no domain has held-out text to evaluate on",
+    )
+    print_table(
+        [{"domain": domain, **row} for domain, row in shares.items()],
+        [Column("domain", "Routing share", style="bold"), *_columns(shares, share)],
+        empty="no routing was measured",
+    )
+
+
+def print_tasks(tasks: Mapping[str, Any]) -> None:
+    """One row for each task and metric, one column for each model; what is better depends on the metric."""
+    found = task_rows(tasks)
+    rows = [{"task": row.task, "metric": row.metric, **row.values} for row in found]
+    models = {(row.task, row.metric): row.values for row in found}
+    head = [Column("task", "Task", style="bold"), Column("metric", "Metric")]
+    print_table(rows, [*head, *_columns(models, "{:.4f}".format)], empty="no task was run")
+
+
+def _columns(rows: Mapping[Any, Mapping[str, Any]], show: Any) -> list[Column]:
+    """One column for each key that any row has, in order of first appearance."""
+    keys = dict.fromkeys(key for row in rows.values() for key in row)
+    return [Column(key, key.replace("_", " "), show=show, justify="right") for key in keys]

@@ -1,0 +1,1 @@
+"""The worker of the queue, its child process, and the kinds of run."""

@@ -1,0 +1,253 @@
+"""The worker: claims runs one by one and executes each in a child process that may die without harm.
+
+It stays light: the models, torch and whatever they leak live in the child and end with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from registry.catalog.gc import GRACE
+from registry.errors import ConflictError, NotFoundError, RegistryError
+from registry.home import Registry
+from registry.queue import claims
+from registry.queue.runs import get_run
+from registry.records import RunRecord
+
+LEASE_SECONDS = 30.0
+POLL_SECONDS = 1.0
+TICK_SECONDS = 0.5
+STOP_SECONDS = 10.0
+# Work folders of runs that failed or were cancelled are kept this long, so that a retry can go on from them.
+WORK_SECONDS = 7 * 86_400.0
+
+
+def default_name() -> str:
+    """This machine and process."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def start_local(home: Path) -> subprocess.Popen[bytes]:
+    """A worker on the registry in `home`, in a process that leaves when this one ends or closes the pipe to it."""
+    command = "import sys; from ui.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", command, "--home", str(home), "worker", "--with-parent"],
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr,
+        start_new_session=True,  # Ctrl-C is for the parent, whose end ends this one too
+    )
+
+
+class Worker:
+    """One worker on a registry; `say` takes one line for whoever watches it."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        name: str,
+        *,
+        say: Callable[[str], None],
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self.registry, self.name, self.say, self.lease_seconds = registry, name, say, lease_seconds
+        self._leaving = False
+
+    def work(self, *, once: bool = False, with_parent: bool = False) -> int:
+        """Execute runs until SIGTERM or SIGINT, or with `once` until one has ended or none waits.
+
+        With `with_parent` also until the end of standard input, which the parent holds open. A run that is
+        under way then goes back to the queue and costs no attempt. Returns how many runs were worked on.
+        """
+        self._sweep()
+        worked = 0
+        with self._leaving_on_signals():
+            if with_parent:
+                threading.Thread(target=self._leave_at_end_of_input, daemon=True).start()
+            while not self._leaving:
+                run = self._claim()
+                if run is not None:
+                    self._execute(run)
+                    worked += 1
+                if once:
+                    break
+                if run is None:
+                    time.sleep(POLL_SECONDS)
+        return worked
+
+    def _sweep(self) -> None:
+        from registry import work_folders
+
+        swept = [
+            *self.registry.blobs.sweep(GRACE.total_seconds()),
+            *work_folders.sweep(self.registry, WORK_SECONDS),
+        ]
+        if swept:
+            self.say(f"removed what {len(swept)} interrupted pieces of work left behind")
+
+    def _claim(self) -> RunRecord | None:
+        try:
+            return claims.claim(self.registry, self.name, self.lease_seconds)
+        except RegistryError as error:  # a busy or absent database comes back
+            self.say(str(error))
+            return None
+
+    def _execute(self, run: RunRecord) -> None:
+        self.say(f"run {run.id} ({run.kind}), attempt {run.attempt} of {run.max_attempts}")
+        with tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as outcome:
+            child = self._start(run, log, outcome)
+            try:
+                tail = _Tail(log)
+                self._watch(child, run, tail)
+                ended = self._settle(child, run, tail, _read(outcome))
+            except (ConflictError, NotFoundError) as error:  # ended or taken over by somebody else
+                self.say(str(error))
+                return
+            except RegistryError as error:
+                self.say(f"run {run.id} is left to the next worker: {error}")
+                return
+            finally:
+                _kill_group(child)
+        self.say(f"run {run.id} {'goes back to the queue' if ended.is_live else ended.state}")
+
+    def _start(self, run: RunRecord, log: IO[bytes], outcome: IO[bytes]) -> subprocess.Popen[bytes]:
+        """The child leads a process group of its own, so that Ctrl-C reaches us only and a kill all of it."""
+        settings = {
+            "NEXUSMIX_HOME": str(self.registry.home),
+            "NEXUSMIX_DATABASE_URL": self.registry.engine.url.render_as_string(hide_password=False),
+            "NEXUSMIX_EMBEDDER": self.registry.embedder,
+        }
+        arguments = map(str, (run.id, run.token, outcome.fileno()))
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "ui.queue.child", *arguments],
+            env={**os.environ, **settings},
+            stdin=subprocess.PIPE,  # the child ends when this closes
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[outcome.fileno()],
+        )
+
+    def _watch(self, child: subprocess.Popen[bytes], run: RunRecord, tail: _Tail) -> None:
+        """Until the child has ended: renew the lease, pass its log on, stop it when that is asked for.
+
+        Raises ConflictError when the run is no longer ours.
+        """
+        renewed = time.monotonic()
+        stopped: float | None = None
+        while not _has_ended(child):
+            now = time.monotonic()
+            if stopped is not None and now - stopped > STOP_SECONDS:
+                _kill_group(child)
+            try:
+                if stopped is None and (self._leaving or self._is_cancelled(run)):
+                    child.terminate()
+                    stopped = now
+                if now - renewed > self.lease_seconds / 3:
+                    claims.heartbeat(self.registry, run.fence, self.lease_seconds)
+                    renewed = now
+                self._pass_on(run, tail)
+            except (ConflictError, NotFoundError):
+                raise
+            except RegistryError as error:  # the database may come back before the lease is over
+                self.say(str(error))
+
+    def _settle(
+        self, child: subprocess.Popen[bytes], run: RunRecord, tail: _Tail, outcome: dict[str, Any] | None
+    ) -> RunRecord:
+        """End the run as its child did; without an outcome it was stopped, or died and gets another attempt."""
+        self._pass_on(run, tail)
+        if outcome is not None:
+            return claims.finish(self.registry, run.fence, **outcome)
+        if self._leaving:
+            return claims.release(self.registry, run.fence)
+        return claims.release(self.registry, run.fence, error=_cause_of_death(child.returncode))
+
+    def _is_cancelled(self, run: RunRecord) -> bool:
+        return get_run(self.registry, run.id).cancel_requested
+
+    def _pass_on(self, run: RunRecord, tail: _Tail) -> None:
+        text = tail.read()
+        if text:
+            claims.report(self.registry, run.fence, log=text)
+
+    def _leave_at_end_of_input(self) -> None:
+        while os.read(0, 1):
+            pass
+        self._leaving = True
+
+    @contextmanager
+    def _leaving_on_signals(self) -> Iterator[None]:
+        def leave(_signal: int, _frame: FrameType | None) -> None:
+            self._leaving = True
+            for each in before:  # a second signal does not wait for the work to stop
+                signal.signal(each, signal.SIG_DFL)
+
+        before = {each: signal.signal(each, leave) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+class _Tail:
+    """Reads what was added to a file that another process writes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._offset = file, 0
+
+    def read(self) -> str:
+        """The new text, its newest part only when there is more than a row keeps."""
+        size = os.fstat(self._file.fileno()).st_size
+        start = max(self._offset, size - claims.LOG_CHARACTERS)
+        data = os.pread(self._file.fileno(), size - start, start)  # the child's own position stays
+        self._offset = size
+        return data.decode("utf-8", "replace")
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    try:
+        child.wait(TICK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    """End the child and whatever it started, and reap it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert child.stdin is not None
+    child.stdin.close()
+
+
+def _read(outcome: IO[bytes]) -> dict[str, Any] | None:
+    """What the child wrote last; None when it wrote nothing, or died while it did."""
+    outcome.seek(0)
+    try:
+        return json.loads(outcome.read()) or None
+    except ValueError:
+        return None
+
+
+def _cause_of_death(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "the process was killed, perhaps because memory ran out"
+    if code < 0:
+        return f"the process was killed by {signal.Signals(-code).name}"
+    return f"the process ended with exit code {code}"

@@ -1,0 +1,115 @@
+"""Domains as points of a plane: the two directions in which their embeddings differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from registry.records import Domain
+from ui.web.components import escaped
+from ui.web.token_view import PALETTE
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MARKER, SMALL_MARKER = 15, 6
+MANY = 1_000  # SVG draws more points than this too slowly
+NAMES_SHOWN = 60  # more names than this cover each other
+NAME_GRID = (7, 12)  # columns and rows, a name each
+HEIGHT = 560
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Points [n, 2] float64 in the order of the domains, and the share of all differences each axis shows."""
+
+    points: np.ndarray
+    shares: tuple[float, float]
+
+
+def project(domains: Sequence[Domain]) -> Plane:
+    """The first two principal components of the domains' directions; they must share one embedder."""
+    means = np.stack([domain.mean for domain in domains]).astype(np.float64)
+    directions = means / np.linalg.norm(means, axis=1, keepdims=True)
+    centred = directions - directions.mean(axis=0)
+    # Of m × m numbers, which ten thousand domains do not make more; the largest eigenvalues come last.
+    variances, axes = np.linalg.eigh(centred.T @ centred)
+    points = centred @ axes[:, [-1, -2]]
+    total = float(variances.sum())
+    first, second = (float(max(0.0, v)) / total if total > 0 else 0.0 for v in variances[[-1, -2]])
+    return Plane(points, (first, second))
+
+
+def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
+    """A scatter of the experts, coloured by seed; each point carries its expert's `name@version`.
+
+    Many points are drawn by WebGL, smaller, with the names of some of them and without descriptions.
+    """
+    import plotly.graph_objects as go
+
+    many = len(domains) > MANY
+    scatter = go.Scattergl if many else go.Scatter
+    chart = go.Figure()
+    for place, seed in enumerate(dict.fromkeys(domain.seed for domain in domains)):
+        chosen = [index for index, domain in enumerate(domains) if domain.seed == seed]
+        chart.add_trace(
+            scatter(
+                x=plane.points[chosen, 0].astype(np.float32),
+                y=plane.points[chosen, 1].astype(np.float32),
+                mode="markers",
+                name=escaped(seed),
+                # Plotly reads a little HTML in its texts: whatever others wrote is escaped as for any page.
+                customdata=[_said(domains[index], many) for index in chosen],
+                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
+                marker={
+                    "size": SMALL_MARKER if many else MARKER,
+                    "color": PALETTE[place % len(PALETTE)],
+                    "opacity": 0.55 if many else 0.85,
+                },
+            )
+        )
+    named = _apart(plane.points)
+    chart.add_trace(
+        go.Scatter(
+            x=plane.points[named, 0],
+            y=plane.points[named, 1],
+            mode="text",
+            # an empty line lifts the name off its point
+            text=[f"{escaped(domains[index].name)}<br> " for index in named],
+            textposition="top center",
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    titles = [
+        f"{name} principal component ({share:.0%} of the differences)"
+        for name, share in zip(("first", "second"), plane.shares, strict=True)
+    ]
+    chart.update_layout(
+        height=HEIGHT,
+        margin={"l": 10, "r": 10, "t": 30, "b": 10},
+        legend={"title": "seed", "orientation": "h", "y": 1.08},
+        xaxis={"title": titles[0], "showticklabels": False, "zeroline": False},
+        yaxis={"title": titles[1], "showticklabels": False, "zeroline": False},
+        showlegend=len(chart.data) > 2,
+    )
+    return chart
+
+
+def _said(domain: Domain, many: bool) -> list[str]:
+    return [escaped(domain.ref), "" if many else escaped(domain.description)]
+
+
+def _apart(points: np.ndarray) -> list[int]:
+    """The places in points [n, 2] whose names leave each other room: all of a few, else one a cell of a grid."""
+    if len(points) <= NAMES_SHOWN:
+        return list(range(len(points)))
+    lowest, highest = points.min(axis=0), points.max(axis=0)
+    cells = ((points - lowest) / np.maximum(highest - lowest, 1e-12) * (np.array(NAME_GRID) - 1e-6)).astype(
+        int
+    )
+    _cells, first = np.unique(cells, axis=0, return_index=True)
+    return sorted(first.tolist())

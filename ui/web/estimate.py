@@ -1,0 +1,135 @@
+"""What a mix will be before it is composed: its weights, the bytes it adds, its licence and roughly the time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from composer.mix.initial_routers import initial_parameters
+from registry import licenses
+from registry.checkpoints.tensors import DTYPE_BYTES
+from registry.errors import LicenseError
+from registry.home import Registry
+from registry.queue import runs
+from registry.records import Digest, ExpertRecord, SeedRecord
+
+# Floating-point operations per weight and token: forward and backward, as scaling laws count them.
+TRAINING_OPERATIONS = 6
+# What one core of an ordinary machine trains with; only used until a run here has shown better.
+OPERATIONS_PER_CORE = 1.5e10
+LATEST_RUNS = 20
+ROUTER_BYTES = 4  # routers stay float32
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mix to be. Counts are weights, `seconds` is rough; `license` is None where `conflict` says why not."""
+
+    total: int
+    active: int
+    bytes_written: int
+    tokens: int
+    seconds: float
+    seconds_measured: bool
+    license: str | None
+    conflict: str | None
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether the licences let these experts stand in one mix."""
+        return self.license is not None
+
+
+def estimate(
+    registry: Registry, seed: SeedRecord, experts: Sequence[ExpertRecord], recipe: Mapping[str, Any]
+) -> Estimate:
+    """Estimate the mix of a recipe (its fields as JSON) from sizes and licences alone."""
+    training = recipe["training"]
+    trunk, shared = (_weights(registry, digest, seed.dtype) for digest in (seed.trunk, seed.ffn))
+    routed = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
+    router = _router_weights(seed, experts, recipe["router"])
+    # With top-p it depends on the token: all at most.
+    top = sorted(routed, reverse=True)[: len(routed) if recipe["top_p"] else recipe["top_k"]]
+    gates = _layers(seed) * seed.config["hidden_size"] * len(experts)
+    active = trunk + shared + sum(top) + gates
+    seconds, measured = _seconds(registry, seed, active, training["tokens"])
+    license_of_mix, conflict = _license(seed, experts)
+    return Estimate(
+        total=trunk + shared + sum(routed) + router,
+        active=active,
+        bytes_written=_bytes_written(seed, experts, recipe, trunk, shared + sum(routed), router),
+        tokens=training["tokens"],
+        seconds=seconds,
+        seconds_measured=measured,
+        license=license_of_mix,
+        conflict=conflict,
+    )
+
+
+def _bytes_written(
+    seed: SeedRecord,
+    experts: Sequence[ExpertRecord],
+    recipe: Mapping[str, Any],
+    trunk: int,
+    ffns: int,
+    router: int,
+) -> int:
+    """The blobs that will exist because of this mix; what is only referred to costs nothing."""
+    training = recipe["training"]
+    trained = training["train"] if training["tokens"] else "router"
+    width = DTYPE_BYTES[seed.dtype]
+    same_trunk = recipe["trunk_merge"]["method"] == "seed" or all(expert.anchored for expert in experts)
+    written = router * ROUTER_BYTES
+    if trained in ("trunk", "all") or not same_trunk:
+        written += trunk * width
+    if trained in ("ffn", "all"):
+        written += ffns * width
+    return written
+
+
+def _seconds(registry: Registry, seed: SeedRecord, active: int, tokens: int) -> tuple[float, bool]:
+    """How long composing will take: as fast as the latest runs on this seed, or by counting operations.
+
+    A warm start takes its time however many tokens follow, so it is not part of the rate.
+    """
+    rates, others = [], []
+    for run in runs.list_runs(registry, states=["succeeded"], kind="compose", limit=LATEST_RUNS):
+        result = run.result or {}
+        trained = (result.get("training") or {}).get("tokens", 0)
+        if result.get("seed") == seed.name and trained and result.get("seconds"):
+            tuning = (result.get("stage_seconds") or {}).get("fine-tune") or result["seconds"]
+            rates.append(trained / tuning)
+            others.append(result["seconds"] - tuning)
+    if rates:
+        return tokens / median(rates) + median(others), True
+    speed = OPERATIONS_PER_CORE * (os.cpu_count() or 1)
+    return TRAINING_OPERATIONS * active * tokens / speed, False
+
+
+def _license(seed: SeedRecord, experts: Sequence[ExpertRecord]) -> tuple[str | None, str | None]:
+    owners = [(seed.name, seed.license), *((expert.ref, expert.license) for expert in experts)]
+    try:
+        return licenses.combine(owners), None
+    except LicenseError as error:
+        return None, str(error)
+
+
+def _router_weights(seed: SeedRecord, experts: Sequence[ExpertRecord], router: str) -> int:
+    """The parameters of the routers of all blocks, and the domain vectors that each of them keeps."""
+    hidden, layers, width = seed.config["hidden_size"], _layers(seed), experts[0].embedding.embedder.dimension
+    domains = len(experts) * width
+    shapes = [first.shape for first in initial_parameters(router, hidden, width, len(experts)).values()]
+    return layers * (sum(map(math.prod, shapes)) + domains)
+
+
+def _layers(seed: SeedRecord) -> int:
+    return int(seed.config["num_hidden_layers"])
+
+
+def _weights(registry: Registry, digest: Digest, dtype: str) -> int:
+    """The weights of a blob by its size; the header's few kilobytes do not matter to an estimate."""
+    return registry.blobs.size(digest) // DTYPE_BYTES[dtype]

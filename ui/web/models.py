@@ -1,0 +1,98 @@
+"""Models that the web app holds open: a few, shared by all visitors, each used by one at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from registry.home import Registry
+
+if TYPE_CHECKING:
+    from composer.generation import Token
+    from composer.mix.opening import OpenMix, OpenSeed
+
+MOST_OPEN = 3
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who writes: a mix by `name@version`, or a seed by its name."""
+
+    name: str
+    is_seed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} (seed)" if self.is_seed else self.name
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An open model. Masking changes a mix while it generates, so `turn` is held meanwhile."""
+
+    model: OpenMix | OpenSeed
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
+@st.cache_resource(max_entries=MOST_OPEN, show_spinner="Opening the model …")
+def loaded(_registry: Registry, home: str, name: str, is_seed: bool) -> Loaded:
+    """A speaker of the registry in `home`, opened once. The first use imports torch."""
+    from composer.mix.lock import lock_seed
+    from composer.mix.opening import find_mix, open_mix, open_seed
+    from registry.catalog.queries import get_seed
+
+    if is_seed:
+        return Loaded(open_seed(_registry, lock_seed(get_seed(_registry, name))))
+    _record, manifest = find_mix(_registry, name)
+    return Loaded(open_mix(_registry, manifest))
+
+
+def release() -> None:
+    """Let go of every open model, and of its memory once nobody uses it."""
+    loaded.clear()
+
+
+def write(
+    registry: Registry,
+    speakers: Sequence[Speaker],
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    random_seed: int,
+    active_experts: Sequence[str],
+) -> Generator[tuple[Speaker, Token], None, None]:
+    """Let speakers continue a prompt in turns, a token each, opening them if need be.
+
+    The models are taken until the generator ends or is closed. `active_experts` masks the experts of the first
+    speaker, a mix. Raises what `composer.generation` raises.
+    """
+    from composer.generation import stream_text
+
+    opened = {who: loaded(registry, str(registry.home), who.name, who.is_seed) for who in speakers}
+    with ExitStack() as turns:
+        # In one order for everybody: two visitors who want the same two models do not wait for each other forever.
+        for each in sorted(opened.values(), key=id):
+            turns.enter_context(each.turn)
+        streams = {
+            who: stream_text(
+                each.model,
+                prompt,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                random_seed=random_seed,
+                active_experts=active_experts if place == 0 else None,
+            )
+            for place, (who, each) in enumerate(opened.items())
+        }
+        while streams:
+            for who, stream in list(streams.items()):
+                token = next(stream, None)
+                if token is None:
+                    del streams[who]
+                else:
+                    yield who, token

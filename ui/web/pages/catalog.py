@@ -1,0 +1,243 @@
+"""The catalog: every expert as a card, searched by the meaning of a task or of a pasted sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import streamlit as st
+
+from registry.catalog.queries import (
+    Sides,
+    count_experts,
+    list_experts,
+    list_licenses,
+    list_seeds,
+    search,
+)
+from registry.home import Registry
+from registry.records import ExpertRecord
+from ui.query import CLOSE, vector_of_sample
+from ui.web.components import cards, empty_state, label
+from ui.web.session import current_registry, shown_errors, shown_refusal
+from ui.wording.display import plural
+
+CARDS_PER_PAGE = 12  # each costs the browser some ten milliseconds
+SEARCH_LIMIT = 48
+SAMPLE_CHARS = 100_000
+# Parameters from … up to …; the names stand in addresses.
+SIZES: dict[str, tuple[str, tuple[int, int | None]]] = {
+    "tiny": ("below 100 M", (0, 100_000_000)),
+    "small": ("100 M to 1 B", (100_000_000, 1_000_000_000)),
+    "medium": ("1 to 4 B", (1_000_000_000, 4_000_000_000)),
+    "large": ("4 B and more", (4_000_000_000, None)),
+}
+SIDES = ("seed", "license", "size")
+MARKS = {
+    "anchored": ("Anchored only", "Their trunk is the seed's own: they compose without loss."),
+    "measured": ("With measurements only", "They were measured alone, or in a mix that holds them."),
+}
+FILTERS = (*SIDES, *MARKS)
+
+# Reads so many experts (the limit) of those that were found, after the first ones (the offset).
+Reader = Callable[[int, int], list[tuple[ExpertRecord, float | None]]]
+
+
+def render() -> None:
+    """Draw the page: the search row, then the cards."""
+    with shown_errors():
+        registry = current_registry()
+        seeds = [seed.name for seed in list_seeds(registry)]
+        st.title("Find an expert", anchor=False)
+        if not seeds:
+            _first_steps()
+            return
+        choices = {
+            "seed": seeds,
+            "license": list_licenses(registry),
+            "size": list(SIZES),
+        }
+        _read_address(choices)
+        query, sample = _search_row(choices)
+        sides = _sides()
+        found = None
+        if query or sample:
+            with shown_refusal(), st.spinner("Comparing meanings …"):
+                found = _search(registry, query, sample, sides)
+        count, read, caption = found or _all(registry, sides)
+        pages = max(1, -(-count // CARDS_PER_PAGE))
+        st.session_state["page"] = min(st.session_state.get("page", 1), pages)
+        _write_address()
+        if not count:
+            _nothing(sides, seeds)
+            return
+        st.caption(label(caption))
+        _paged_cards(read, pages)
+
+
+def _read_address(choices: Mapping[str, Sequence[str]]) -> None:
+    """Begin with the search of the address; later the widgets know better, also after coming back."""
+    given = st.query_params.to_dict()
+    if "q" in given:
+        st.session_state.setdefault("q", given["q"])
+    for name, values in choices.items():
+        if given.get(name) in values:
+            st.session_state.setdefault(name, given[name])
+        if st.session_state.get(name) not in values:  # an expert may have been the last one of its licence
+            st.session_state[name] = None
+    for name in MARKS:
+        st.session_state.setdefault(name, given.get(name) == "yes")
+    if given.get("page", "").isdecimal():
+        st.session_state.setdefault("page", max(1, int(given["page"])))
+
+
+def _write_address() -> None:
+    """Keep the search in the address, so that it can be shared and reloaded."""
+    page = st.session_state.get("page", 1)
+    search = {
+        "q": st.session_state.get("q"),
+        **{name: st.session_state.get(name) for name in SIDES},
+        **{name: "yes" for name in MARKS if st.session_state.get(name)},
+        "page": str(page) if page > 1 else "",
+    }
+    st.query_params.from_dict({name: value for name, value in search.items() if value})
+
+
+def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """The query and the pasted sample, as they stand."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        query = st.text_input(
+            "Search by meaning",
+            key="q",
+            persist_state="session",
+            placeholder="Describe a task: linear algebra, parse a JSON file, C++ templates …",
+            icon=":material/search:",
+            on_change=_forget,
+            args=("sample",),
+        )
+        chosen = sum(bool(st.session_state.get(name)) for name in FILTERS)
+        title = f"Filters · {chosen}" if chosen else "Filters"
+        with st.popover(title, icon=":material/tune:", width="content"):
+            _filters(choices)
+        with st.popover("Paste a sample", icon=":material/content_paste:", width="content"):
+            sample = st.text_area(
+                "Text like the one you want to serve",
+                key="sample",
+                persist_state="session",
+                height=180,
+                max_chars=SAMPLE_CHARS,
+                placeholder="A few paragraphs, a source file, some letters …",
+                on_change=_forget,
+                args=("q",),
+                help="Its embedding is compared; nothing is stored.",
+            )
+            # Leaving the text area submits it already; a button is what people look for.
+            st.button("Find experts like it", type="primary", width="stretch")
+    return (query or "").strip(), (sample or "").strip()
+
+
+def _filters(choices: Mapping[str, Sequence[str]]) -> None:
+    """One control a side; none chosen leaves it open."""
+    names: dict[str, tuple[str, str, Callable[[str], str]]] = {
+        "seed": ("Seed", "Every seed", str),
+        "license": ("Licence", "Every licence", str),
+        "size": ("Size", "Every size", lambda size: f"{SIZES[size][0]} parameters"),
+    }
+    for key, (title, every, words) in names.items():
+        st.selectbox(
+            title,
+            list(choices[key]),
+            index=None,
+            key=key,
+            persist_state="session",
+            placeholder=every,
+            format_func=words,
+            on_change=_first_page,
+        )
+    for key, (title, about) in MARKS.items():
+        st.toggle(title, key=key, persist_state="session", help=about, on_change=_first_page)
+    is_open = not any(st.session_state.get(name) for name in FILTERS)
+    st.button("Clear", on_click=_clear, disabled=is_open, width="stretch")
+
+
+def _clear() -> None:
+    for name in FILTERS:
+        st.session_state[name] = None if name in SIDES else False
+    _first_page()
+
+
+def _sides() -> Sides:
+    """The filters as the catalog takes them."""
+    state = st.session_state
+    size = state.get("size")
+    return {
+        "seed": state.get("seed"),
+        "license": state.get("license"),
+        "parameters": None if size is None else SIZES[size][1],
+        "anchored": True if state.get("anchored") else None,
+        "measured": True if state.get("measured") else None,
+    }
+
+
+def _nothing(sides: Sides, seeds: Sequence[str]) -> None:
+    """No expert at all, none of the seed, or none that passes the filters."""
+    if any(value is not None for name, value in sides.items() if name != "seed"):
+        empty_state("No expert passes these filters", "Open one of them, or clear them all.")
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            st.button("Clear the filters", on_click=_clear)
+        return
+    seed = sides["seed"]
+    empty_state(
+        "No expert here yet",
+        "Nobody has contributed an expert" + (f" of the seed {seed}." if seed else "."),
+        [f"nexusmix contribute NAME ./expert --seed {seed or seeds[0]} --license SPDX --data ./text"],
+    )
+
+
+def _forget(other: str) -> None:
+    """What was asked last counts: a new query clears the sample, a new sample the query."""
+    st.session_state[other] = ""
+    _first_page()
+
+
+def _first_page() -> None:
+    st.session_state["page"] = 1
+
+
+def _search(registry: Registry, query: str, sample: str, sides: Sides) -> tuple[int, Reader, str]:
+    """How many experts were found, how to read a page of them, and the sentence above them."""
+    what = vector_of_sample(registry, sample) if sample else query
+    hits = search(registry, what, limit=SEARCH_LIMIT, **sides)
+    of = "your sample" if sample else f"“{query}”"
+    far = "No close match. " if all(hit.score < CLOSE for hit in hits) else ""
+    caption = f"{far}Nearest to {of} first; 1 is the same meaning"
+    found = [(hit.expert, hit.score) for hit in hits]
+    return len(found), lambda limit, offset: list(found[offset : offset + limit]), caption
+
+
+def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
+    """The same for every expert that passes the filters."""
+    count = count_experts(registry, **sides)
+
+    def read(limit: int, offset: int) -> list[tuple[ExpertRecord, float | None]]:
+        return [(each, None) for each in list_experts(registry, limit=limit, offset=offset, **sides)]
+
+    return count, read, plural(count, "expert") + " by name"
+
+
+def _paged_cards(read: Reader, pages: int) -> None:
+    place = st.container()
+    page = 1
+    if pages > 1:
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            page = st.pagination(pages, key="page", persist_state="session")
+    with place:
+        cards(read(CARDS_PER_PAGE, (page - 1) * CARDS_PER_PAGE))
+
+
+def _first_steps() -> None:
+    empty_state(
+        "This registry is empty",
+        "See the whole journey on text that is already on this machine, or publish a model of your own "
+        "as the seed that experts branch from.",
+        ["nexusmix demo", "nexusmix seed add NAME ./model --license Apache-2.0"],
+    )

@@ -1,0 +1,222 @@
+"""Compose: choose experts of one seed, see what their mix will be, and queue it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from registry.catalog.queries import get_expert, list_refs, list_seeds
+from registry.home import Registry
+from registry.records import ExpertRecord, SeedRecord
+from ui.web.components import (
+    empty_state,
+    escaped,
+    expert_link,
+    fact_table,
+    facts,
+    label,
+    score_bar,
+)
+from ui.web.estimate import Estimate, estimate
+from ui.web.recipe_form import recipe_form
+from ui.web.recipes import command, default_name, propose
+from ui.web.run_words import roughly
+from ui.web.session import (
+    current_registry,
+    queue,
+    refuse,
+    shown_errors,
+    shown_refusal,
+)
+from ui.wording.display import parameters, plural, size
+
+if TYPE_CHECKING:
+    from composer.mix.recipe import Recipe
+
+SAMPLE_CHARS = 100_000
+
+
+def render() -> None:
+    """Draw the page: experts, recipe and the recipe as text on the left, what it will be on the right."""
+    st.title("Compose a mix", anchor=False)
+    with shown_errors():
+        registry = current_registry()
+        seeds = {seed.name: seed for seed in list_seeds(registry)}
+        if not seeds:
+            empty_state(
+                "There is no seed yet",
+                "A mix is made of experts that branched from one seed: publish a model as a seed first.",
+                ["nexusmix seed add NAME ./model --license Apache-2.0", "nexusmix demo"],
+            )
+            return
+        _read_address(seeds)
+        form, outlook = st.columns([5, 3], gap="large")
+        with form:
+            seed, experts = _choose(registry, seeds)
+            if not experts:
+                with outlook:
+                    _nothing_chosen()
+                return
+            settings = recipe_form(experts)
+        # A name that cannot be one takes nothing else away: the rest goes on with the name that it would have.
+        is_named = settings["name"] is not None
+        settings["name"] = settings["name"] or default_name(experts)
+        with outlook, st.container(key="numbers"), shown_refusal():
+            recipe, forecast = _outlook(registry, seed, experts, settings)
+            _submit_button(registry, recipe, forecast, is_named=is_named)
+            with form:
+                _as_text(recipe)
+
+
+def _read_address(seeds: dict[str, SeedRecord]) -> None:
+    """Begin with what the address names; later the widgets know better."""
+    given = st.query_params.to_dict()
+    if given and st.session_state.get("compose_address") != given:
+        st.session_state["compose_address"] = given
+        if given.get("seed") in seeds:
+            st.session_state["compose_seed"] = given["seed"]
+        st.session_state["chosen"] = [ref for ref in given.get("experts", "").split(",") if ref]
+
+
+def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, list[ExpertRecord]]:
+    """The seed and the experts; only what stands in one mix with what is chosen already is offered."""
+    st.subheader("Experts", anchor=False)
+    name = next(iter(seeds))
+    if len(seeds) > 1:
+        name = st.selectbox("Seed", list(seeds), key="compose_seed", persist_state="session")
+    seed = seeds[name]
+    chooser = st.container()
+    _proposals(registry, seed)
+    offered = list_refs(registry, seed=seed.name)
+    known = set(offered)
+    chosen = [ref for ref in st.session_state.get("chosen", []) if ref in known]
+    if chosen:
+        embedder = get_expert(registry, chosen[0]).embedding.embedder
+        offered = list_refs(registry, seed=seed.name, embedder=embedder)
+        known = set(offered)
+    st.session_state["chosen"] = [ref for ref in chosen if ref in known]
+    with chooser:
+        if not offered:
+            empty_state(
+                "No expert of this seed yet",
+                f"Contribute one that branched from {seed.name}, then come back.",
+                [f"nexusmix contribute NAME ./expert --seed {seed.name} --license SPDX --data ./text"],
+            )
+        refs = st.multiselect(
+            f"Experts of {label(seed.name)}",
+            offered,
+            key="chosen",
+            persist_state="session",
+            placeholder="Type a name, or let samples propose",
+            disabled=not offered,
+        )
+        experts = [get_expert(registry, ref) for ref in refs]
+        for expert in experts:
+            _chosen_row(expert)
+    return seed, experts
+
+
+def _proposals(registry: Registry, seed: SeedRecord) -> None:
+    with st.popover("Let samples propose experts", icon=":material/auto_awesome:", width="content"):
+        text = st.text_area(
+            "What the mix shall serve",
+            key="samples",
+            persist_state="session",
+            height=180,
+            max_chars=SAMPLE_CHARS,
+            placeholder="Paste a few typical inputs.\n---\nA line of dashes separates one from the next.",
+            help="Their embeddings are compared with the experts' domains; nothing is stored.",
+        )
+        if st.button("Propose", type="primary", width="stretch"):
+            if not (text or "").strip():
+                refuse("Paste a sample first.")
+                return
+            scores = None
+            with shown_refusal(), st.spinner("Comparing domains …"):
+                scores = propose(registry, text, seed.name)
+            if scores is None:
+                return
+            st.session_state["proposed"] = scores
+            st.session_state["chosen"] = list(scores)
+            if not scores:
+                st.info("No expert of this seed can be compared with text.")
+
+
+def _chosen_row(expert: ExpertRecord) -> None:
+    score = st.session_state.get("proposed", {}).get(expert.ref)
+    with st.container(key=f"row-{expert.ref}"):
+        expert_link(expert)
+        bar = "" if score is None else score_bar(score)
+        st.html(f'<p class="nm-line">{escaped(expert.description)}</p>{facts(expert)}{bar}')
+
+
+def _nothing_chosen() -> None:
+    with st.container(key="numbers"):
+        st.subheader("What you will get", anchor=False)
+        st.caption("Choose experts, and their mix is estimated here: its size, its licence, what it costs.")
+
+
+def _outlook(
+    registry: Registry, seed: SeedRecord, experts: list[ExpertRecord], settings: dict[str, Any]
+) -> tuple[Recipe, Estimate]:
+    """The recipe and what it will give, as it stands now."""
+    from composer.mix.recipe import Recipe
+
+    st.subheader("What you will get", anchor=False)
+    refs = [expert.ref for expert in experts]
+    recipe = Recipe.parse({**settings, "seed": seed.name, "experts": refs})
+    forecast = estimate(registry, seed, experts, recipe.model_dump(mode="json"))
+    trained = f"{parameters(forecast.tokens)} tokens" if forecast.tokens else "none"
+    about = "as fast as the latest runs here" if forecast.seconds_measured else "a rough guess"
+    fact_table(
+        {
+            "Name": recipe.name,
+            "Experts": f"{len(experts)} beside the seed, {_taken(recipe)} a token",
+            "Total": f"{parameters(forecast.total)} parameters",
+            "Active": f"{parameters(forecast.active)} a token",
+            "New bytes": size(forecast.bytes_written),
+            "Fine-tune": trained,
+            "Time": f"≈ {roughly(forecast.seconds)}, {about}" if forecast.tokens else "seconds",
+            "Licence": forecast.license,
+        }
+    )
+    if forecast.is_allowed:
+        st.caption("Each of these licences lets the others stand beside it.")
+        return recipe, forecast
+    st.warning(label(forecast.conflict), icon=":material/gavel:")
+    reason = st.text_input("Why you may combine them", placeholder="For instance: written permission of …")
+    return recipe.model_copy(update={"license_override": reason.strip() or None}), forecast
+
+
+def _taken(recipe: Recipe) -> str:
+    """How many experts a token takes, in words."""
+    if recipe.top_p is not None:
+        return f"as many as reach p = {recipe.top_p:g}"
+    return ("at most " if recipe.null_experts else "") + plural(recipe.top_k, "expert")
+
+
+def _submit_button(registry: Registry, recipe: Recipe, forecast: Estimate, *, is_named: bool) -> None:
+    measured = st.toggle(
+        "Evaluate it afterwards",
+        value=True,
+        help="A second run measures it beside its seed, each expert and dense merging, and where tokens go.",
+    )
+    if st.button("Compose", type="primary", icon=":material/hub:", width="stretch"):
+        if not is_named:
+            refuse("Mend the name first.")
+        elif not forecast.is_allowed and recipe.license_override is None:
+            refuse("Say first why you may combine these licences.")
+        else:
+            queue(registry, "compose", {"recipe": recipe.model_dump(mode="json"), "evaluate": measured})
+    if len(recipe.experts) == 1:
+        st.caption("One expert is a mix too, but two or more show what routing is for.")
+
+
+def _as_text(recipe: Recipe) -> None:
+    st.subheader("The same as text", anchor=False)
+    shell, file = st.tabs(["Command", "Recipe file"])
+    with shell:
+        st.code(command(recipe), language=None, wrap_lines=True)
+    with file:
+        st.code(recipe.to_yaml(), language="yaml", wrap_lines=True)

@@ -1,0 +1,242 @@
+"""Contribute: an expert from a folder or from the Hugging Face Hub, held against its seed before anything heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from composer.experts.adapter import is_adapter
+from registry.catalog.queries import list_seeds
+from registry.checkpoints.preflight import Checkpoint, check_expert
+from registry.domains.embedding import load_embedding
+from registry.errors import IncompatibleError, NotFoundError, RegistryError
+from registry.home import Registry
+from registry.intake import hub, sources
+from registry.licenses import check_license
+from registry.names import check_name
+from registry.records import SeedRecord
+from ui.queue.roots import configured_roots
+from ui.web.components import empty_state, escaped, fact_table, label
+from ui.web.session import (
+    current_registry,
+    queue,
+    refuse,
+    shown_errors,
+    shown_refusal,
+)
+from ui.wording.display import parameters, plural, printable, size
+
+PERMISSIVE = "Mixes with it may be under almost any licence."
+LICENSES = {
+    "Apache-2.0": PERMISSIVE,
+    "MIT": PERMISSIVE,
+    "BSD-3-Clause": PERMISSIVE,
+    "CC0-1.0": PERMISSIVE,
+    "CC-BY-4.0": PERMISSIVE,
+    "CC-BY-SA-4.0": "Mixes with it must be shared alike.",
+    "CC-BY-NC-4.0": "Mixes with it are for non-commercial use only.",
+    "GPL-3.0-or-later": "Mixes with it must be under the GPL too.",
+}
+HUB_CHECK = "hub_check"
+SHARED, PRIVATE = "Share a sample", "Keep it private"
+DESCRIPTION_CHARS = 2_000
+
+
+def render() -> None:
+    """Draw the page: the folder and what the check says of it, then the card, the domain and the button."""
+    st.title("Contribute an expert", anchor=False)
+    with shown_errors():
+        registry = current_registry()
+        seeds = {seed.name: seed for seed in list_seeds(registry)}
+        if not seeds:
+            empty_state(
+                "There is no seed yet",
+                "An expert branches from a seed: publish the model that yours was fine-tuned from first.",
+                ["nexusmix seed add NAME ./model --license Apache-2.0"],
+            )
+            return
+        form, checked = st.columns([5, 3], gap="large")
+        with form:
+            seed, source = _source(seeds)
+        with checked, st.container(key="numbers"):
+            passed = _check(registry, seed, source)
+        # A second row, so that on a narrow window the findings come right after the folder.
+        rest, _ = st.columns([5, 3], gap="large")
+        with rest:
+            request = {**_card(), **_domain(), "seed": seed.name, "source": source}
+            _submit_button(registry, request, passed)
+
+
+def _source(seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
+    st.subheader("1 · The weights", anchor=False)
+    given = st.query_params.get("seed")
+    names = list(seeds)
+    seed = seeds[
+        st.selectbox(
+            "Seed that it was fine-tuned from", names, index=names.index(given) if given in seeds else 0
+        )
+    ]
+    source = st.text_input(
+        "Folder on the registry's machine, or hf:owner/name",
+        placeholder="/data/models/law-expert or hf:owner/name@revision",
+        help="A Hugging Face folder (config.json, tokenizer.json, safetensors) or a LoRA adapter's. Large files "
+        "do not go through the browser; what is on the hub is fetched by the registry's machine.",
+    )
+    return seed, source.strip()
+
+
+def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
+    """What headers and configuration say already; nothing of the weights is read."""
+    st.subheader("Does it fit?", anchor=False)
+    if not source:
+        st.caption("Name a folder, and it is held against its seed: configuration, tokenizer, every tensor.")
+        return False
+    try:
+        with st.spinner("Asking the hub …" if hub.is_hub(source) else "Reading headers …"):
+            checkpoint = _preflight(registry, seed, source)
+    except IncompatibleError as error:
+        reasons = error.mismatches or (str(error),)
+        st.error(f"It does not fit: {plural(len(reasons), 'reason')}.", icon=":material/block:")
+        items = "".join(f"<li>{escaped(reason)}</li>" for reason in reasons)
+        st.html(f'<ul class="nm-reasons">{items}</ul>')
+        return False
+    except (RegistryError, OSError) as error:
+        st.error("It cannot be taken:", icon=":material/error:")
+        st.code(printable(error), language=None, wrap_lines=True)
+        if hub.is_hub(source) and st.button("Ask the hub again", icon=":material/refresh:"):
+            st.session_state.pop(HUB_CHECK, None)
+            st.rerun()
+        return False
+    if checkpoint is None:
+        st.info("A LoRA adapter: it is merged into its seed, and refused at once if it does not fit.")
+        return True
+    st.success(f"It fits {label(seed.name)}.", icon=":material/check_circle:")
+    fact_table(_findings(checkpoint))
+    return True
+
+
+def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint | None:
+    """What preflight makes of the source; None for an adapter. The hub is asked once, not with every click."""
+    if not hub.is_hub(source):
+        configured_roots().check_import(source)
+        if is_adapter(Path(source)):
+            return None
+        files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
+        return check_expert(seed, files, Path(source))
+    asked = (seed.name, source)
+    if st.session_state.get(HUB_CHECK, (None,))[0] != asked:
+        try:
+            outcome: Any = sources.check_remote(registry, hub.look_up(source), seed.name)
+        except RegistryError as error:
+            outcome = error
+        st.session_state[HUB_CHECK] = (asked, outcome)
+    outcome = st.session_state[HUB_CHECK][1]
+    if isinstance(outcome, RegistryError):
+        raise outcome
+    return outcome
+
+
+def _findings(checkpoint: Checkpoint) -> dict[str, object]:
+    roles = checkpoint.roles
+    tensors = [*roles.ffn.values(), *roles.trunk.values()]
+    return {
+        "Family": checkpoint.family.model_type,
+        "Parameters": parameters(roles.parameters),
+        "FFNs": f"{plural(len(roles.ffn), 'tensor')}, width {roles.ffn_width:,}",
+        "Trunk": plural(len(roles.trunk), "tensor"),
+        "Weights": roles.dtype,
+        "To be stored": f"{size(sum(tensor.end - tensor.start for tensor in tensors))} at most",
+    }
+
+
+def _card() -> dict[str, Any]:
+    st.subheader("2 · The card", anchor=False)
+    left, right = st.columns(2)
+    with left:
+        typed = st.text_input(
+            "Name", placeholder="law", help="A name that exists already gets its next version."
+        )
+        name = _checked(check_name, typed.strip())
+    with right:
+        license = st.selectbox(
+            "Licence",
+            list(LICENSES),
+            index=None,
+            accept_new_options=True,
+            placeholder="Choose, or type an SPDX expression",
+        )
+        license = _checked(check_license, license)
+        if license:
+            other = "Whether it lets others stand beside it is checked when a mix is composed."
+            st.caption(LICENSES.get(license, other))
+    description = st.text_area(
+        "Description",
+        max_chars=DESCRIPTION_CHARS,
+        placeholder="What it was trained on, what it is good at, what it is not.",
+    )
+    return {"name": name, "license": license, "description": description.strip()}
+
+
+def _checked(check: Callable[[str], str], value: str | None) -> str | None:
+    """What the check makes of the value; None without one, or where it is refused: the reason is below its field."""
+    if value:
+        with shown_refusal():
+            return check(value)
+    return None
+
+
+def _domain() -> dict[str, Any]:
+    """Where the domain embedding comes from: a sample of the text, or a file made on the owner's side."""
+    st.subheader("3 · The domain", anchor=False)
+    mode = st.segmented_control("Training text", [SHARED, PRIVATE], default=SHARED, required=True)
+    if mode == SHARED:
+        st.caption(
+            "A sample of the text (4 MB at most) is kept with the expert: routers are warm-started on it, and "
+            "one document in twenty is held out to measure on. Whoever reads the registry can read it."
+        )
+        paths = st.text_area("Files or folders of text, one a line", placeholder="/data/law.jsonl", height=90)
+        lines = [line.strip() for line in paths.splitlines() if line.strip()]
+        checked = [_checked(_text_path, line) for line in lines]
+        return {"data": lines if all(checked) else []}
+    st.caption(
+        "Only an embedding of the text is handed over, computed on your own machine. The router learns where "
+        "the domain lies, but there is nothing to measure on, and mixes are fine-tuned without it."
+    )
+    st.code("nexusmix embed ./private --out law.json", language=None)
+    file = st.text_input("Embedding file on the registry's machine", placeholder="/data/law.json")
+    return {"embedding": _checked(_embedding, file.strip())}
+
+
+def _text_path(path: str) -> str:
+    """The path of a text or of a folder of them. Raises what is wrong with it before any of it is read."""
+    if not configured_roots().check_import(path).exists():
+        raise NotFoundError(f"{path}: no such file or folder on the registry's machine")
+    return path
+
+
+def _embedding(path: str) -> str:
+    """The path of an embedding file. Raises what is wrong with it, or with the file."""
+    load_embedding(configured_roots().check_import(path))
+    return path
+
+
+def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) -> None:
+    missing = [
+        words
+        for words, given in {
+            "weights that fit": passed,
+            "a name": request["name"],
+            "a licence": request["license"],
+            "its domain": request.get("data") or request.get("embedding"),
+        }.items()
+        if not given
+    ]
+    wanted = st.button("Contribute", type="primary", icon=":material/upload:")
+    if missing:
+        needed = f"Still needed: {', '.join(missing)}."
+        (refuse if wanted else st.caption)(needed)
+    elif wanted:
+        queue(registry, "contribute", request)

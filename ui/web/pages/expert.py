@@ -1,0 +1,249 @@
+"""One expert: its card, where it comes from, what is stored of it, and who lives next to it."""
+
+from __future__ import annotations
+
+import textwrap
+
+import streamlit as st
+
+from registry.catalog.aliases import list_aliases, point
+from registry.catalog.queries import (
+    get_expert,
+    get_measurement,
+    list_mixes,
+    list_versions,
+    search,
+    verify,
+)
+from registry.domains.documents import load_documents
+from registry.home import Registry
+from registry.records import ExpertRecord
+from ui.web import routes
+from ui.web.components import (
+    empty_state,
+    escaped,
+    expert_link,
+    fact_table,
+    facts,
+    label,
+    score_bar,
+)
+from ui.web.session import (
+    current_registry,
+    queue,
+    refuse,
+    shown_errors,
+    shown_refusal,
+)
+from ui.web.tables import figures
+from ui.wording.display import parameters, plural, printable
+
+NEIGHBOURS = 5
+NEIGHBOUR_WIDTH = 190
+EXCERPTS = 3
+EXCERPT_CHARS = 600
+TITLE_CHARS = 70
+PYTHON = """\
+from composer.composition import compose
+from composer.mix.recipe import Recipe
+from registry.home import open_registry
+
+recipe = Recipe(name="NAME", seed="{seed}", experts=["{ref}", "OTHER"])
+result = compose(open_registry(), recipe)
+"""
+
+
+def render() -> None:
+    """Draw the page of the expert that the address names."""
+    with st.container(key="back"):
+        st.page_link(routes.catalog(), label="Catalog", icon=":material/arrow_back:")
+    ref = st.query_params.get("ref")
+    if not ref:
+        empty_state("No expert chosen", "Open one from the catalog; its address then names it.")
+        return
+    with shown_errors():
+        registry = current_registry()
+        expert = get_expert(registry, ref)
+        _head(expert)
+        story, numbers = st.columns([5, 3], gap="large")
+        with story:
+            _card(expert)
+            _commands(expert)
+            _transfer(registry, expert)
+            _neighbours(registry, expert)
+            _excerpts(registry, expert)
+        with numbers, st.container(key="numbers", border=True):
+            _facts(expert)
+            _digests(registry, expert)
+            _provenance(expert)
+            _aliases(registry, expert)
+            _relatives(registry, expert)
+
+
+def _head(expert: ExpertRecord) -> None:
+    st.title(f"{label(expert.name)} :gray[{label(f'@{expert.version}')}]", anchor=False)
+    st.html(facts(expert))
+    if expert.withdrawn is not None:
+        st.warning(f"Withdrawn: {label(expert.withdrawn)}", icon=":material/block:")
+
+
+def _card(expert: ExpertRecord) -> None:
+    about = escaped(expert.description, lines=True) or "The contributor wrote no description."
+    st.html(f'<p class="nm-text">{about}</p>')
+
+
+def _commands(expert: ExpertRecord) -> None:
+    if expert.withdrawn is not None:
+        return
+    st.subheader("Use it", anchor=False)
+    shell, python = st.tabs(["Shell", "Python"])
+    with shell:
+        for command in (
+            f"nexusmix compose NAME --seed {expert.seed} --experts {expert.ref},OTHER",
+            f"nexusmix extend MIX {expert.ref}",
+        ):
+            st.code(command, language=None, wrap_lines=True)
+    with python:
+        st.code(PYTHON.format(seed=expert.seed, ref=expert.ref), language="python", wrap_lines=True)
+    with st.container(key="run-actions"):
+        st.page_link(
+            routes.compose(),
+            label="Compose a mix with it",
+            icon=":material/hub:",
+            query_params={"seed": expert.seed, "experts": expert.ref},
+        )
+
+
+def _transfer(registry: Registry, expert: ExpertRecord) -> None:
+    """What it gained in its own domain, and what that cost or gave elsewhere."""
+    st.subheader("How good it is", anchor=False)
+    measurement = get_measurement(registry, expert.ref)
+    if measurement is None:
+        st.caption("Not measured yet: bits per byte on its own and other domains, beside its seed.")
+    else:
+        scores = measurement["bits_per_byte"]
+        rows = {
+            ("its own" if domain == expert.ref else domain): [row["seed"], row["expert"]]
+            for domain, row in scores.items()
+        }
+        caption = "Bits per byte on text that it has not seen; lower is better. Nearest domains first"
+        st.html(figures(["seed", "this expert"], rows, corner="text", caption=caption))
+    with st.container(key="measure"):
+        title = "Measure it" if measurement is None else "Measure again"
+        if st.button(title, icon=":material/monitoring:", disabled=expert.withdrawn is not None):
+            queue(registry, "measure", {"expert": expert.ref})
+
+
+def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
+    """The experts whose domains are nearest, by the cosine with this one's mean vector."""
+    st.subheader("Nearest domains", anchor=False)
+    others = None
+    with shown_refusal(), st.spinner("Comparing domains …"):
+        hits = search(registry, expert.embedding.mean, limit=NEIGHBOURS + 1)
+        others = [hit for hit in hits if hit.expert.ref != expert.ref][:NEIGHBOURS]
+    if others is None:
+        return
+    if not others:
+        st.caption("It is the only expert so far.")
+    for hit in others:
+        with st.container(key=f"neighbour-{hit.expert.ref}", horizontal=True, vertical_alignment="center"):
+            expert_link(hit.expert, width=NEIGHBOUR_WIDTH)
+            st.html(score_bar(hit.score))
+
+
+def _excerpts(registry: Registry, expert: ExpertRecord) -> None:
+    st.subheader("From its text", anchor=False)
+    if expert.sample is None:
+        st.caption("The text stayed with its owner; only its embedding was contributed.")
+        return
+    for text in load_documents(registry.blobs, expert.sample)[:EXCERPTS]:
+        with st.expander(label(textwrap.shorten(text, TITLE_CHARS, placeholder=" …"))):
+            excerpt = text[:EXCERPT_CHARS] + (" …" if len(text) > EXCERPT_CHARS else "")
+            st.code(printable(excerpt, lines=True), language=None, wrap_lines=True)
+
+
+def _facts(expert: ExpertRecord) -> None:
+    st.subheader("At a glance", anchor=False)
+    domain = expert.embedding
+    fact_table(
+        {
+            "Seed": expert.seed,
+            "Licence": expert.license,
+            "Parameters": parameters(expert.parameters),
+            "Weights": f"{expert.dtype}, FFN width {expert.ffn_width:,}",
+            "Trunk": "the seed's own (anchored)" if expert.anchored else "its own",
+            "Domain": f"{plural(domain.chunk_count, 'chunk')}, {plural(len(domain.centroids), 'centroid')}",
+            "Embedder": domain.embedder,
+            "Published": f"{expert.created_at:%Y-%m-%d %H:%M} UTC",
+        }
+    )
+
+
+def _digests(registry: Registry, expert: ExpertRecord) -> None:
+    st.subheader("Stored bytes", anchor=False)
+    for role, digest in (("FFN", expert.ffn), ("Trunk", expert.trunk)):
+        with st.container(gap=None):
+            st.caption(role)
+            st.code(digest, language=None, wrap_lines=True)
+    if st.button("Verify now", icon=":material/verified_user:", help="Hash every stored byte again."):
+        with shown_refusal():
+            with st.spinner("Hashing …"):
+                problems = verify(registry, expert.ref)
+            if problems:
+                st.error("; ".join(label(problem.message) for problem in problems), icon=":material/gpp_bad:")
+            else:
+                st.success("Every byte is what its digest says.", icon=":material/verified:")
+
+
+def _provenance(expert: ExpertRecord) -> None:
+    if expert.provenance:
+        st.subheader("Provenance", anchor=False)
+        fact_table({_title(name): _figure(value) for name, value in expert.provenance.items()})
+
+
+def _aliases(registry: Registry, expert: ExpertRecord) -> None:
+    """The words that stand for a version of it, and one more for this version."""
+    aliases = list_aliases(registry, expert.name)
+    st.subheader("Aliases", anchor=False)
+    if aliases:
+        fact_table({f"{expert.name}@{word}": f"→ {ref}" for word, ref in aliases.items()})
+    with st.popover("Point an alias here", icon=":material/label:", disabled=expert.withdrawn is not None):
+        word = st.text_input("Alias", placeholder="stable").strip()
+        below = st.container()
+        alias = f"{expert.name}@{word}"
+        stands = aliases.get(word)
+        if stands == expert.ref:
+            st.caption("It stands for this version already.")
+        elif stands:
+            st.caption(f"It stands for {label(stands)} now, and will be moved.")
+        if st.button("Point it here", type="primary"):
+            if not word:
+                refuse("Write a word for this version, such as stable.", below)
+            elif stands != expert.ref:
+                with shown_refusal(below):
+                    point(registry, alias, expert.ref, expected=stands)
+                    st.rerun()
+
+
+def _relatives(registry: Registry, expert: ExpertRecord) -> None:
+    """The other versions, and the mixes that hold this one."""
+    versions = list_versions(registry, expert.name)
+    if len(versions) > 1:
+        st.subheader("Versions", anchor=False)
+        with st.container(horizontal=True, key="versions"):
+            for version in reversed(versions):
+                expert_link(version, disabled=version.ref == expert.ref)
+    mixes = [mix.ref for mix in list_mixes(registry, expert=expert.ref)]
+    if mixes:
+        st.subheader("Used by", anchor=False)
+        with st.container(key="lineage", gap=None):
+            for ref in mixes:
+                st.page_link(routes.mix(), label=label(ref), query_params={"ref": ref})
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _figure(value: object) -> object:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,0 +1,75 @@
+"""The map of domains: experts that lie near each other were trained on text of a like meaning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from registry.catalog.queries import experts_stamp, list_domains, list_seeds
+from registry.home import Registry
+from ui.web import routes
+from ui.web.components import empty_state
+from ui.web.domain_map import figure, project
+from ui.web.session import current_registry, shown_errors
+from ui.wording.display import plural
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+EVERY_SEED = ""
+MOST_CHARTS = 4
+
+
+def render() -> None:
+    """Draw the page: a filter by seed, then the map."""
+    with st.container(key="back"):
+        st.page_link(routes.catalog(), label="Catalog", icon=":material/arrow_back:")
+    st.title("Map of domains", anchor=False)
+    with shown_errors():
+        registry = current_registry()
+        seed = _chosen_seed(registry)
+        chart, drawn, left_out = _chart(registry, str(registry.home), seed, experts_stamp(registry))
+        if not drawn:
+            empty_state(
+                "Nothing to draw yet",
+                "Contribute an expert; its domain is a point of this map.",
+                ["nexusmix contribute NAME ./expert --seed SEED --license SPDX --data ./text"],
+            )
+            return
+        if left_out:
+            st.info(f"{plural(left_out, 'expert')} of other embedders cannot be drawn beside these.")
+        st.caption(
+            f"{plural(drawn, 'expert')} by the embeddings of their training text. Near means alike; the "
+            "axes have no name of their own. Click a point to open its expert."
+        )
+        chosen = st.plotly_chart(chart, on_select="rerun", selection_mode="points", key="map")
+        for point in chosen["selection"]["points"]:
+            if "customdata" in point:
+                st.switch_page(routes.expert(), query_params={"ref": point["customdata"][0]})
+
+
+def _chosen_seed(registry: Registry) -> str | None:
+    """One seed, or None for all."""
+    seeds = [seed.name for seed in list_seeds(registry)]
+    if len(seeds) < 2:
+        return None
+    every = [EVERY_SEED, *seeds]
+    return st.selectbox("Seed", every, format_func=lambda name: name or "Every seed", width=220) or None
+
+
+@st.cache_resource(max_entries=MOST_CHARTS, show_spinner="Projecting domains …")
+def _chart(
+    _registry: Registry, home: str, seed: str | None, stamp: tuple[int, int]
+) -> tuple[go.Figure | None, int, int]:
+    """The map of the newest versions as the stamp has them, how many it shows, and how many it cannot show.
+
+    Vectors of different embedders never meet: the most usual embedder is drawn.
+    """
+    domains = list_domains(_registry, seed=seed)
+    if not domains:
+        return None, 0, 0
+    embedder, count = Counter(domain.embedder for domain in domains).most_common(1)[0]
+    shown = [domain for domain in domains if domain.embedder == embedder]
+    return figure(shown, project(shown)), count, len(domains) - count

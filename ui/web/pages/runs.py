@@ -1,0 +1,84 @@
+"""The queue: every run with its state, the newest first; what moves is drawn again by itself."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from registry.home import Registry
+from registry.queue import runs
+from registry.records import RunRecord, RunState
+from ui.web import routes
+from ui.web.components import empty_state, escaped, label
+from ui.web.run_words import ago, progress, spent, state_chip, subject
+from ui.web.session import current_registry, shown_errors, shown_refusal
+from ui.wording.display import duration, plural
+
+REFRESH_SECONDS = 1
+RUNS_SHOWN = 50
+FILTERS: dict[str, tuple[RunState, ...] | None] = {
+    "All": None,
+    "Live": runs.LIVE,
+    "Succeeded": ("succeeded",),
+    "Failed": ("failed",),
+    "Cancelled": ("cancelled",),
+}
+
+
+def render() -> None:
+    """Draw the page: a filter, then the runs."""
+    st.title("Runs", anchor=False)
+    with shown_errors():
+        registry = current_registry()
+        counts = runs.count_runs(registry)
+        if not counts:
+            empty_state(
+                "Nothing was queued yet",
+                "Compose a mix, and its run is shown here while it trains.",
+                ["nexusmix compose NAME --seed SEED --experts A,B,C --queue"],
+            )
+            st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
+            return
+        chosen = st.segmented_control(
+            "Which", list(FILTERS), default="All", required=True, label_visibility="collapsed"
+        )
+        live = sum(counts.get(state, 0) for state in runs.LIVE)
+        every = REFRESH_SECONDS if live else None
+        st.fragment(_list, run_every=every)(registry, FILTERS[chosen], live)
+
+
+def _list(registry: Registry, states: tuple[RunState, ...] | None, live: int) -> None:
+    """Drawn again every few seconds as long as something moves."""
+    with shown_errors():
+        counts = runs.count_runs(registry)
+        if sum(counts.get(state, 0) for state in runs.LIVE) != live:
+            st.rerun()
+        found = runs.list_runs(registry, states=states, limit=RUNS_SHOWN)
+        st.caption(", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())))
+        if counts.get("queued") and not counts.get("running"):
+            st.info("No worker is at work: `nexusmix worker` starts one.", icon=":material/hourglass_empty:")
+        if not found:
+            empty_state("No such run", "No run is in this state.")
+        with st.container(key="runs"):
+            for run in found:
+                _row(registry, run)
+        if len(found) == RUNS_SHOWN:
+            st.caption(f"The newest {plural(RUNS_SHOWN, 'run')}; `nexusmix runs --limit N` lists more.")
+
+
+def _row(registry: Registry, run: RunRecord) -> None:
+    with st.container(key=f"run-{run.id}", horizontal=True, vertical_alignment="center"):
+        st.page_link(
+            routes.run(),
+            label=f"{label(run.kind)} **{label(subject(run))}** :gray[{run.id}]",
+            query_params={"id": str(run.id)},
+        )
+        seconds = spent(run)
+        took = "" if seconds is None else f"{duration(seconds)} · "
+        note = progress(run)[1] if run.is_live else f"{took}{ago(run.created_at)}"
+        st.html(f'{state_chip(run)} <span class="nm-note">{escaped(note)}</span>')
+        if run.is_live and st.button(
+            "Cancel", key=f"cancel-{run.id}", type="tertiary", disabled=run.cancel_requested
+        ):
+            with shown_refusal():
+                runs.request_cancel(registry, run.id)
+                st.rerun()

@@ -1,0 +1,103 @@
+"""Figures as HTML tables that follow the theme: scores with the best marked, shares as a heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from composer.evaluation.contenders import TITLES
+from ui.web.components import escaped
+from ui.web.mix_words import text_words
+from ui.wording.display import share
+from ui.wording.tasks import TaskRow
+
+MEAN = "mean"
+
+
+def score_table(evaluation: Mapping[str, Any]) -> str:
+    """Bits per byte by domain and model, lower is better; the best of each row is marked."""
+    scores: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    columns.sort(key=lambda column: [*TITLES].index(column) if column in TITLES else 9)
+    rows = {**scores, MEAN: evaluation[MEAN]} if len(scores) > 1 else dict(scores)
+    return figures(
+        [TITLES.get(column, column) for column in columns],
+        {domain: [row.get(column) for column in columns] for domain, row in rows.items()},
+        corner="domain",
+        caption=f"Bits per byte on {text_words(evaluation)} that no model has seen; lower is better, the best of a row "
+        "is marked",
+    )
+
+
+def figures(
+    columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], *, corner: str = "", caption: str = ""
+) -> str:
+    """A table of figures where lower is better; the best of each row is marked, also for a screen reader."""
+    body = "".join(
+        f'<tr class="{"mean" if name == MEAN else ""}"><th scope="row">{escaped(name)}</th>{_cells(row)}</tr>'
+        for name, row in rows.items()
+    )
+    return _table("nm-figures", caption, [corner, *columns], body)
+
+
+def task_table(rows: Sequence[TaskRow]) -> str:
+    """A row for each metric of a task, a column for each model; nothing is marked, for some metrics are losses."""
+    models = list(dict.fromkeys(model for row in rows for model in row.values))
+    body = "".join(
+        f'<tr><th scope="row">{escaped(row.task)} · {escaped(row.metric)}</th>'
+        f"{''.join(_measured(row.values.get(model), row.errors.get(model)) for model in models)}</tr>"
+        for row in rows
+    )
+    caption = "Tasks of lm-evaluation-harness, ± standard error"
+    limits = sorted({row.limit for row in rows if row.limit is not None})
+    if limits:
+        caption += f"; the first {' or '.join(map(str, limits))} examples only"
+    head = ["task · metric", *(TITLES.get(model, model) for model in models)]
+    return _table("nm-figures", caption, head, body)
+
+
+def heat_map(routing: Mapping[str, Mapping[str, float]], caption: str) -> str:
+    """Rows are domains of text, columns experts; the deeper a cell's colour, the more tokens went there."""
+    experts = list(dict.fromkeys(expert for row in routing.values() for expert in row))
+    body = "".join(
+        f'<tr><th scope="row">{escaped(domain)}</th>{"".join(_heat(row.get(e, 0.0)) for e in experts)}</tr>'
+        for domain, row in routing.items()
+    )
+    return _table("nm-heat", caption, ["text ↓ · expert →", *experts], body)
+
+
+def _table(kind: str, caption: str, columns: Sequence[str], body: str) -> str:
+    """A table of the theme that scrolls by itself; `body` is its rows as HTML."""
+    head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in columns)
+    return (
+        f'<div class="nm-scroll" tabindex="0"><table class="{kind}"><caption>{escaped(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cells(row: Sequence[float | None]) -> str:
+    known = [score for score in row if score is not None]
+    best = min(known) if len(known) > 1 else None
+    return "".join(
+        "<td>–</td>"
+        if score is None
+        else f'<td class="best" title="best of the row"><span>{score:.3f}</span></td>'
+        if score == best
+        else f"<td>{score:.3f}</td>"
+        for score in row
+    )
+
+
+def _measured(value: Any, error: Any) -> str:
+    if not isinstance(value, float | int):
+        return "<td>–</td>"
+    spread = f" ± {error:.3f}" if isinstance(error, float | int) else ""
+    return f"<td>{value:.3f}{spread}</td>"
+
+
+def _heat(fraction: float) -> str:
+    # 8 to 100 percent of the accent: even an empty cell keeps its shape.
+    return (
+        f'<td><div class="cell{" deep" if fraction > 0.8 else ""}" style="--share:{8 + 92 * fraction:.0f}%">'
+        f"{share(fraction)}</div></td>"
+    )

@@ -1,0 +1,120 @@
+"""Generated text as HTML, each token in the colour of the expert that it was routed to, in all blocks or in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ui.web.components import escaped
+from ui.wording.display import share
+
+# Hues that stay apart in light and dark, and for most who see colours differently.
+PALETTE = ("#7a73ea", "#e08a1e", "#169f86", "#d84b7e", "#3f8fd6", "#9a8a2d", "#a35bc2", "#6b7a8f")
+GRID_TOKENS = 128  # more columns than this make a page slow and a grid that nobody reads
+
+
+class Written(Protocol):
+    """A generated token: its text, the share of blocks that chose each expert, and each block's choice with weights."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def experts(self) -> dict[str, float]: ...
+    @property
+    def blocks(self) -> list[dict[str, float]]: ...
+
+
+def colour(place: int) -> str:
+    """The colour of an expert at a place; they come round again after eight."""
+    return PALETTE[place % len(PALETTE)]
+
+
+def text_html(
+    prompt: str,
+    tokens: Sequence[Written],
+    experts: Sequence[str],
+    *,
+    block: int | None = None,
+    writing: bool = False,
+) -> str:
+    """The prompt and what was written after it; a token's tint is as strong as its expert's part.
+
+    `experts` gives the colours by place. The part is the share of blocks that chose the expert, or in one `block`
+    (from 0) the weight that it got there.
+    """
+    caret = '<span class="nm-caret"></span>' if writing else ""
+    written = "".join(_token(token, experts, block) for token in tokens)
+    prompt_html = f'<span class="prompt">{escaped(prompt, lines=True)}</span>'
+    return f'<div class="nm-written" aria-live="polite">{prompt_html}{written}{caret}</div>'
+
+
+def _token(token: Written, experts: Sequence[str], block: int | None) -> str:
+    parts = token.experts if block is None else token.blocks[block] if token.blocks else {}
+    if not any(parts.values()):
+        return escaped(token.text, lines=True)
+    tint = _tint(parts, experts)
+    said = escaped(_said(parts))
+    return f'<span class="tok" style="{tint}" title="{said}">{escaped(token.text, lines=True)}</span>'
+
+
+def _tint(parts: Mapping[str, float], experts: Sequence[str]) -> str:
+    """The first expert's hue, the stronger the greater its part."""
+    first = _first(parts)
+    if first is None:
+        return "--hue:transparent;--strength:0%"
+    return f"--hue:{colour(experts.index(first))};--strength:{12 + 30 * parts[first]:.0f}%"
+
+
+def _first(parts: Mapping[str, float]) -> str | None:
+    """The expert with the greatest part; None where a block chose no expert at all."""
+    return max(parts, key=lambda ref: parts[ref]) if parts else None
+
+
+def _said(parts: Mapping[str, float]) -> str:
+    """ "python@1 75 %, law@1 25 %", the largest first."""
+    largest = sorted(parts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{ref} {share(part)}" for ref, part in largest if part > 0) or "no expert"
+
+
+def shares(tokens: Sequence[Written], experts: Sequence[str], block: int | None = None) -> dict[str, float]:
+    """The mean part of each expert over the tokens, in the given order; all 0 before the first token.
+
+    In one `block`, of the tokens whose first choice it was there.
+    """
+    count = max(1, len(tokens))
+    if block is None:
+        return {ref: sum(token.experts.get(ref, 0.0) for token in tokens) / count for ref in experts}
+    chosen = [_first(token.blocks[block]) for token in tokens]
+    return {ref: chosen.count(ref) / count for ref in experts}
+
+
+def share_bars(parts: Mapping[str, float], experts: Sequence[str]) -> str:
+    """One bar an expert in its colour, with its name and share."""
+    rows = "".join(
+        f'<div class="row"><span class="dot" style="background:{colour(experts.index(ref))}"></span>'
+        f'<span class="name">{escaped(ref)}</span><span class="track"><span class="bar" '
+        f'style="width:{part:.0%};background:{colour(experts.index(ref))}"></span></span>'
+        f'<span class="figure">{share(part)}</span></div>'
+        for ref, part in parts.items()
+    )
+    return f'<div class="nm-shares">{rows}</div>'
+
+
+def block_grid(tokens: Sequence[Written], experts: Sequence[str]) -> str:
+    """Tokens as columns and blocks as rows, the last block on top; each cell in its first expert's colour."""
+    shown = tokens[:GRID_TOKENS]
+    head = "".join(f"<th scope='col'><span>{escaped(token.text)}</span></th>" for token in shown)
+    body = "".join(
+        f'<tr><th scope="row">block {block + 1}</th>{"".join(_cell(t, experts, block) for t in shown)}</tr>'
+        for block in reversed(range(len(shown[0].blocks)))
+    )
+    more = f"; the first {GRID_TOKENS} tokens" if len(tokens) > GRID_TOKENS else ""
+    return (
+        f'<div class="nm-scroll" tabindex="0"><table class="nm-grid"><caption>The first choice of every block{more}'
+        f"</caption><tbody>{body}</tbody><tfoot><tr><td></td>{head}</tr></tfoot></table></div>"
+    )
+
+
+def _cell(token: Written, experts: Sequence[str], block: int) -> str:
+    parts = token.blocks[block]
+    return f'<td title="{escaped(_said(parts))}"><div style="{_tint(parts, experts)}"></div></td>'
