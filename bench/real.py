@@ -11,7 +11,9 @@ no gradient step anywhere:
     nexus, linear     the product's default recipe with these routers and no tokens of fine-tune
 
 Everything is scored on rows of 256 tokens of the parts `test`, which decide nothing: each domain's, general text's, and
-text that changes domain in the middle of a row (changing_text.py). A share is that of the experts' gain over the seed. Each contender's figures are a file in OUT, found again by the next run; what has been measured is printed.
+text that changes domain in the middle of a row (changing_text.py).
+A share is that of the experts' gain over the seed. Each contender's figures are a file in OUT, found again by the
+next run; what has been measured is printed.
 """
 
 from __future__ import annotations
