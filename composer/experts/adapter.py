@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from registry.checkpoints.families import FLOAT_DTYPES, Family, family_of
-from registry.checkpoints.preflight import SMALL_FILES
+from registry.checkpoints.preflight import ADAPTER_CONFIG, SMALL_FILES
 from registry.checkpoints.safe_files import list_files, open_regular, parse_json, printable
 from registry.checkpoints.tensors import INDEX_NAME, SINGLE_NAME, TensorInfo, read_header
 from registry.checkpoints.tokenizers import tokenizer_mismatches
 from registry.errors import IncompatibleError, InvalidInputError, UnsafeFileError
 from registry.records import SeedRecord
 
-CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE = ADAPTER_CONFIG
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_CONFIG_BYTES = 2**20
+MAX_ALPHA = 1_000_000
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COPY_SUFFIX = re.compile(r"(-unsloth|-bnb|-4bit|-8bit|-gptq|-awq|-int4|-int8|-fp8|-bf16)+$")
 REMEDY = "merge it with PEFT (`model.merge_and_unload().save_pretrained(folder)`) and contribute that folder"
 
 # Fields that are read here, and fields that cannot change the sum: where it came from, how it was trained,
@@ -128,6 +131,32 @@ def fitted(adapter: Adapter, seed: SeedRecord, stored: Mapping[str, TensorInfo])
     return placed
 
 
+def check_base(adapter: Adapter, seed: SeedRecord) -> None:
+    """Compare the names of the adapter's base model and of the seed's checkpoint, where both are known.
+
+    Only ids of the hub, "owner/name", are compared, by the name without a suffix of a quantised copy. Raises
+    IncompatibleError for different ones.
+    """
+    base, own = (_hub_name(side) for side in (adapter.config.get("base_model_name_or_path"), _origin(seed)))
+    if base and own and base != own:
+        raise IncompatibleError(
+            f"{adapter.folder.name} is an adapter of {printable(adapter.config['base_model_name_or_path'])}, but the "
+            f"seed {seed.name} is {printable(_origin(seed))}; name the adapter's own seed, or allow it with "
+            "--allow-unrelated"
+        )
+
+
+def _origin(seed: SeedRecord) -> Any:
+    return seed.config.get("_name_or_path")
+
+
+def _hub_name(reference: Any) -> str | None:
+    """The name in "owner/name", in lower case and without what marks a quantised copy; None for anything else."""
+    if not isinstance(reference, str) or not _HUB_ID.fullmatch(reference):
+        return None
+    return _COPY_SUFFIX.sub("", reference.split("/")[1].lower())
+
+
 def check_tokenizer(seed_files: Mapping[str, bytes], folder: Path) -> None:
     """An adapter's folder may leave the tokenizer out; one that is there must be the seed's.
 
@@ -211,17 +240,17 @@ def _pair_fault(config: Mapping[str, Any], module: str, pair: Mapping[str, Tenso
     if any(len(info.shape) != 2 or info.dtype not in FLOAT_DTYPES for info in (a, b)):
         return "lora_A and lora_B must be float matrices"
     rank = _patterned(config, "rank_pattern", module, config.get("r"))
-    if type(rank) is not int or not a.shape[0] == b.shape[1] == rank:
+    if type(rank) is not int or rank < 1 or not a.shape[0] == b.shape[1] == rank:
         return f"the rank is {printable(rank)}, but A has {a.shape[0]} rows and B {b.shape[1]} columns"
     alpha = _patterned(config, "alpha_pattern", module, config.get("lora_alpha"))
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
-        return f"lora_alpha is {printable(alpha)}, expected a number"
+    if type(alpha) not in (int, float) or not abs(alpha) <= MAX_ALPHA:
+        return f"lora_alpha is {printable(alpha)}, expected a number of at most {MAX_ALPHA:,}"
     return None
 
 
 def _scale(config: Mapping[str, Any], module: str) -> float:
-    rank = _patterned(config, "rank_pattern", module, config["r"])
-    alpha = _patterned(config, "alpha_pattern", module, config["lora_alpha"])
+    rank = _patterned(config, "rank_pattern", module, config.get("r"))
+    alpha = _patterned(config, "alpha_pattern", module, config.get("lora_alpha"))
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 

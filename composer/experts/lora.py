@@ -17,6 +17,7 @@ import numpy as np
 from composer.experts.adapter import (
     Adapter,
     LowRank,
+    check_base,
     check_tokenizer,
     fitted,
     is_adapter,
@@ -62,7 +63,7 @@ def contribute_adapter(
     check_license(license)
     with occupied(registry, work_folder(registry, f"adapter-{uuid.uuid4().hex}")) as work:
         merged = work / "merged"
-        adapter = merge_adapter(registry, seed, folder, merged, progress)
+        adapter = merge_adapter(registry, seed, folder, merged, progress, allow_other_base=allow_unrelated)
         return contribute(
             registry,
             name,
@@ -81,7 +82,13 @@ def contribute_adapter(
 
 
 def merge_adapter(
-    registry: Registry, seed_name: str, adapter_folder: Path, out_folder: Path, progress: Progress = silent
+    registry: Registry,
+    seed_name: str,
+    adapter_folder: Path,
+    out_folder: Path,
+    progress: Progress = silent,
+    *,
+    allow_other_base: bool = False,
 ) -> Adapter:
     """Write the seed with an adapter merged into it as the new Hugging Face folder `out_folder`.
 
@@ -96,6 +103,8 @@ def merge_adapter(
     files = read_files(blobs, seed.files)
     check_tokenizer(files, adapter_folder)
     adapter = read_adapter(adapter_folder)
+    if not allow_other_base:
+        check_base(adapter, seed)
     stored = {**read_header(blobs.path(seed.ffn)), **read_header(blobs.path(seed.trunk))}
     sums = fitted(adapter, seed, stored)
     tensors: dict[str, Rows] = {

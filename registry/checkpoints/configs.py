@@ -60,6 +60,7 @@ _ABSORBED = frozenset(
         "use_sliding_window",
     }
 )
+_PLAIN_ROPES = ("default", "linear")
 _SCALED_ROPES = ("llama3", "yarn", "longrope")
 
 
@@ -73,6 +74,8 @@ def normalised(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
     full["rope_parameters"] = _rope(family, full)
     if family.windowed_by_depth and not full["use_sliding_window"]:
         full["sliding_window"] = None
+    if _ignores_length(full["rope_parameters"]):
+        full["max_position_embeddings"] = None
     full["layer_types"] = _layer_types(family, full)
     full["eos_token_id"] = _token_ids(full["eos_token_id"])
     # Null and false both mean causal attention.
@@ -122,6 +125,12 @@ def shown(value: object) -> str:
 def _token_ids(value: Any) -> Any:
     """One end token may be written as itself or as a list of one."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _ignores_length(rope: Mapping[str, Any]) -> bool:
+    """Whether no rotary embedding reads max_position_embeddings: plain and linear ones turn by position alone."""
+    nested: list[Mapping[str, Any]] = [value for value in rope.values() if isinstance(value, dict)]
+    return all(each.get("rope_type") in _PLAIN_ROPES for each in nested or [rope])
 
 
 def _layer_types(family: Family, full: Mapping[str, Any]) -> list[str] | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.checkpoints.configs import config_mismatches
-from registry.checkpoints.families import Family, Roles, assign_roles, family_of
+from registry.checkpoints.families import Family, Roles, assign_roles, family_of, field
 from registry.checkpoints.safe_files import list_files, open_regular, parse_json, printable
-from registry.checkpoints.tensors import TensorInfo, read_checkpoint
-from registry.checkpoints.tokenizers import tokenizer_mismatches
+from registry.checkpoints.tensors import INDEX_NAME, SINGLE_NAME, TensorInfo, read_checkpoint
+from registry.checkpoints.tokenizers import largest_id, tokenizer_mismatches
 from registry.errors import IncompatibleError, InvalidInputError, UnsafeFileError
 from registry.records import SeedRecord
 
@@ -21,6 +21,7 @@ SMALL_FILES: Mapping[str, int] = {
     **dict.fromkeys(("tokenizer_config.json", "added_tokens.json", "chat_template.jinja"), 16 * 2**20),
     **dict.fromkeys(("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"), 128 * 2**20),
 }
+ADAPTER_CONFIG = "adapter_config.json"
 _CHUNK_BYTES = 2**20
 
 
@@ -49,7 +50,11 @@ def check_seed(folder: Path) -> Checkpoint:
         if name in files:
             parse_json(files[name], str(folder / name))
     family = family_of(config)
-    return Checkpoint(folder, config, family, files, _roles(folder, family, config))
+    roles = _roles(folder, family, config)
+    beyond = _ids_beyond_embedding(family, config, files)
+    if beyond:
+        raise IncompatibleError(f"{folder}: {beyond}", (beyond,))
+    return Checkpoint(folder, config, family, files, roles)
 
 
 def check_expert(seed: SeedRecord, seed_files: Mapping[str, bytes], folder: Path) -> Checkpoint:
@@ -68,9 +73,24 @@ def check_expert(seed: SeedRecord, seed_files: Mapping[str, bytes], folder: Path
         if not mismatches:
             raise
         raise _incompatible(seed, folder, [*mismatches, *(error.mismatches or (str(error),))]) from error
+    if not mismatches and (beyond := _ids_beyond_embedding(family, config, files)):
+        mismatches.append(beyond)
     if mismatches:
         raise _incompatible(seed, folder, mismatches)
     return Checkpoint(folder, config, family, files, roles)
+
+
+def _ids_beyond_embedding(
+    family: Family, config: Mapping[str, Any], files: Mapping[str, bytes]
+) -> str | None:
+    """The reason why a tokenizer's ids do not fit the embedding, if they do not."""
+    largest, rows = largest_id(files["tokenizer.json"]), field(family, config, "vocab_size")
+    if largest < rows:
+        return None
+    return (
+        f"tokenizer.json has the token id {largest}, but the embedding has {rows} rows; remove the added tokens, or "
+        "resize before training: `model.resize_token_embeddings(len(tokenizer))`"
+    )
 
 
 def _incompatible(seed: SeedRecord, folder: Path, mismatches: list[str]) -> IncompatibleError:
@@ -81,6 +101,11 @@ def _incompatible(seed: SeedRecord, folder: Path, mismatches: list[str]) -> Inco
 
 def _read_small_files(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     present = list_files(folder)
+    if ADAPTER_CONFIG in present and (SINGLE_NAME in present or INDEX_NAME in present):
+        raise IncompatibleError(
+            f"{folder}: contains both a model and a PEFT adapter ({ADAPTER_CONFIG}); move the adapter's two files into "
+            "a folder of their own and give that, or remove them if the model is what you trained"
+        )
     if "config.json" not in present:
         raise InvalidInputError(f"{folder}: no config.json; expected a Hugging Face model folder")
     files = {name: _read(present[name], limit) for name, limit in SMALL_FILES.items() if name in present}

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.checkpoints.configs import differences, shown
-from registry.checkpoints.safe_files import parse_json
+from registry.checkpoints.safe_files import parse_json, printable
+from registry.errors import UnsafeFileError
 
 # What makes a text into tokens and back; `truncation` and `padding` are leftovers of a training run.
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
+# The pad token is not among them: padding never reaches the function, and tuning tools often name another.
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "cls_token", "sep_token", "mask_token")
 # Switches whose absence says nothing, since their default depends on the tokenizer's class.
 _SWITCHES = ("add_bos_token", "add_eos_token", "add_prefix_space")
 
@@ -29,6 +31,24 @@ def tokenizer_mismatches(seed: Mapping[str, bytes], expert: Mapping[str, bytes])
     if seed["tokenizer.json"] != expert["tokenizer.json"]:
         mismatches += _json_mismatches(_load(seed, "tokenizer.json"), _load(expert, "tokenizer.json"))
     return mismatches + _special_mismatches(_special_tokens(seed), _special_tokens(expert))
+
+
+def largest_id(tokenizer_json: bytes) -> int:
+    """The largest token id of a tokenizer.json, of its vocabulary and its added tokens; -1 without any.
+
+    Raises UnsafeFileError for malformed JSON and for ids that are no integers.
+    """
+    tokenizer = _load({"tokenizer.json": tokenizer_json}, "tokenizer.json")
+    vocabulary = _part(tokenizer, "model").get("vocab")
+    ids: list[Any] = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    if isinstance(vocabulary, list):
+        ids.append(len(vocabulary) - 1)
+    added = tokenizer.get("added_tokens")
+    ids += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    wrong = next((each for each in ids if type(each) is not int), None)
+    if wrong is not None or any(type(each) is not int for each in ids):
+        raise UnsafeFileError(f"tokenizer.json: expected integers as token ids, got {printable(wrong)}")
+    return max(ids, default=-1)
 
 
 def _json_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[str]:
@@ -108,9 +128,8 @@ def _special_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[st
     mismatches = []
     for role, mine in seed.items():
         theirs = expert[role]
-        # Padding never reaches the function, and many tune with a pad token that the seed did not name.
-        optional = role in _SWITCHES or role == "pad_token"
-        if mine != theirs and not (optional and (mine is None or theirs is None)):
+        optional = role in _SWITCHES and (mine is None or theirs is None)
+        if mine != theirs and not optional:
             mismatches.append(f"special tokens: {role}: seed has {shown(mine)}, expert has {shown(theirs)}")
     return mismatches
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from registry.checkpoints.canonical import Progress
-from registry.checkpoints.preflight import SMALL_FILES
+from registry.checkpoints.preflight import ADAPTER_CONFIG, SMALL_FILES
 from registry.checkpoints.safe_files import printable
 from registry.checkpoints.tensors import CONVERT, DEFAULT_LIMITS, weight_files
 from registry.errors import HubError, IntegrityError, InvalidInputError, NotFoundError, UnsafeFileError
 
 PREFIX = "hf:"
-ADAPTER_CONFIG = "adapter_config.json"
 ATTEMPTS = 5  # in a row without a new byte
 FIRST_WAIT_SECONDS = 1.0
 MOST_WAIT_SECONDS = 60.0

@@ -7,7 +7,7 @@ transaction last. Whatever fails before that leaves at most blobs that no row re
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +65,12 @@ def add_seed(
     license: str,
     description: str = "",
     data: Paths = (),
+    check: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> SeedRecord:
     """Add the dense model that experts branch from; `data` is a sample of its own training text.
+
+    `check` is called with the folder before anything is stored, such as composer.experts.dry_run.check_runs.
 
     Raises UnsafeFileError, InvalidInputError, NotFoundError, IncompatibleError (a family or tensors that the
     registry does not know), LicenseError, ConflictError (the name is taken), StorageError.
@@ -77,6 +80,8 @@ def add_seed(
     _refuse_taken_seed(registry, name)
     source, data = as_path(source), as_paths(data)
     checkpoint = check_seed(source)
+    if check is not None:
+        check(source)
     text = _read_text(data)
     embedder = load_embedder(registry.embedder) if data else None
 

@@ -57,6 +57,7 @@ def add(
 
     Its text (--data) is what a mix is measured on as general text; it is optional.
     """
+    from composer.experts.dry_run import check_runs
     from registry.intake import sources
     from registry.intake.intake import add_seed
 
@@ -72,6 +73,7 @@ def add(
             license=license,
             description=description,
             data=data or (),
+            check=check_runs,
             progress=report,
         )
     if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from composer.composition import compose
+from composer.experts.adapter import Adapter, check_base, read_adapter
 from composer.experts.lora import contribute_adapter, is_adapter, merge_adapter
 from composer.mix.opening import open_mix
 from composer.mix.recipe import Recipe, Training
@@ -364,3 +367,42 @@ def _quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"r": ...},
+        {"r": 0},
+        {"r": -1},
+        {"r": True},
+        {"r": 2.0},
+        {"lora_alpha": ...},
+        {"lora_alpha": 10**400},
+        {"lora_alpha": "many"},
+        {"lora_alpha": True},
+        {"r": ..., "rank_pattern": {"up_proj": 2}},
+        {"target_modules": 7},
+        {"rank_pattern": [1]},
+    ],
+)
+def test_an_adapter_whose_numbers_are_none_ends_in_the_error_tree(
+    seeded: Registry, adapter: Path, changes: dict[str, Any]
+) -> None:
+    path = adapter / "adapter_config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+    with contextlib.suppress(RegistryError):
+        read_adapter(adapter)
+
+
+def test_an_adapter_of_another_base_is_refused_unless_allowed(seeded: Registry, adapter: Path) -> None:
+    seed = dataclasses.replace(queries.get_seed(seeded, "base"), config={"_name_or_path": "acme/Smol-135M"})
+
+    def based_on(name: str) -> Adapter:
+        return dataclasses.replace(read_adapter(adapter), config={"base_model_name_or_path": name})
+
+    for same in ("acme/smol-135m", "unsloth/Smol-135M-unsloth-bnb-4bit", "/home/me/other", "./other"):
+        check_base(based_on(same), seed)
+    with pytest.raises(IncompatibleError, match=r"adapter of 'acme/Other-135M'.*--allow-unrelated"):
+        check_base(based_on("acme/Other-135M"), seed)

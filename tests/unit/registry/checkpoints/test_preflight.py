@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +17,13 @@ import pytest
 from registry.checkpoints.configs import differences, normalised
 from registry.checkpoints.families import FAMILIES
 from registry.checkpoints.preflight import Checkpoint, check_expert, check_seed
-from registry.errors import IncompatibleError, InvalidInputError, UnsafeFileError, UnsupportedFamilyError
+from registry.errors import (
+    IncompatibleError,
+    InvalidInputError,
+    RegistryError,
+    UnsafeFileError,
+    UnsupportedFamilyError,
+)
 from registry.records import SeedRecord
 
 Check = Callable[[Path], Checkpoint]
@@ -82,7 +90,6 @@ def test_an_expert_of_the_seed_passes_with_its_facts(check: Check, expert: Path)
     [
         ("rms_norm_eps", 1e-5),
         ("hidden_act", "gelu"),
-        ("max_position_embeddings", 512),
         ("bos_token_id", 5),
         ("eos_token_id", 5),
         ("eos_token_id", [1, 5]),
@@ -127,6 +134,7 @@ def test_another_rotary_embedding_is_refused_by_its_inner_field(
         {"_name_or_path": "x", "architectures": None, "pretraining_tp": 2, "id2label": {"0": "A"}},
         {"pad_token_id": 7, "gradient_checkpointing": True, "return_dict": False},
         {"temperature": 0.3, "max_length": 99, "do_sample": True},
+        {"max_position_embeddings": 512},
         {"mlp_bias": ..., "attention_bias": ..., "head_dim": ..., "tie_word_embeddings": ...},
         {"head_dim": None, "sliding_window": None, "eos_token_id": [1]},
     ],
@@ -294,11 +302,83 @@ def test_another_tokenizer_is_refused_naming_the_first_difference(
     assert reason in refusal(check, expert)[0]
 
 
-@pytest.mark.parametrize("role", ["bos_token", "eos_token", "pad_token", "unk_token"])
+@pytest.mark.parametrize("role", ["bos_token", "eos_token", "unk_token"])
 def test_other_special_tokens_are_refused_by_their_role(check: Check, expert: Path, role: str) -> None:
     edit_json(expert / "tokenizer_config.json", lambda content: content.update({role: "the"}))
     (reason,) = refusal(check, expert)
     assert reason.startswith(f"special tokens: {role}: seed has") and reason.endswith("expert has 'the'")
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_the_trained_length_matters_only_to_ropes_that_read_it(model_type: str) -> None:
+    family = FAMILIES[model_type]
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 300}
+    short, long = ({**sizes, "max_position_embeddings": length} for length in (512, 8192))
+    assert differences(normalised(family, short), normalised(family, long)) == []
+    for rope_type in ("dynamic", "yarn", "longrope", "llama3", "one_of_the_future"):
+        rope = {"rope_parameters": {"rope_type": rope_type, "factor": 2.0, "rope_theta": 10000.0}}
+        found = differences(normalised(family, {**short, **rope}), normalised(family, {**long, **rope}))
+        assert any("max_position_embeddings" in path for path, _, _ in found), rope_type
+
+
+def test_another_pad_token_passes_since_padding_never_reaches_the_function(
+    check: Check, expert: Path
+) -> None:
+    edit_json(expert / "tokenizer_config.json", lambda content: content.update({"pad_token": "</s>"}))
+    check(expert)
+
+
+@pytest.mark.parametrize("part", ["vocabulary", "added"])
+def test_token_ids_beyond_the_embedding_are_refused_with_both_numbers(expert: Path, part: str) -> None:
+    rows = json.loads((expert / "config.json").read_text())["vocab_size"]
+
+    def beyond(tokenizer: dict[str, Any]) -> None:
+        if part == "added":
+            tokenizer["added_tokens"].append({"id": rows, "content": "<new>", "special": True})
+        else:
+            tokenizer["model"]["vocab"]["<new>"] = rows
+
+    edit_json(expert / "tokenizer.json", beyond)
+    with pytest.raises(
+        IncompatibleError, match=f"token id {rows}, but the embedding has {rows} rows; remove"
+    ):
+        check_seed(expert)
+
+
+def test_a_folder_with_a_model_and_an_adapter_is_refused_with_a_way_out(check: Check, expert: Path) -> None:
+    (expert / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(
+        IncompatibleError, match=r"both a model and a PEFT adapter.*move the adapter's two files"
+    ):
+        check(expert)
+
+
+def test_no_mutation_of_a_folders_json_ends_outside_the_error_tree(check: Check, expert: Path) -> None:
+    junk = [None, True, -1, 0, 10**400, 1e308, "", "x" * 1000, "\ud800", [], [[]], {}, {"a": {}}, [None]]
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        path = expert / file
+        original = path.read_bytes()
+        source = random.Random(file)
+        for _ in range(400):
+            content = json.loads(original)
+            place = content
+            while True:
+                key = source.choice(list(place) if isinstance(place, dict) else range(len(place)))
+                inner = place[key]
+                if not isinstance(inner, dict | list) or not inner or source.random() < 0.4:
+                    break
+                place = inner
+            place[key] = source.choice(junk)
+            path.write_text(json.dumps(content))
+            with contextlib.suppress(RegistryError):
+                check_seed(expert)
+            with contextlib.suppress(RegistryError):
+                check(expert)
+        for text in (b"[" * 200_000, b'{"a":' * 200_000, b"1" * 10_000, b"\xff", b""):
+            path.write_bytes(text)
+            with pytest.raises(RegistryError):
+                check(expert)
+        path.write_bytes(original)
 
 
 def test_the_same_tokenizer_in_an_older_spelling_passes(check: Check, expert: Path) -> None:

@@ -1,0 +1,69 @@
+"""Seeds are proven to run before they are published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pico
+import pytest
+
+from composer.experts.dry_run import check_runs
+from registry.catalog import queries
+from registry.checkpoints.families import FAMILIES
+from registry.errors import IncompatibleError, NotFoundError
+from registry.home import Registry
+from registry.intake.intake import add_seed
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_a_model_of_each_family_runs(tmp_path: Path, model_type: str) -> None:
+    check_runs(pico.write_pico(tmp_path / "seed", model_type=model_type))
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128},
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 128,
+        },
+    ],
+)
+def test_a_model_with_a_scaled_rope_runs(tmp_path: Path, rope: dict[str, Any]) -> None:
+    check_runs(pico.write_pico(tmp_path / "seed", rope_parameters={"rope_theta": 10000.0, **rope}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_act": "nonsense"}, {"rope_parameters": {"rope_type": "nonsense", "rope_theta": 1e4}}]
+)
+def test_a_configuration_that_cannot_run_is_refused_before_anything_is_stored(
+    registry: Registry, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder = pico.edit_config(pico.write_pico(tmp_path / "seed"), **changes)
+    with pytest.raises(IncompatibleError, match=r"config\.json does not run .*nonsense"):
+        add_seed(registry, "base", folder, license="MIT", check=check_runs)
+    with pytest.raises(NotFoundError):
+        queries.get_seed(registry, "base")
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    folder = pico.write_pico(tmp_path / "seed")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"Regex": "(("},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    path.write_text(json.dumps(content))
+    with pytest.raises(IncompatibleError, match="tokenizer does not work"):
+        check_runs(folder)
