@@ -66,6 +66,29 @@ def test_every_make_target_that_the_documents_name_exists() -> None:
         assert named <= targets, document
 
 
+def test_the_tree_of_the_readme_is_the_tree() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"## The tree\n\n```\n(.*?)```", text, re.DOTALL)
+    named: dict[str, set[str]] = {}
+    package = ""
+    for line in tree.splitlines():
+        if match := re.match(r"( *)(\w+)/ ", line):
+            package = package if match[1] else match[2]
+            named.setdefault(package, set()).update({match[2]} if match[1] else ())
+    for package in ("registry", "composer", "ui"):
+        rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert named[package] == rooms, package
+
+
+def test_every_file_that_the_documents_name_exists() -> None:
+    for document in ("README.md", "CONTRIBUTING.md", "docs/TOUR.md", "docs/COMMANDS.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for file in re.findall(
+            r"(?<![\w/.-])((?:registry|composer|ui|tests|bench|docs)/[\w./-]+\.\w+)", text
+        ):
+            assert (ROOT / file).exists(), f"{document}: {file}"
+
+
 def test_every_folder_that_contributing_names_exists() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for folder in re.findall(r"`((?:registry|composer|ui|tests|bench|docs)/[a-z/]*)`", text):
