@@ -7,6 +7,7 @@ import typer
 from ui.cli.kit.context import ExpertRef, Json, examples, open_registry
 from ui.cli.kit.output import print_fields, print_json
 from ui.wording.display import parameters
+from ui.wording.provenance import in_words
 from ui.wording.shapes import expert_shape
 
 EXAMPLES = examples("nexusmix show python", "nexusmix show python@2 --json")
@@ -38,7 +39,10 @@ def show(ctx: typer.Context, ref: ExpertRef, as_json: Json = False) -> None:
             "domain": f"{expert.embedding.chunk_count} chunks, {len(expert.embedding.centroids)} centroids",
             "sample": expert.sample or "not shared: only the embedding was given",
             "held out": expert.held_out,
-            **{f"from {key}": value for key, value in expert.provenance.items()},
+            **{
+                f"from {key}" if key in expert.provenance else key: value
+                for key, value in in_words(expert.provenance).items()
+            },
             "published": expert.created_at.isoformat(),
         }
     )

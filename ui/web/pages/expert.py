@@ -37,6 +37,7 @@ from ui.web.session import (
 )
 from ui.web.tables import figures
 from ui.wording.display import parameters, plural, printable
+from ui.wording.provenance import in_words
 
 NEIGHBOURS = 5
 NEIGHBOUR_WIDTH = 190
@@ -198,7 +199,7 @@ def _digests(registry: Registry, expert: ExpertRecord) -> None:
 def _provenance(expert: ExpertRecord) -> None:
     if expert.provenance:
         st.subheader("Provenance", anchor=False)
-        fact_table({_title(name): _figure(value) for name, value in expert.provenance.items()})
+        fact_table({_title(name): _figure(value) for name, value in in_words(expert.provenance).items()})
 
 
 def _aliases(registry: Registry, expert: ExpertRecord) -> None:

@@ -1,0 +1,29 @@
+"""The differences of an expert from its seed are said in words."""
+
+from __future__ import annotations
+
+from ui.wording.provenance import in_words
+
+
+def test_the_differences_from_the_seed_become_a_sentence_per_role() -> None:
+    provenance = {
+        "tokens": 1000,
+        "difference_from_seed": {
+            "ffn": {"cosine": 0.98765, "changed": 0.5},
+            "trunk": {"cosine": None, "changed": 0.0},
+        },
+    }
+    assert in_words(provenance) == {
+        "tokens": 1000,
+        "ffn against its seed": "50% of the weights changed, cosine 0.9877",
+        "trunk against its seed": "0% of the weights changed",
+    }
+
+
+def test_an_expert_of_before_shows_its_provenance_as_it_was() -> None:
+    assert in_words({"tokens": 1000}) == {"tokens": 1000}
+
+
+def test_a_role_of_another_width_was_not_compared() -> None:
+    shown = in_words({"difference_from_seed": {"ffn": {"cosine": None, "changed": None}}})
+    assert shown == {"ffn against its seed": "of another width than the seed's, so not compared"}
