@@ -262,7 +262,7 @@ def test_licences_that_forbid_each_other_block_a_mix_unless_overridden_with_a_re
     seed = pico.write_pico(tmp_path / "seed")
     add_seed(registry, "gpl2", seed, license="GPL-2.0-only")
     data = pico.write_documents(tmp_path / "code.jsonl", "code")
-    contribute(registry, "gpl3", seed, seed="gpl2", license="GPL-3.0-only", data=[data])
+    contribute(registry, "gpl3", seed, seed="gpl2", license="GPL-3.0-only", data=[data], allow_unchanged=True)
     blocked = Recipe(name="blocked", seed="gpl2", experts=["gpl3"], training=UNTRAINED)
     with pytest.raises(LicenseError, match="gpl3"):
         compose(registry, blocked)

@@ -25,7 +25,15 @@ def registry(tmp_path):
         contribute(opened, name, folder, seed="pico", license="MIT", data=data)
     embedding, _ = embed_domain(load_embedder("hashing:16"), pico.domain_documents("law"))
     save_embedding(tmp_path / "law.json", embedding)
-    contribute(opened, "secret", seed, seed="pico", license="MIT", embedding=tmp_path / "law.json")
+    contribute(
+        opened,
+        "secret",
+        seed,
+        seed="pico",
+        license="MIT",
+        embedding=tmp_path / "law.json",
+        allow_unchanged=True,
+    )
     yield opened
     opened.engine.dispose()
 
@@ -49,7 +57,13 @@ def test_a_private_expert_that_is_its_seed_scores_as_its_seed_on_others_text(reg
 def test_without_any_held_out_text_there_is_nothing_to_measure_on(registry, tmp_path):
     add_seed(registry, "bare", tmp_path / "seed", license="MIT")
     contribute(
-        registry, "mute", tmp_path / "seed", seed="bare", license="MIT", embedding=tmp_path / "law.json"
+        registry,
+        "mute",
+        tmp_path / "seed",
+        seed="bare",
+        license="MIT",
+        embedding=tmp_path / "law.json",
+        allow_unchanged=True,
     )
     with pytest.raises(MissingTextError, match="mute@1"):
         measure_transfer(registry, "mute")

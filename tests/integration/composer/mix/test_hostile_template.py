@@ -25,7 +25,7 @@ def test_a_mix_writes_without_rendering_its_seeds_chat_template(tmp_path, templa
     (seed / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
     add_seed(registry, "pico", seed, license="MIT")
     data = [pico.write_documents(tmp_path / "code.jsonl", "code")]
-    contribute(registry, "code", seed, seed="pico", license="MIT", data=data)
+    contribute(registry, "code", seed, seed="pico", license="MIT", data=data, allow_unchanged=True)
     training = Training(warm_start=False, tokens=0)
     compose(registry, Recipe(name="mix", seed="pico", experts=["code"], training=training))
     assert len(generate(registry, "mix", "def ", max_new_tokens=2).tokens) <= 2
