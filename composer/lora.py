@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from composer.adapter import Adapter, LowRank, check_tokenizer, fitted, is_adapter, read_adapter
+from composer.adapter_config import check_base
 from composer.floats import decode, encode
 from composer.progress import Progress, silent
 from registry import catalog
@@ -41,6 +42,7 @@ def contribute_adapter(
     embedding: Path | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
+    allow_other_base: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Merge an adapter into its seed and publish the result as `registry.intake.contribute` does.
@@ -52,7 +54,7 @@ def contribute_adapter(
     check_license(license)
     with occupied(registry, work_folder(registry, f"adapter-{uuid.uuid4().hex}")) as work:
         merged = work / "merged"
-        adapter = merge_adapter(registry, seed, folder, merged, progress)
+        adapter = merge_adapter(registry, seed, folder, merged, progress, allow_other_base=allow_other_base)
         return contribute(
             registry,
             name,
@@ -69,9 +71,17 @@ def contribute_adapter(
 
 
 def merge_adapter(
-    registry: Registry, seed_name: str, adapter_folder: Path, out_folder: Path, progress: Progress = silent
+    registry: Registry,
+    seed_name: str,
+    adapter_folder: Path,
+    out_folder: Path,
+    progress: Progress = silent,
+    *,
+    allow_other_base: bool = False,
 ) -> Adapter:
     """Write the seed with an adapter merged into it as the new Hugging Face folder `out_folder`.
+
+    With `allow_other_base` the adapter may name another base model of the hub than the seed's.
 
     Raises NotFoundError, ConflictError (`out_folder` exists), UnsafeFileError, InvalidInputError, and
     IncompatibleError with every reason why this adapter cannot be merged into this seed.
@@ -84,6 +94,8 @@ def merge_adapter(
     files = {name: blobs.read_bytes(digest) for name, digest in seed.files.items()}
     check_tokenizer(files, adapter_folder)
     adapter = read_adapter(adapter_folder)
+    if not allow_other_base:
+        check_base(adapter.config, adapter.folder, seed)
     stored = {**read_header(blobs.path(seed.ffn)), **read_header(blobs.path(seed.trunk))}
     sums = fitted(adapter, seed, stored)
     tensors: dict[str, Rows] = {

@@ -18,12 +18,11 @@ from typing import Any
 
 from registry.canonical import Progress
 from registry.errors import HubError, IntegrityError, InvalidInputError, NotFoundError, UnsafeFileError
-from registry.preflight import SMALL_FILES
+from registry.preflight import ADAPTER_CONFIG, SMALL_FILES
 from registry.safe_files import printable
 from registry.tensors import CONVERT, DEFAULT_LIMITS, INDEX_NAME, SINGLE_NAME
 
 PREFIX = "hf:"
-ADAPTER_CONFIG = "adapter_config.json"
 ATTEMPTS = 5  # in a row without a new byte
 FIRST_WAIT_SECONDS = 1.0
 MOST_WAIT_SECONDS = 60.0

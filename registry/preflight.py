@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from registry.errors import IncompatibleError, InvalidInputError, UnsafeFileErro
 from registry.families import Family, Roles, assign_roles, family_of
 from registry.records import SeedRecord
 from registry.safe_files import list_files, open_regular, parse_json, printable
-from registry.tensors import TensorInfo, read_checkpoint
+from registry.tensors import INDEX_NAME, SINGLE_NAME, TensorInfo, read_checkpoint
 from registry.tokenizers import tokenizer_mismatches
 
 # The small files that are kept with a seed, and how large they may be (bytes).
@@ -21,6 +22,8 @@ SMALL_FILES: Mapping[str, int] = {
     **dict.fromkeys(("tokenizer_config.json", "added_tokens.json", "chat_template.jinja"), 16 * 2**20),
     **dict.fromkeys(("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"), 128 * 2**20),
 }
+ADAPTER_CONFIG = "adapter_config.json"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _CHUNK_BYTES = 2**20
 
 
@@ -33,6 +36,24 @@ class Checkpoint:
     family: Family
     files: dict[str, bytes]
     roles: Roles
+
+
+def names_adapter(names: Iterable[str], source: str) -> bool:
+    """Whether a source with files of these names is a PEFT adapter rather than a model.
+
+    Raises IncompatibleError for both: whichever were taken, the other would be left out unseen.
+    """
+    names = set(names)
+    if ADAPTER_CONFIG not in names:
+        return False
+    model = sorted(name for name in names if name in (SINGLE_NAME, INDEX_NAME) or _SHARD.fullmatch(name))
+    if model:
+        raise IncompatibleError(
+            f"{source}: both a model ({model[0]}) and an adapter ({ADAPTER_CONFIG}); contribute a folder with "
+            f"one of them: move {ADAPTER_CONFIG} and adapter_model.safetensors into a folder of their own to "
+            "contribute the adapter, or remove them to contribute the model"
+        )
+    return True
 
 
 def check_seed(folder: Path) -> Checkpoint:

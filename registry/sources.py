@@ -14,7 +14,7 @@ from registry import catalog, hub
 from registry.canonical import Progress
 from registry.errors import StorageError
 from registry.home import Registry
-from registry.preflight import Checkpoint, check_expert, check_seed
+from registry.preflight import Checkpoint, check_expert, check_seed, names_adapter
 from registry.work import occupied, work_folder
 
 
@@ -77,7 +77,7 @@ def check_remote(registry: Registry, snapshot: hub.Snapshot, seed: str | None) -
 
     Raises what `hub` and `preflight` raise.
     """
-    if any(file.name == hub.ADAPTER_CONFIG for file in snapshot.files):
+    if seed is not None and names_adapter((file.name for file in snapshot.files), str(snapshot)):
         return None
     with headers(snapshot) as folder:
         if seed is None:

@@ -159,7 +159,8 @@ def test_a_killed_merge_of_an_adapter_and_a_killed_training_are_found(
 import composer.lora
 from composer.export import folder
 folder.write_tensors = lambda *_, **__: {DIE}
-composer.lora.check_tokenizer = composer.lora.read_adapter = composer.lora.fitted = lambda *_: None
+composer.lora.check_tokenizer = composer.lora.check_base = composer.lora.fitted = lambda *_: None
+composer.lora.read_adapter = lambda folder: type("Adapter", (), {{"config": {{}}, "folder": folder}})
 composer.lora.catalog.get_seed = lambda *_: type("Seed", (), {{"files": {{}}, "ffn": "", "trunk": ""}})
 composer.lora.read_header = lambda *_: {{}}
 open_registry.__globals__["LocalBlobStore"].path = lambda *_: None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,13 @@ def contribute(
         typer.Option(metavar="FILE", help="Instead of --data: the file that `nexusmix embed` made from it."),
     ] = None,
     description: Description = "",
+    allow_other_base: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-base",
+            help="Take a LoRA adapter that names another base model than the seed's: the same weights elsewhere.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Publish an expert: a seed fine-tuned on one domain.
@@ -61,7 +69,8 @@ def contribute(
         progress() as report,
         sources.opened(registry, source, seed=seed, progress=report) as checkpoint,
     ):
-        publish = contribute_adapter if is_adapter(checkpoint.folder) else contribute_model
+        adapter = partial(contribute_adapter, allow_other_base=allow_other_base)
+        publish = adapter if is_adapter(checkpoint.folder) else contribute_model
         expert = publish(
             registry,
             name,
