@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from composer.experts.adapter import is_adapter
@@ -29,6 +30,7 @@ def contribute(
     provenance: Mapping[str, Any] | None = None,
     allow_unchanged: bool = False,
     allow_unrelated: bool = False,
+    allow_other_base: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Publish the next version of an expert from a checkpoint folder, a LoRA adapter, or "hf:owner/name".
@@ -37,7 +39,8 @@ def contribute(
     Raises what `registry.intake.intake.contribute` and `composer.experts.lora.merge_adapter` raise, and HubError.
     """
     with sources.opened(registry, os.fspath(source), seed=seed, progress=progress) as checkpoint:
-        publish = contribute_adapter if is_adapter(checkpoint.folder) else intake.contribute
+        adapter = partial(contribute_adapter, allow_other_base=allow_other_base)
+        publish = adapter if is_adapter(checkpoint.folder) else intake.contribute
         return publish(
             registry,
             name,

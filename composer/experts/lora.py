@@ -17,12 +17,12 @@ import numpy as np
 from composer.experts.adapter import (
     Adapter,
     LowRank,
-    check_base,
     check_tokenizer,
     fitted,
     is_adapter,
     read_adapter,
 )
+from composer.experts.adapter_config import check_base
 from composer.progress import Progress, silent
 from composer.tensors.dtypes import decode, encode
 from registry.blobs import read_files
@@ -52,6 +52,7 @@ def contribute_adapter(
     provenance: Mapping[str, Any] | None = None,
     allow_unchanged: bool = False,
     allow_unrelated: bool = False,
+    allow_other_base: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Merge an adapter into its seed and publish the result as `registry.intake.intake.contribute` does.
@@ -63,7 +64,7 @@ def contribute_adapter(
     check_license(license)
     with occupied(registry, work_folder(registry, f"adapter-{uuid.uuid4().hex}")) as work:
         merged = work / "merged"
-        adapter = merge_adapter(registry, seed, folder, merged, progress, allow_other_base=allow_unrelated)
+        adapter = merge_adapter(registry, seed, folder, merged, progress, allow_other_base=allow_other_base)
         return contribute(
             registry,
             name,
@@ -92,6 +93,8 @@ def merge_adapter(
 ) -> Adapter:
     """Write the seed with an adapter merged into it as the new Hugging Face folder `out_folder`.
 
+    With `allow_other_base` the adapter may name another base model of the hub than the seed's.
+
     Raises NotFoundError, ConflictError (`out_folder` exists), UnsafeFileError, InvalidInputError, and
     IncompatibleError with every reason why this adapter cannot be merged into this seed.
     """
@@ -104,7 +107,7 @@ def merge_adapter(
     check_tokenizer(files, adapter_folder)
     adapter = read_adapter(adapter_folder)
     if not allow_other_base:
-        check_base(adapter, seed)
+        check_base(adapter.config, adapter.folder, seed)
     stored = {**read_header(blobs.path(seed.ffn)), **read_header(blobs.path(seed.trunk))}
     sums = fitted(adapter, seed, stored)
     tensors: dict[str, Rows] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ SMALL_FILES: Mapping[str, int] = {
     **dict.fromkeys(("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"), 128 * 2**20),
 }
 ADAPTER_CONFIG = "adapter_config.json"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _CHUNK_BYTES = 2**20
 
 
@@ -34,6 +36,24 @@ class Checkpoint:
     family: Family
     files: dict[str, bytes]
     roles: Roles
+
+
+def names_adapter(names: Iterable[str], source: str) -> bool:
+    """Whether a source with files of these names is a PEFT adapter rather than a model.
+
+    Raises IncompatibleError for both: whichever were taken, the other would be left out unseen.
+    """
+    names = set(names)
+    if ADAPTER_CONFIG not in names:
+        return False
+    model = sorted(name for name in names if name in (SINGLE_NAME, INDEX_NAME) or _SHARD.fullmatch(name))
+    if model:
+        raise IncompatibleError(
+            f"{source}: both a model ({model[0]}) and an adapter ({ADAPTER_CONFIG}); contribute a folder with "
+            f"one of them: move {ADAPTER_CONFIG} and adapter_model.safetensors into a folder of their own to "
+            "contribute the adapter, or remove them to contribute the model"
+        )
+    return True
 
 
 def check_seed(folder: Path) -> Checkpoint:
@@ -101,11 +121,7 @@ def _incompatible(seed: SeedRecord, folder: Path, mismatches: list[str]) -> Inco
 
 def _read_small_files(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     present = list_files(folder)
-    if ADAPTER_CONFIG in present and (SINGLE_NAME in present or INDEX_NAME in present):
-        raise IncompatibleError(
-            f"{folder}: contains both a model and a PEFT adapter ({ADAPTER_CONFIG}); move the adapter's two files into "
-            "a folder of their own and give that, or remove them if the model is what you trained"
-        )
+    names_adapter(present, str(folder))
     if "config.json" not in present:
         raise InvalidInputError(f"{folder}: no config.json; expected a Hugging Face model folder")
     files = {name: _read(present[name], limit) for name, limit in SMALL_FILES.items() if name in present}

@@ -10,12 +10,16 @@ from typing import Any, BinaryIO, NoReturn
 
 from registry.errors import NotFoundError, UnsafeFileError
 
+MAX_DEPTH = 20  # levels of a configuration
 SYSTEM_FOLDERS = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
 def printable(name: object, limit: int = 80) -> str:
     """A stranger's string made safe to show: quoted, escaped to ASCII, at most `limit` characters."""
-    text = ascii(name)
+    try:
+        text = ascii(name)
+    except (RecursionError, ValueError):  # too deep a list; an int of more digits than Python writes
+        text = f"a {type(name).__name__} too large to show"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -67,6 +71,26 @@ def parse_json(text: bytes, source: str) -> Any:
         return json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise UnsafeFileError(f"{source}: not valid JSON: {printable(str(error))}") from error
+
+
+def refuse_unwritable(value: Any, source: str) -> None:
+    """Refuse what JSON can express and what cannot be kept: deep nesting, huge numbers, lone surrogates.
+
+    Raises UnsafeFileError.
+    """
+    left = [(value, 0)]
+    while left:
+        item, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise UnsafeFileError(f"{source}: nested more than {MAX_DEPTH} levels deep")
+        if isinstance(item, dict):
+            left += [(part, depth + 1) for pair in item.items() for part in pair]
+        elif isinstance(item, list):
+            left += [(part, depth + 1) for part in item]
+        elif isinstance(item, int | float) and not abs(item) < 2**1000:
+            raise UnsafeFileError(f"{source}: {printable(item, 40)} is too large a number")
+        elif isinstance(item, str) and any("\ud800" <= character <= "\udfff" for character in item):
+            raise UnsafeFileError(f"{source}: {printable(item)} has half of a surrogate pair")
 
 
 def list_files(folder: Path) -> dict[str, Path]:

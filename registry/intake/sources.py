@@ -13,8 +13,7 @@ from typing import Any
 from registry.blobs import read_files
 from registry.catalog import queries
 from registry.checkpoints.canonical import Progress
-from registry.checkpoints.preflight import ADAPTER_CONFIG, Checkpoint, check_expert, check_seed
-from registry.checkpoints.tensors import INDEX_NAME, SINGLE_NAME
+from registry.checkpoints.preflight import Checkpoint, check_expert, check_seed, names_adapter
 from registry.errors import StorageError
 from registry.home import Registry
 from registry.intake import hub
@@ -80,8 +79,8 @@ def check_remote(registry: Registry, snapshot: hub.Snapshot, seed: str | None) -
 
     Raises what `hub` and `preflight` raise.
     """
-    names = {file.name for file in snapshot.files}
-    if ADAPTER_CONFIG in names and not names & {SINGLE_NAME, INDEX_NAME}:
+    is_adapter = names_adapter((file.name for file in snapshot.files), str(snapshot))
+    if is_adapter and seed is not None:
         return None
     with headers(snapshot) as folder:
         if seed is None:

@@ -48,6 +48,13 @@ def contribute(
     allow_unrelated: Annotated[
         bool, typer.Option("--allow-unrelated", help="Accept weights that were not trained from the seed.")
     ] = False,
+    allow_other_base: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-base",
+            help="Accept a LoRA adapter that names another base model: the same weights under another name.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Publish an expert: a seed fine-tuned on one domain.
@@ -73,6 +80,7 @@ def contribute(
             description=description,
             allow_unchanged=allow_unchanged,
             allow_unrelated=allow_unrelated,
+            allow_other_base=allow_other_base,
             progress=report,
         )
     shape = expert_shape(expert)

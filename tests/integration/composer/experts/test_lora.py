@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from composer.composition import compose
-from composer.experts.adapter import Adapter, check_base, read_adapter
+from composer.experts.adapter import read_adapter
 from composer.experts.lora import contribute_adapter, is_adapter, merge_adapter
 from composer.mix.opening import open_mix
 from composer.mix.recipe import Recipe, Training
@@ -200,6 +199,23 @@ def test_the_command_contributes_an_adapter_as_it_does_a_model(
     home.engine.dispose()
 
 
+def test_the_command_takes_an_adapter_of_another_base_when_it_is_told_to(
+    named: Registry, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ui.cli import main
+
+    edit_adapter(adapter, base_model_name_or_path="other/Pico-2B")
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    command = ["--home", str(named.home), "contribute", "code", str(adapter), "--seed", "base"]
+    command += ["--license", "MIT", "--data", str(data)]
+    (named.home / "config.toml").write_text('embedder = "hashing:16"\n')
+    assert main(command) != 0
+    assert "--allow-other-base" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--allow-other-base"]) == 0
+    provenance = queries.get_expert(named, "code").provenance["adapter"]
+    assert provenance["base_model_name_or_path"] == "other/Pico-2B"
+
+
 def test_a_run_contributes_an_adapter_merged_and_tells_its_expert(
     seeded: Registry, adapter: Path, tmp_path: Path
 ) -> None:
@@ -221,8 +237,40 @@ def test_a_folder_is_an_adapter_when_it_has_an_adapters_configuration_and_no_mod
     assert is_adapter(adapter)
     assert not is_adapter(pico_seed)
     assert not is_adapter(tmp_path / "nothing")
-    (adapter / "model.safetensors").write_bytes((pico_seed / "model.safetensors").read_bytes())
-    assert not is_adapter(adapter)
+
+
+MODEL_FILES = ["model.safetensors", "model.safetensors.index.json", "model-00001-of-00002.safetensors"]
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_folder_with_a_model_and_an_adapter_is_refused_and_either_alone_is_taken(
+    seeded: Registry, adapter: Path, pico_seed: Path, tmp_path: Path, name: str
+) -> None:
+    (adapter / name).write_bytes((pico_seed / "model.safetensors").read_bytes())
+    for use in (is_adapter, read_adapter):
+        with pytest.raises(IncompatibleError) as caught:
+            use(adapter)
+        assert name in str(caught.value) and CONFIG in str(caught.value)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for file in (CONFIG, WEIGHTS):
+        (adapter / file).rename(alone / file)
+    assert is_adapter(alone) and not is_adapter(adapter)
+    merge_adapter(seeded, "base", alone, tmp_path / "merged")
+
+
+def test_a_run_does_not_publish_the_model_that_lies_next_to_an_adapter(
+    seeded: Registry, pico_seed: Path, adapter: Path, tmp_path: Path
+) -> None:
+    from ui.queue.jobs import execute, submit
+
+    for file in pico_seed.iterdir():
+        (adapter / file.name).write_bytes(file.read_bytes())
+    data = [str(pico.write_documents(tmp_path / "code.jsonl", "code"))]
+    request = {"name": "code", "source": str(adapter), "seed": "base", "license": "MIT", "data": data}
+    with pytest.raises(IncompatibleError, match="both a model"):
+        execute(seeded, submit(seeded, "contribute", request), lambda *_: None)
+    assert not queries.list_experts(seeded)
 
 
 # --- refusals --------------------------------------------------------------------------------------------
@@ -266,6 +314,22 @@ def test_an_adapter_that_is_more_than_a_low_rank_sum_is_refused_with_the_reason(
         ({"r": 8}, IncompatibleError, "the rank is 8, but A has 4 rows and B 4 columns"),
         ({"r": "4"}, IncompatibleError, "the rank is '4'"),
         ({"lora_alpha": None}, IncompatibleError, "lora_alpha is None, expected a number"),
+        ({"r": 0}, IncompatibleError, "the rank is 0, expected a whole number from 1"),
+        ({"r": -4}, IncompatibleError, "the rank is -4"),
+        ({"r": True}, IncompatibleError, "the rank is True"),
+        ({"r": 4.0}, IncompatibleError, "the rank is 4.0"),
+        ({"rank_pattern": {"up_proj": 0}}, IncompatibleError, "the rank is 0"),
+        ({"rank_pattern": [4]}, IncompatibleError, "rank_pattern is [4], expected an object"),
+        ({"lora_alpha": "8"}, IncompatibleError, "lora_alpha is '8', expected a number"),
+        ({"lora_alpha": True}, IncompatibleError, "lora_alpha is True"),
+        ({"lora_alpha": 10**100}, IncompatibleError, "lora_alpha is 1000"),
+        ({"lora_alpha": 10**400}, UnsafeFileError, "is too large a number"),
+        ({"lora_alpha": float("nan")}, UnsafeFileError, "NaN is not JSON"),
+        ({"lora_alpha": float("inf")}, UnsafeFileError, "Infinity is not JSON"),
+        ({"alpha_pattern": {"up_proj": None}}, IncompatibleError, "lora_alpha is None"),
+        ({"use_rslora": "false"}, IncompatibleError, "use_rslora is 'false', expected true or false"),
+        ({"target_modules": {"up_proj": 1}}, IncompatibleError, "expected names of modules"),
+        ({"target_modules": ["up_proj", 3]}, IncompatibleError, "expected names of modules"),
         ({"rank_pattern": {"(a+)+$": 4}}, IncompatibleError, "only plain names of modules are read"),
         ({"target_modules": [*MLP, "c_fc"]}, IncompatibleError, "target_modules names 'c_fc'"),
         ({"target_modules": [*ATTENTION, *MLP, "k_proj"]}, IncompatibleError, "names 'k_proj'"),
@@ -276,6 +340,86 @@ def test_a_configuration_that_the_tensors_or_the_arithmetic_do_not_fit_is_refuse
 ) -> None:
     edit_adapter(adapter, **changes)
     refused(seeded, adapter, error, told)
+
+
+def test_an_adapter_without_a_rank_is_refused(seeded: Registry, adapter: Path) -> None:
+    config = json.loads((adapter / CONFIG).read_text())
+    del config["r"]
+    (adapter / CONFIG).write_text(json.dumps(config))
+    refused(seeded, adapter, IncompatibleError, "the rank is None")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_an_adapter_that_changes_nothing_is_refused(
+    seeded: Registry, adapter: Path, side: str, dtype: torch.dtype
+) -> None:
+    def zero(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            tensors[name] = (tensor * -0.0 if f"lora_{side}" in name else tensor).to(dtype)
+
+    edit_tensors(adapter, zero)
+    refused(seeded, adapter, IncompatibleError, "it changes nothing: every lora_B")
+
+
+def test_an_adapter_of_scale_zero_is_refused(seeded: Registry, adapter: Path) -> None:
+    edit_adapter(adapter, lora_alpha=0)
+    refused(seeded, adapter, IncompatibleError, "it changes nothing")
+
+
+def test_an_adapter_with_one_module_that_learned_something_is_taken(
+    seeded: Registry, adapter: Path, tmp_path: Path
+) -> None:
+    def zero(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if "lora_B" in name and name != f"{PREFIX}B.weight":
+                tensor.zero_()
+
+    edit_tensors(adapter, zero)
+    merge_adapter(seeded, "base", adapter, tmp_path / "merged")
+
+
+@pytest.fixture
+def named(registry: Registry, pico_seed: Path, tmp_path: Path) -> Registry:
+    """A registry with a seed that says which model of the hub it is."""
+    folder = shutil.copytree(pico_seed, tmp_path / "named")
+    config = json.loads((folder / "config.json").read_text())
+    config["_name_or_path"] = "acme/Pico-1B"
+    (folder / "config.json").write_text(json.dumps(config))
+    add_seed(registry, "base", folder, license="MIT")
+    return registry
+
+
+@pytest.mark.parametrize("base", ["other/pico-2B", "acme/Pico-1B-Instruct"])
+def test_an_adapter_of_another_base_is_refused_unless_it_is_allowed(
+    named: Registry, adapter: Path, tmp_path: Path, base: str
+) -> None:
+    edit_adapter(adapter, base_model_name_or_path=base)
+    refused(named, adapter, IncompatibleError, f"it was trained on '{base}', and seed base is 'acme/Pico-1B'")
+    refused(named, adapter, IncompatibleError, "--allow-other-base")
+    merge_adapter(named, "base", adapter, tmp_path / "merged", allow_other_base=True)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "acme/Pico-1B",
+        "unsloth/pico-1b-unsloth-bnb-4bit",
+        "x/Pico-1B-GPTQ-Int4",
+        "x/base",
+        "/data/a",
+        "./a/b",
+        "a",
+        "",
+        3,
+        None,
+    ],
+)
+def test_a_copy_of_the_base_or_a_local_path_is_no_other_base(
+    named: Registry, adapter: Path, tmp_path: Path, base: object
+) -> None:
+    edit_adapter(adapter, base_model_name_or_path=base)
+    merge_adapter(named, "base", adapter, tmp_path / "merged")
 
 
 PREFIX = "base_model.model.model.layers.0.mlp.up_proj.lora_"
@@ -367,42 +511,3 @@ def _quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"r": ...},
-        {"r": 0},
-        {"r": -1},
-        {"r": True},
-        {"r": 2.0},
-        {"lora_alpha": ...},
-        {"lora_alpha": 10**400},
-        {"lora_alpha": "many"},
-        {"lora_alpha": True},
-        {"r": ..., "rank_pattern": {"up_proj": 2}},
-        {"target_modules": 7},
-        {"rank_pattern": [1]},
-    ],
-)
-def test_an_adapter_whose_numbers_are_none_ends_in_the_error_tree(
-    seeded: Registry, adapter: Path, changes: dict[str, Any]
-) -> None:
-    path = adapter / "adapter_config.json"
-    config = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
-    with contextlib.suppress(RegistryError):
-        read_adapter(adapter)
-
-
-def test_an_adapter_of_another_base_is_refused_unless_allowed(seeded: Registry, adapter: Path) -> None:
-    seed = dataclasses.replace(queries.get_seed(seeded, "base"), config={"_name_or_path": "acme/Smol-135M"})
-
-    def based_on(name: str) -> Adapter:
-        return dataclasses.replace(read_adapter(adapter), config={"base_model_name_or_path": name})
-
-    for same in ("acme/smol-135m", "unsloth/Smol-135M-unsloth-bnb-4bit", "/home/me/other", "./other"):
-        check_base(based_on(same), seed)
-    with pytest.raises(IncompatibleError, match=r"adapter of 'acme/Other-135M'.*--allow-unrelated"):
-        check_base(based_on("acme/Other-135M"), seed)

@@ -159,7 +159,8 @@ def test_a_killed_merge_of_an_adapter_and_a_killed_training_are_found(
 from composer.experts import lora
 from composer.formats import folder
 folder.write_tensors = lambda *_, **__: {DIE}
-lora.check_tokenizer = lora.check_base = lora.read_adapter = lora.fitted = lambda *_: None
+lora.check_tokenizer = lora.check_base = lora.fitted = lambda *_: None
+lora.read_adapter = lambda folder: type("Adapter", (), {{"config": {{}}, "folder": folder}})
 lora.queries.get_seed = lambda *_: type("Seed", (), {{"files": {{}}, "ffn": "", "trunk": ""}})
 lora.read_header = lambda *_: {{}}
 open_registry.__globals__["LocalBlobStore"].path = lambda *_: None

@@ -180,6 +180,20 @@ def test_an_expert_that_does_not_fit_is_refused_before_its_weights_come(
     assert not list((registry.home / "work").glob("hub-*"))
 
 
+def test_a_model_with_an_adapter_in_one_repository_is_refused_before_its_weights_come(
+    served: StandIn, registry: Registry, pico_seed: Path
+) -> None:
+    add_seed(registry, "base", pico_seed, license="MIT")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (served.repositories["acme/expert"] / name).write_bytes(b"{}")
+    with (
+        pytest.raises(IncompatibleError, match=r"both a model \(model.safetensors\) and an adapter"),
+        sources.opened(registry, "hf:acme/expert", seed="base"),
+    ):
+        pass
+    assert not list((registry.home / "work").glob("hub-*"))
+
+
 def test_a_contribution_from_the_hub_keeps_where_it_came_from_and_leaves_no_download(
     served: StandIn, registry: Registry, pico_seed: Path, tmp_path: Path
 ) -> None:
