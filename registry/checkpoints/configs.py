@@ -74,8 +74,6 @@ def normalised(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
     full["rope_parameters"] = _rope(family, full)
     if family.windowed_by_depth and not full["use_sliding_window"]:
         full["sliding_window"] = None
-    if _ignores_length(full["rope_parameters"]):
-        full["max_position_embeddings"] = None
     full["layer_types"] = _layer_types(family, full)
     full["eos_token_id"] = _token_ids(full["eos_token_id"])
     # Null and false both mean causal attention.
@@ -90,7 +88,7 @@ def config_mismatches(family: Family, seed: Mapping[str, Any], expert: Mapping[s
         return [_mismatch("model_type", seed.get("model_type"), expert.get("model_type"))]
     return [
         _mismatch(f"config.json: {field}", mine, theirs)
-        for field, mine, theirs in differences(normalised(family, seed), normalised(family, expert))
+        for field, mine, theirs in differences(_compared(family, seed), _compared(family, expert))
     ]
 
 
@@ -125,6 +123,17 @@ def shown(value: object) -> str:
 def _token_ids(value: Any) -> Any:
     """One end token may be written as itself or as a list of one."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _compared(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The normalised configuration without the trained length, where the rotary embedding does not read it.
+
+    Exports need the length all the same, so it stays in the normalised form.
+    """
+    full = normalised(family, config)
+    if _ignores_length(full["rope_parameters"]):
+        full.pop("max_position_embeddings", None)
+    return full
 
 
 def _ignores_length(rope: Mapping[str, Any]) -> bool:
