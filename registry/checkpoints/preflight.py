@@ -104,7 +104,7 @@ def _ids_beyond_embedding(
     family: Family, config: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> str | None:
     """The reason why a tokenizer's ids do not fit the embedding, if they do not."""
-    largest, rows = largest_id(files["tokenizer.json"]), field(family, config, "vocab_size")
+    largest, rows = largest_id(files), field(family, config, "vocab_size")
     if largest < rows:
         return None
     return (

@@ -33,21 +33,31 @@ def tokenizer_mismatches(seed: Mapping[str, bytes], expert: Mapping[str, bytes])
     return mismatches + _special_mismatches(_special_tokens(seed), _special_tokens(expert))
 
 
-def largest_id(tokenizer_json: bytes) -> int:
-    """The largest token id of a tokenizer.json, of its vocabulary and its added tokens; -1 without any.
+def largest_id(files: Mapping[str, bytes]) -> int:
+    """The largest token id that a tokenizer can give to text, of its vocabulary and its added tokens; -1 without any.
+
+    A special token counts where it has a role or where the chat template writes it. Others are reached only by text
+    that contains their very name: text models list tokens of images so, beyond their embedding.
 
     Raises UnsafeFileError for malformed JSON and for ids that are no integers.
     """
-    tokenizer = _load({"tokenizer.json": tokenizer_json}, "tokenizer.json")
+    tokenizer = _load(files, "tokenizer.json")
     vocabulary = _part(tokenizer, "model").get("vocab")
     ids: list[Any] = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
     if isinstance(vocabulary, list):
         ids.append(len(vocabulary) - 1)
+    roles = [token for token in _special_tokens(files).values() if isinstance(token, str)]
+    template = str(_load(files, "tokenizer_config.json").get("chat_template"))
+    template += files.get("chat_template.jinja", b"").decode("utf-8", "replace")
     added = tokenizer.get("added_tokens")
-    ids += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
-    wrong = next((each for each in ids if type(each) is not int), None)
-    if wrong is not None or any(type(each) is not int for each in ids):
-        raise UnsafeFileError(f"tokenizer.json: expected integers as token ids, got {printable(wrong)}")
+    for token in added if isinstance(added, list) else []:
+        content = token.get("content") if isinstance(token, dict) else None
+        named = isinstance(content, str) and (content in roles or content in template)
+        if isinstance(token, dict) and (token.get("special") is not True or named):
+            ids.append(token.get("id"))
+    for each in ids:
+        if type(each) is not int:
+            raise UnsafeFileError(f"tokenizer.json: expected integers as token ids, got {printable(each)}")
     return max(ids, default=-1)
 
 

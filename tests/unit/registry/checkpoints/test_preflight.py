@@ -329,21 +329,30 @@ def test_another_pad_token_passes_since_padding_never_reaches_the_function(
     check(expert)
 
 
-@pytest.mark.parametrize("part", ["vocabulary", "added"])
+@pytest.mark.parametrize("part", ["vocabulary", "added", "role", "template"])
 def test_token_ids_beyond_the_embedding_are_refused_with_both_numbers(expert: Path, part: str) -> None:
     rows = json.loads((expert / "config.json").read_text())["vocab_size"]
 
     def beyond(tokenizer: dict[str, Any]) -> None:
-        if part == "added":
-            tokenizer["added_tokens"].append({"id": rows, "content": "<new>", "special": True})
-        else:
+        if part == "vocabulary":
             tokenizer["model"]["vocab"]["<new>"] = rows
+        else:
+            tokenizer["added_tokens"].append({"id": rows, "content": "<new>", "special": part != "added"})
 
+    settings = {"role": {"eos_token": "<new>"}, "template": {"chat_template": "<new>{{ messages }}"}}
     edit_json(expert / "tokenizer.json", beyond)
+    edit_json(expert / "tokenizer_config.json", lambda content: content.update(settings.get(part, {})))
     with pytest.raises(
         IncompatibleError, match=f"token id {rows}, but the embedding has {rows} rows; remove"
     ):
         check_seed(expert)
+
+
+def test_a_special_token_beyond_the_embedding_that_no_text_reaches_passes(expert: Path) -> None:
+    rows = json.loads((expert / "config.json").read_text())["vocab_size"]
+    image = {"id": rows, "content": "<image_soft_token>", "special": True}
+    edit_json(expert / "tokenizer.json", lambda tokenizer: tokenizer["added_tokens"].append(image))
+    check_seed(expert)
 
 
 def test_a_folder_with_a_model_and_an_adapter_is_refused_with_a_way_out(check: Check, expert: Path) -> None:
