@@ -1,10 +1,15 @@
 """Dry run: proof that transformers can run a checkpoint's configuration and read its tokenizer.
 
-The model is built on torch's meta device, which computes shapes alone, so that this costs no memory for weights.
+The model is built on torch's meta device, which computes shapes alone, so that this costs no memory for weights. A
+process of its own does it: a tokenizer's regular expression may search without end, and native code may crash.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +18,45 @@ import torch
 from registry.checkpoints.safe_files import printable
 from registry.errors import IncompatibleError
 
-TEXT = "def run(x): return x + 1  # Ünïcode, 42"
+TIME_LIMIT_SECONDS = 180.0
+# Words, digits, symbols beyond ASCII, and a run on which an expression such as `(a+)+$` does not end.
+TEXT = "def run(x): return x + 1  # Ünïcode, 42\n" + "a" * 64 + "!"
 _VALUE_NEEDED = "cannot be called on meta tensors"
 _OURS_TO_STOP = (KeyboardInterrupt, SystemExit, MemoryError)
 
 
-def check_runs(folder: Path) -> None:
-    """Build the model without weights, pass a few tokens forward, and round-trip a short text.
+def check_runs(folder: Path, *, time_limit: float = TIME_LIMIT_SECONDS) -> None:
+    """Try the folder's model and tokenizer in another process, for at most `time_limit` seconds.
 
     Raises IncompatibleError with the cause in one line. Nothing of the folder is executed.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-P", "-m", "composer.experts.dry_run", str(folder.absolute())]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=time_limit
+        )
+    except subprocess.TimeoutExpired as error:
+        raise IncompatibleError(
+            f"{folder}: its model and tokenizer did not run within {time_limit:g} seconds; look in tokenizer.json for "
+            "a regular expression that does not end"
+        ) from error
+    answer = done.stdout.decode(errors="replace").splitlines()[-1:]
+    if done.returncode or not answer:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise IncompatibleError(
+            f"{folder}: the dry run ended with status {done.returncode}: {printable(last, 200)}; load the folder with "
+            "transformers to see more, and mend it"
+        )
+    cause = json.loads(answer[0])
+    if cause is not None:
+        raise IncompatibleError(cause)
+
+
+def attempt(folder: Path) -> None:
+    """Build the model without weights, pass a few tokens forward, and round-trip a short text, in this process.
+
+    Raises IncompatibleError with the cause in one line.
     """
     _attempt(folder, "the model of config.json does not run", _forward)
     _attempt(folder, "the tokenizer does not work", _tokenize)
@@ -63,3 +98,16 @@ def _tokenize(folder: Path) -> None:
     if not ids:
         raise ValueError("a text becomes no tokens")
     tokenizer.decode(ids)
+
+
+def _main(folder: Path) -> None:
+    cause = None
+    try:
+        attempt(folder)
+    except IncompatibleError as error:
+        cause = str(error)
+    sys.stdout.write(f"\n{json.dumps(cause)}\n")
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

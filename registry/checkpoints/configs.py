@@ -138,8 +138,15 @@ def _compared(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ignores_length(rope: Mapping[str, Any]) -> bool:
     """Whether no rotary embedding reads max_position_embeddings: plain and linear ones turn by position alone."""
-    nested: list[Mapping[str, Any]] = [value for value in rope.values() if isinstance(value, dict)]
-    return all(each.get("rope_type") in _PLAIN_ROPES for each in nested or [rope])
+    kinds: list[Mapping[str, Any]] = [*_by_kind(rope).values()]
+    return all(each.get("rope_type") in _PLAIN_ROPES for each in kinds or [rope])
+
+
+def _by_kind(rope: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rotary settings by kind of attention; {} if one setting serves all, whatever else is nested in it."""
+    return {
+        kind: value for kind, value in rope.items() if kind.endswith("_attention") and isinstance(value, dict)
+    }
 
 
 def _layer_types(family: Family, full: Mapping[str, Any]) -> list[str] | None:
@@ -166,7 +173,7 @@ def _rope(family: Family, full: Mapping[str, Any]) -> dict[str, Any]:
     given = full.get("rope_scaling") or full.get("rope_parameters") or {}
     if not isinstance(given, dict):
         raise IncompatibleError(f"config.json: rope_parameters must be an object, got {printable(given)}")
-    nested = {key: value for key, value in given.items() if isinstance(value, dict)}
+    nested = _by_kind(given)
     theta = full.get(family.rope_theta_name, full.get("rope_theta", family.rope_theta))
     if family.local_rope_theta is None:
         if nested:

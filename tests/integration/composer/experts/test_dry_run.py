@@ -9,7 +9,7 @@ from typing import Any
 import pico
 import pytest
 
-from composer.experts.dry_run import check_runs
+from composer.experts.dry_run import attempt, check_runs
 from registry.catalog import queries
 from registry.checkpoints.families import FAMILIES
 from registry.errors import IncompatibleError, NotFoundError
@@ -19,7 +19,7 @@ from registry.intake.intake import add_seed
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_a_model_of_each_family_runs(tmp_path: Path, model_type: str) -> None:
-    check_runs(pico.write_pico(tmp_path / "seed", model_type=model_type))
+    attempt(pico.write_pico(tmp_path / "seed", model_type=model_type))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_model_of_each_family_runs(tmp_path: Path, model_type: str) -> None:
     ],
 )
 def test_a_model_with_a_scaled_rope_runs(tmp_path: Path, rope: dict[str, Any]) -> None:
-    check_runs(pico.write_pico(tmp_path / "seed", rope_parameters={"rope_theta": 10000.0, **rope}))
+    attempt(pico.write_pico(tmp_path / "seed", rope_parameters={"rope_theta": 10000.0, **rope}))
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,35 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(content))
     with pytest.raises(IncompatibleError, match="tokenizer does not work"):
+        check_runs(folder)
+
+
+def _with_pattern(folder: Path, pattern: str) -> Path:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, content["pre_tokenizer"]]}
+    path.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_regular_expression_that_searches_without_end_is_refused_in_bounded_time(tmp_path: Path) -> None:
+    folder = _with_pattern(pico.write_pico(tmp_path / "seed"), "(a+a+)+$")
+    with pytest.raises(IncompatibleError, match=r"tokenizer does not work|did not run within"):
+        check_runs(folder, time_limit=40)
+
+
+def test_a_dry_run_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match=r"did not run within 0\.01 seconds; look in tokenizer\.json"):
+        check_runs(pico.write_pico(tmp_path / "seed"), time_limit=0.01)
+
+
+def test_a_dry_run_that_crashes_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pico.write_pico(tmp_path / "seed")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "transformers.py").write_text("import os\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    with pytest.raises(IncompatibleError, match="the dry run ended with status -6"):
         check_runs(folder)

@@ -126,6 +126,12 @@ def test_another_rotary_embedding_is_refused_by_its_inner_field(
     assert any(named in reason for reason in refusal(check, expert))
 
 
+def test_flat_rotary_settings_count_next_to_anything_nested_in_them(check: Check, expert: Path) -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0, "notes": {"by": "somebody"}}
+    pico.edit_config(expert, rope_parameters=rope)
+    assert any("rope_type" in reason for reason in refusal(check, expert))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
