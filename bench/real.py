@@ -34,9 +34,9 @@ import numpy as np
 import torch
 
 from bench.real_experts import DOMAINS, GENERAL, HOME, KINDS, SEED, texts_of
+from composer.bits_per_byte import HeldOut, bits_per_byte, windows
 from composer.composition import assemble
 from composer.evaluation.baselines import btm, dume
-from composer.evaluation.bits_per_byte import HeldOut, bits_per_byte, windows
 from composer.evaluation.changing_text import (
     ChangingText,
     Choices,

@@ -84,6 +84,12 @@ def assemble(
     standard = Standard.of(means)
     config = seed_config(registry.blobs, lock.seed)
     training, merge = settings.training, settings.merge
+    if merge.routed:
+        from composer.routed_trunk import compose_routed  # imports torch
+
+        return compose_routed(registry, composition, license_of_mix, progress), nearly_equal(
+            lock.experts, means
+        )
     trunks = [expert.trunk for expert in lock.experts]
     with ThreadPoolExecutor(max_workers=1) as beside:  # drawing takes a third as long as merging
         drawing = beside.submit(

@@ -23,6 +23,7 @@ from composer.mix.recipe import Training
 from composer.mix.router_blob import of_layer, stored_standard
 from composer.model.routers import router_class
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
+from composer.routed_trunk import extend_routed
 from composer.tensors.stream import merge_trunks
 from composer.tensors.torch_blobs import map_tensors
 from composer.training.mix_training import learn, put_router
@@ -97,6 +98,9 @@ def assemble_extension(
     members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
     override = lock.settings.license_override
     license_of_mix = combined_license(old.seed, composition.members, override)
+    if old.routed_trunk:
+        routed = extend_routed(registry, composition, license_of_mix, progress)
+        return routed, nearly_equal(composition.members, composition.means())
     training = lock.settings.training
     domains = load_domains(registry.blobs, composition)
     merge = Interpolate(1 / len(members))

@@ -95,6 +95,11 @@ def resolve_extension(
         raise RecipeError(f"this mix already contains {new.ref}")
     _check_fit(seed, experts)
     training = training or Training(load_balance=old.load_balance)
+    if old.routed_trunk:
+        try:
+            training = training.for_routed_trunk()
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
     if training.train_router is None and not training.tokens and _fits_trunk(registry, old, new, training):
         # The old experts' embeddings were solved for states that a fitted trunk no longer gives.
         training = training.model_copy(update={"train_router": True})

@@ -160,6 +160,12 @@ TRUNK_MERGES = Table(
         target="composer.trunks.seed:Seed",
     ),
     MergeVariant(
+        name="routed",
+        title="None: every expert stays whole",
+        summary="Each token passes through one whole expert, chosen from the text before it; costs no bytes.",
+        target="composer.trunks.routed:Routed",
+    ),
+    MergeVariant(
         name="weighted",
         title="Weighted mean of the experts",
         summary="Each expert with a weight of its own.",

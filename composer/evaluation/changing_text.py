@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from composer.bits_per_byte import HeldOut
 from composer.errors import MissingTextError
-from composer.evaluation.bits_per_byte import HeldOut
 
 BATCH_ROWS = 8
 # Where the groups of distances begin; the last goes on to the row's end.

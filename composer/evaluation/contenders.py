@@ -20,7 +20,7 @@ from registry.catalog import queries
 from registry.home import Registry
 
 if TYPE_CHECKING:
-    from composer.evaluation.bits_per_byte import HeldOut, ScoreCache
+    from composer.bits_per_byte import HeldOut, ScoreCache
 
 SEED, EXPERT, DENSE_MERGING, MIX, ORACLE = "seed", "expert", "dense_merging", "mix", "oracle"
 
@@ -61,7 +61,7 @@ class Contender:
 
     def scores(self, texts: Mapping[str, HeldOut], cache: ScoreCache) -> Iterator[tuple[str, float]]:
         """Each domain with its bits per byte. The model is opened, once, only if a score is not known yet."""
-        from composer.evaluation.bits_per_byte import bits_per_byte
+        from composer.bits_per_byte import bits_per_byte
 
         opened: list[Any] = []
 

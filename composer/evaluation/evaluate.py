@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from composer.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
-from composer.evaluation.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.evaluation.contenders import (
     MIX,
     ORACLE,

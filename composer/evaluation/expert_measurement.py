@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from composer.bits_per_byte import HeldOut, ScoreCache, windows
 from composer.errors import MissingTextError
-from composer.evaluation.bits_per_byte import HeldOut, ScoreCache, windows
 from composer.evaluation.contenders import expert_contender, seed_contender
 from composer.mix.lock import lock_expert, lock_seed
 from composer.mix.opening import open_tokenizer, seed_config

@@ -73,8 +73,8 @@ def _section(registry: Registry, record: MixRecord) -> str:
     origin = f"extended from {record.parent}" if record.parent else "composed"
     return (
         f"<h2>{escape(record.ref)}</h2><p>{escape(origin)} on the seed <b>{escape(record.seed)}</b> with "
-        f"{escape(', '.join(record.experts))} · {manifest.router_kind} router, {manifest.combine} combination, "
-        f"{manifest.selection} · licence {escape(manifest.license)} · lock <code>{record.lock[:19]}…</code></p>"
+        f"{escape(', '.join(record.experts))} · {manifest.routing_label} · "
+        f"licence {escape(manifest.license)} · lock <code>{record.lock[:19]}…</code></p>"
         + _scores(record.evaluation)
         + routing_svg(record.evaluation["routing"])
     )

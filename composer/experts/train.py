@@ -56,9 +56,9 @@ def train_expert(
 ) -> BranchResult:
     """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
 
-    Documents that the registry would hold out for evaluation are not trained on. With `freeze_trunk` only the
-    FFNs train, and the expert is anchored: it composes without loss. An interrupted training resumes from its last
-    checkpoint (next to `out`).
+    Documents that the registry holds out for evaluation, or keeps for choices between settings, are not trained on.
+    With `freeze_trunk` only the FFNs train, and the expert is anchored: it composes without loss. An interrupted
+    training resumes from its last checkpoint (next to `out`).
 
     Raises NotFoundError, RecipeError (no text, or `out` exists), TrainingDivergedError.
     """
@@ -69,7 +69,7 @@ def train_expert(
     if out.exists():
         raise RecipeError(f"{out} exists already; an expert is written to a new folder")
     seed = lock_seed(queries.get_seed(registry, seed_name))
-    texts = [text for text in documents.read_documents(data) if not documents.is_held_out(text)]
+    texts = list(filter(_trains, documents.read_documents(data)))
     if not texts:
         raise RecipeError(f"no text to train on in {', '.join(map(str, data))}")
     tokenizer = open_tokenizer(registry.blobs, seed.files)
@@ -90,6 +90,10 @@ def train_expert(
     tail = losses[-max(1, len(losses) // 10) :]
     trained_tokens = math.prod((len(rows), sequence_length))
     return BranchResult(out, trained_tokens, losses[0], sum(tail) / len(tail), time.monotonic() - started)
+
+
+def _trains(text: str) -> bool:
+    return not documents.is_held_out(text) and not documents.is_for_choices(text)
 
 
 def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.dtype, out: Path) -> None:

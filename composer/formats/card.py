@@ -61,9 +61,7 @@ def _parts(registry: Registry, manifest: Manifest) -> str:
         rows.append(["routed expert", expert.ref, member.expert.license, expert.description])
     facts = [
         f"Licence of the whole: {_text(manifest.license)}.",
-        f"Each token goes through the seed's FFN and {manifest.experts_per_token} of {len(manifest.members)} routed "
-        f"experts; their outputs are combined as in the {manifest.combine} mixture, chosen by a {manifest.router_kind} "
-        "router.",
+        manifest.routing_in_words,
     ]
     if manifest.license_override:
         facts.append(

@@ -14,13 +14,16 @@ from types import ModuleType
 from typing import Any
 
 from composer.formats.plan import Format, Plan, small_files
-from composer.formats.rows import Rows, Stored
+from composer.formats.rows import Between, Rows, Stored
 from composer.mix.opening import (
     PREFIX,
     Manifest,
+    context_name,
     ffn_places,
+    name_in_choice,
     name_in_mixture,
     nexus_config,
+    routed_choices,
     router_name,
     seed_config,
 )
@@ -28,7 +31,7 @@ from composer.mix.router_blob import of_layers
 from composer.tensors.stream import stored_tensors
 from composer.variants import ROUTERS
 from registry.blobs import BlobStore
-from registry.checkpoints.families import family_of
+from registry.checkpoints.families import Family, family_of
 
 MODELING_FILE = "modeling_nexus.py"
 PROJECT = "composer"
@@ -42,16 +45,10 @@ It needs torch and transformers 5 only.
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     """The mix's tensors under the names of NexusForCausalLM; routers stay in float32, as in an open mix."""
     family = family_of(seed_config(blobs, manifest.seed))
-    tensors: dict[str, Rows] = {
-        PREFIX + name: Stored(info) for name, info in stored_tensors(blobs, manifest.trunk).items()
-    }
-    for place, digest in ffn_places(manifest).items():
-        for name, info in stored_tensors(blobs, digest).items():
-            tensors[name_in_mixture(family, place, name)] = Stored(info)
-    routing = {
-        router_name(family, *place): Stored(info)
-        for place, info in of_layers(stored_tensors(blobs, manifest.router)).items()
-    }
+    if manifest.routed_trunk:
+        tensors, routing = _routed(blobs, manifest, family)
+    else:
+        tensors, routing = _merged(blobs, manifest, family)
     return Plan(
         config=_config(blobs, manifest, dtype),
         tensors=tensors | routing,
@@ -59,6 +56,34 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
         float32=frozenset(routing),
         files={**small_files(blobs, manifest), MODELING_FILE: bundle().encode()},
     )
+
+
+def _routed(blobs: BlobStore, manifest: Manifest, family: Family) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    """The tensors of a routed mix, and of its router."""
+    seed = {**stored_tensors(blobs, manifest.shared), **stored_tensors(blobs, manifest.trunk)}
+    tensors: dict[str, Rows] = {}
+    for choice, (strength, digests) in enumerate(routed_choices(manifest)):
+        for digest in digests:
+            for name, info in stored_tensors(blobs, digest).items():
+                part = Stored(info) if strength == 1 else Between(seed[name], info, strength)
+                tensors[name_in_choice(family, choice, name)] = part
+    router = stored_tensors(blobs, manifest.router)
+    return tensors, {context_name(name): Stored(info) for name, info in router.items()}
+
+
+def _merged(blobs: BlobStore, manifest: Manifest, family: Family) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    """The tensors of a mix with one trunk, and of its routers."""
+    tensors: dict[str, Rows] = {
+        PREFIX + name: Stored(info) for name, info in stored_tensors(blobs, manifest.trunk).items()
+    }
+    for place, digest in ffn_places(manifest).items():
+        for name, info in stored_tensors(blobs, digest).items():
+            tensors[name_in_mixture(family, place, name)] = Stored(info)
+    routing: dict[str, Rows] = {
+        router_name(family, *place): Stored(info)
+        for place, info in of_layers(stored_tensors(blobs, manifest.router)).items()
+    }
+    return tensors, routing
 
 
 def _config(blobs: BlobStore, manifest: Manifest, dtype: str) -> dict[str, Any]:
@@ -87,6 +112,7 @@ def bundle() -> str:
         "composer.model.initial",
         "composer.model.selection",
         "composer.model.losses",
+        "composer.model.routed",
         *(base.__module__ for base in bases if issubclass(base, Router)),
     ]
     modules = [sys.modules[name] for name in dict.fromkeys(names)]

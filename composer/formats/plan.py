@@ -81,6 +81,8 @@ class Format:
 def weight_blobs(manifest: Manifest) -> list[Digest]:
     """The blobs whose tensors an export reads."""
     experts = [member.ffn for member in manifest.members]
+    if manifest.routed_trunk:
+        experts += [member.expert.trunk for member in manifest.members]
     return list(dict.fromkeys([manifest.router, manifest.shared, *experts, manifest.trunk]))
 
 

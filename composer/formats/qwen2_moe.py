@@ -52,6 +52,11 @@ Infos = Mapping[str, TensorInfo]
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     """Raises ExportError listing every reason why Qwen2-MoE cannot express the mix."""
+    if manifest.routed_trunk:
+        raise ExportError(
+            "no stock architecture sends a token through its own expert's attention, as this mix's routed trunk does; "
+            "use --format nexus, or compose it with another trunk merge"
+        )
     if manifest.top_p is not None:
         raise ExportError(
             f"Qwen2-MoE takes the same number of experts for every token, and this mix takes as few as reach "

@@ -42,6 +42,17 @@ class Stored:
         return encode(values if self.factor == 1 else values * np.float32(self.factor), dtype)
 
 
+class Between:
+    """A point on the line through two stored tensors: `start` + `share` · (`end` − `start`)."""
+
+    def __init__(self, start: TensorInfo, end: TensorInfo, share: float) -> None:
+        self.start, self.end, self.share, self.shape = Stored(start), Stored(end), share, start.shape
+
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        first, second = (part.rows(start, stop, "F32") for part in (self.start, self.end))
+        return encode(first + np.float32(self.share) * (second - first), dtype)
+
+
 class Given:
     """A small float32 tensor that is in memory already."""
 

@@ -37,12 +37,16 @@ PREFIX = "language_model."
 
 
 class Member(BaseModel):
-    """A routed expert's place in a mix. `ffn` is the expert's own blob unless the fine-tune trained FFNs."""
+    """A routed expert in a mix. `ffn` is the expert's own blob unless the fine-tune trained FFNs.
+
+    `strength` is for routed trunks: the expert takes part as seed + strength · (expert − seed).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     expert: LockedExpert
     ffn: Digest
+    strength: float = 1.0
 
 
 class Manifest(RoutingOptions):
@@ -53,6 +57,7 @@ class Manifest(RoutingOptions):
     members: list[Member]
     shared: Digest
     trunk: Digest
+    routed_trunk: bool = False  # each token passes through one whole expert; `trunk` is the seed's
     router: Digest
     router_kind: str
     combine: Combine  # here without their defaults, so that `to_bytes` always writes them
@@ -70,12 +75,36 @@ class Manifest(RoutingOptions):
         """Canonical JSON. Fields with a default came later; left out at it, they let old locks keep their digests."""
         return canonical_json({"format": self.format, **self.model_dump(exclude_defaults=True)})
 
+    @property
+    def routing_label(self) -> str:
+        """Router, combination and selection in a few words."""
+        if self.routed_trunk:
+            return f"{self.router_kind} router, whole experts"
+        return f"{self.router_kind} router, {self.combine} combination, {self.selection}"
+
+    @property
+    def routing_in_words(self) -> str:
+        """How a token is computed, as a sentence."""
+        if self.routed_trunk:
+            seed = " or the seed" if self.null_experts else ""
+            return (
+                f"Each token passes through one of {len(self.members)} whole experts{seed}, chosen from the text up to "
+                "it; all tokens share one attention."
+            )
+        return (
+            f"Each token goes through the seed's FFN and {self.experts_per_token} of {len(self.members)} routed "
+            f"experts; their outputs are combined as in the {self.combine} mixture, chosen by a {self.router_kind} "
+            "router."
+        )
+
     def blobs(self) -> list[Digest]:
         """Every blob that the mix needs, but the manifest itself."""
         own = [self.shared, self.trunk, self.router, self.lock, *self.seed.files.values()]
         members = [
             digest for m in self.members for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors)
         ]
+        if self.routed_trunk:
+            members += [m.expert.trunk for m in self.members]
         samples = [self.seed.sample, self.parent]
         return sorted({digest for digest in (*own, *members, *samples) if digest is not None})
 
@@ -121,14 +150,19 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
     from composer.tensors.torch_blobs import TORCH_DTYPES
 
     blobs = registry.blobs
+    wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
     family = family_of(seed_config(blobs, manifest.seed))
+    if manifest.routed_trunk:
+        config = nexus_config(blobs, manifest, wanted)
+        routed = dict(_routed_tensors(blobs, manifest, family, wanted))
+        model = _build(lambda: NexusForCausalLM(config), routed, wanted, keep_float32=("router",))
+        return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
     tensors = {PREFIX + name: tensor for name, tensor in _map(blobs, manifest.trunk).items()}
     for place, digest in ffn_places(manifest).items():
         ffn = _map(blobs, digest)
         tensors |= {name_in_mixture(family, place, name): tensor for name, tensor in ffn.items()}
     router = _map(blobs, manifest.router)
     tensors |= {router_name(family, *place): tensor for place, tensor in of_layers(router).items()}
-    wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
     config = nexus_config(blobs, manifest, wanted)
     model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
     return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
@@ -215,8 +249,46 @@ def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Ne
         load_balance=manifest.load_balance,
         routing_top_p=manifest.top_p,
         null_experts=manifest.null_experts,
+        routed_trunk=manifest.routed_trunk,
         dtype=dtype,
     )
+
+
+def routed_choices(manifest: Manifest) -> list[tuple[float, tuple[Digest, Digest]]]:
+    """The strength, and the blobs of FFNs and trunk, of each choice of a routed trunk; the seed, if any, is last."""
+    experts = [(m.strength, (m.ffn, m.expert.trunk)) for m in manifest.members]
+    return experts + [(1.0, (manifest.shared, manifest.trunk))] * manifest.null_experts
+
+
+def name_in_choice(family: Family, choice: int, name: str) -> str:
+    """A tensor of a dense model to its name in a routed trunk: `language_model.….choices.<choice>.…`."""
+    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
+    if marker in name:
+        return PREFIX + name.replace(marker, f"{marker}choices.{choice}.", 1)
+    layer, _, parameter = name.rpartition(".")
+    return f"{PREFIX}{layer}.choices.{choice}.{parameter}"
+
+
+def context_name(name: str) -> str:
+    """A tensor of a context router to its name in the model: `context.filter` to `router.filter`."""
+    return name.replace("context.", "router.", 1)
+
+
+def _routed_tensors(
+    blobs: BlobStore, manifest: Manifest, family: Family, dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors of a routed mix by name. An expert at strength 1 is mapped, any other is computed."""
+    import torch
+
+    seed = _map(blobs, manifest.shared) | _map(blobs, manifest.trunk)
+    for choice, (strength, digests) in enumerate(routed_choices(manifest)):
+        for digest in digests:
+            for name, tensor in _map(blobs, digest).items():
+                if strength != 1:
+                    tensor = torch.lerp(seed[name].float(), tensor.float(), strength).to(dtype)
+                yield name_in_choice(family, choice, name), tensor
+    for name, tensor in _map(blobs, manifest.router).items():
+        yield context_name(name), tensor
 
 
 def ffn_places(manifest: Manifest) -> dict[str, Digest]:

@@ -94,6 +94,15 @@ class Training(BaseModel):
         """Rows of `sequence_length` tokens in a step."""
         return max(1, self.batch_tokens // self.sequence_length)
 
+    def for_routed_trunk(self) -> Training:
+        """The same with 0 tokens where none were asked for. Raises ValueError where some were."""
+        if self.tokens and "tokens" in self.model_fields_set:
+            raise ValueError(
+                f"a mix with a routed trunk takes its experts as they are and has no fine-tune; got tokens "
+                f"{self.tokens}, give 0 or leave it out"
+            )
+        return self.model_copy(update={"tokens": 0})
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Training:
         """Validated settings. Raises RecipeError naming every field that is wrong."""
@@ -142,6 +151,20 @@ class Recipe(RoutingOptions):
                 "null_experts need top_k of 2 or more, or top_p: the best expert always scores above the average, "
                 "where null experts begin"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_whole_expert_per_token(self) -> Recipe:
+        if not self.trunk_merge.routed:
+            return self
+        asked = [name for name in ("top_p", "null_experts") if getattr(self, name)]
+        if self.top_k != 1 or asked or self.router != "nexus":
+            raise ValueError(
+                "trunk_merge routed sends each token to one whole expert by a router of its own: "
+                f"leave out router, top_k, top_p and null_experts; got router {self.router}, top_k {self.top_k}"
+                + "".join(f", {name} {getattr(self, name)}" for name in asked)
+            )
+        object.__setattr__(self, "training", self.training.for_routed_trunk())
         return self
 
     @model_validator(mode="after")

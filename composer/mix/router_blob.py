@@ -3,6 +3,11 @@
     layers.<block>.<name>                a parameter or buffer of that block's router
     standard.center, standard.scale      the standardisation of the domain vectors
 
+A mix with a routed trunk has one router and no standardisation:
+
+    context.unigrams, context.bigrams    profiles: a column per expert, the seed's last (composer/model/routed.py)
+    context.filter                       sharpness and switching probability [2]
+
 It needs neither torch nor a model: arrays of numpy and tensors of torch are both taken.
 """
 
@@ -16,6 +21,7 @@ from composer.mix.domains import Standard
 Array = TypeVar("Array")
 
 LAYERS, CENTER, SCALE = "layers.", "standard.center", "standard.scale"
+UNIGRAMS, BIGRAMS, FILTER = "context.unigrams", "context.bigrams", "context.filter"
 
 
 def tensor_name(layer: int, name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+PAIR_BUCKETS = 65_536  # rows of a context router's table of hashed token pairs
 STATE_WIDTH = 64  # R, what the recurrent router carries from block to block
 
 

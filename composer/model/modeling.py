@@ -26,9 +26,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from composer.model.losses import RouterLosses
+from composer.model.routed import ContextRouter, remember, route_layers, state_before
 from composer.model.routers import router_class
 from composer.model.routers.base import Router
 from composer.model.selection import Routing, dense_to_sparse, top_k, top_p
+
+CACHES = ("cache", "past_key_values")  # what transformers calls the key-value cache, from 5.24 on and before
 
 
 class NexusConfig(PreTrainedConfig):
@@ -39,6 +42,7 @@ class NexusConfig(PreTrainedConfig):
     routing_top_p: the probability that a token's experts have together; None: `num_experts_per_tok` are taken.
     (A field `top_p` would be read as a setting of generation.)
     null_experts: how many of the router's columns compute nothing.
+    routed_trunk: each token passes through one whole expert (routed.py); one null expert then makes the seed a choice.
     """
 
     model_type = "nexus"
@@ -56,6 +60,7 @@ class NexusConfig(PreTrainedConfig):
         load_balance: float = 0.01,
         routing_top_p: float | None = None,
         null_experts: int = 0,
+        routed_trunk: bool = False,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -65,7 +70,7 @@ class NexusConfig(PreTrainedConfig):
         self.experts, self.ffn_widths = list(experts), list(ffn_widths)
         self.router, self.domain_dim = router, domain_dim
         self.num_experts_per_tok, self.routing_top_p = num_experts_per_tok, routing_top_p
-        self.null_experts = null_experts
+        self.null_experts, self.routed_trunk = null_experts, routed_trunk
         self.combine, self.load_balance = combine, load_balance
         for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(token, getattr(self.text_config, token, None))
@@ -153,10 +158,17 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: NexusConfig) -> None:
         super().__init__(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        for block in self.blocks():
-            block.mlp = _mixture(block.mlp, config)
-        for below, mixture in pairwise(self.mixtures()):
-            mixture.router.follow(below.router)
+        if config.routed_trunk:
+            widths = [*config.ffn_widths, *[config.text_config.intermediate_size] * config.null_experts]
+            self.assignment = route_layers(self.language_model, widths)
+            self.router = ContextRouter(
+                config.text_config.vocab_size, len(config.experts), bool(config.null_experts)
+            )
+        else:
+            for block in self.blocks():
+                block.mlp = _mixture(block.mlp, config)
+            for below, mixture in pairwise(self.mixtures()):
+                mixture.router.follow(below.router)
         self.router_losses = RouterLosses(config.load_balance, experts=len(config.experts))
         self.post_init()
 
@@ -164,8 +176,10 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         """The decoder blocks, in order."""
         yield from self.language_model.base_model.layers
 
-    def mixtures(self) -> list[NexusMLP]:
-        """The mixture of each block, in order."""
+    def mixtures(self) -> list[Any]:
+        """Every place that routes: the mixture of each block, in order, or the one router of a routed trunk."""
+        if self.config.routed_trunk:
+            return [self.router]
         return [block.mlp for block in self.blocks()]
 
     def get_input_embeddings(self) -> nn.Module:
@@ -188,6 +202,8 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
 
         `own_expert` [B] says whose domain each row is of; −1: nobody's.
         """
+        if self.config.routed_trunk:
+            return self._forward_routed(input_ids, labels=labels, **kwargs)
         output = self.language_model(input_ids=input_ids, labels=labels, **kwargs)
         loss, balance = output.loss, None
         if labels is not None and self.training:
@@ -196,6 +212,34 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
             loss = loss + added
         # Named as the output names them: transformers 5.24 calls `cache` what was `past_key_values` before.
         return NexusOutput(**{**output, "loss": loss, "load_balance": balance})
+
+    def _forward_routed(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> Any:
+        """Choose an expert per token, then pass each through its own."""
+        if input_ids is None:
+            raise ValueError("a routed trunk chooses experts by token ids; pass input_ids, not inputs_embeds")
+        after = self.config.text_config.num_hidden_layers  # the cache's layer for the posteriors
+        cache = next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+        padding = attention_mask is not None and attention_mask.dim() == 2
+        mask_BS = attention_mask[:, -input_ids.shape[1] :] if padding and attention_mask is not None else None
+        states_BSC: torch.Tensor = self.router(input_ids, mask_BS, state_before(cache, after))
+        assert self.router.routing is not None
+        self.assignment.assign(self.router.routing.chosen.view_as(input_ids), logits_to_keep)
+        try:
+            output = self.language_model(
+                input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep, **kwargs
+            )
+        finally:
+            self.assignment.clear()
+        cache = next((output[name] for name in CACHES if output.get(name) is not None), None)
+        if cache is not None:
+            remember(cache, after, states_BSC)
+        return NexusOutput(**output)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from composer.bits_per_byte import HeldOut, windows
 from composer.errors import MissingTextError, RecipeError
-from composer.evaluation.bits_per_byte import HeldOut, windows
 from composer.evaluation.evaluate import WINDOW
 from composer.experts.train import train_expert
 from composer.mix.lock import LockedExpert, LockedSeed, lock_expert, lock_seed

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from composer.bits_per_byte import HeldOut, bits_per_byte
 from composer.composition import assemble
-from composer.evaluation.bits_per_byte import HeldOut, bits_per_byte
 from composer.evaluation.contenders import dense_merging, expert_contender, seed_contender
 from composer.evaluation.evaluate import score_mix
 from composer.extension import assemble_extension

@@ -34,6 +34,7 @@ class NamedMerge(BaseModel):
     method: str
     elementwise: ClassVar[bool]
     fitted: ClassVar[bool] = False  # whether the warm start puts closed forms in place of the merge
+    routed: ClassVar[bool] = False  # whether nothing is merged: each token passes through one whole expert
 
     def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
         """As TrunkMerge has it."""

@@ -65,6 +65,11 @@ def is_held_out(text: str) -> bool:
     return _rank(text) % HELD_OUT_ONE_IN == 0
 
 
+def is_for_choices(text: str) -> bool:
+    """Whether this document decides between settings and trains nothing: true of another one in twenty."""
+    return _rank(text) % HELD_OUT_ONE_IN == 1
+
+
 def split(
     documents: Iterable[str],
     *,

@@ -54,6 +54,7 @@ def test_the_model_code_imports_nothing_but_torch_and_transformers(graph: grimp.
     allowed = (
         *(
             "composer.model.routers",
+            "composer.model.routed",
             "composer.model.selection",
             "composer.model.losses",
             "composer.model.initial",

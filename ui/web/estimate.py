@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from composer.mix.initial_routers import initial_parameters
+from composer.model.initial import PAIR_BUCKETS
 from registry import licenses
 from registry.checkpoints.tensors import DTYPE_BYTES
 from registry.errors import LicenseError
@@ -23,6 +24,7 @@ TRAINING_OPERATIONS = 6
 OPERATIONS_PER_CORE = 1.5e10
 LATEST_RUNS = 20
 ROUTER_BYTES = 4  # routers stay float32
+PROFILE_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def estimate(
     training = recipe["training"]
     trunk, shared = (_weights(registry, digest, seed.dtype) for digest in (seed.trunk, seed.ffn))
     routed = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
+    if recipe["trunk_merge"]["method"] == "routed":
+        return _routed(seed, experts, trunk, shared, routed)
     router = _router_weights(seed, experts, recipe["router"])
     # With top-p it depends on the token: all at most.
     top = sorted(routed, reverse=True)[: len(routed) if recipe["top_p"] else recipe["top_k"]]
@@ -65,6 +69,25 @@ def estimate(
         tokens=training["tokens"],
         seconds=seconds,
         seconds_measured=measured,
+        license=license_of_mix,
+        conflict=conflict,
+    )
+
+
+def _routed(
+    seed: SeedRecord, experts: Sequence[ExpertRecord], trunk: int, shared: int, routed: Sequence[int]
+) -> Estimate:
+    """A mix whose trunk is routed: whole experts, of which a token uses one; only token profiles are written."""
+    choices = len(experts) + (seed.sample is not None)
+    profiles = choices * (seed.config["vocab_size"] + PAIR_BUCKETS)
+    license_of_mix, conflict = _license(seed, experts)
+    return Estimate(
+        total=len(experts) * trunk + sum(routed) + (trunk + shared if seed.sample is not None else 0),
+        active=trunk + max(routed),
+        bytes_written=profiles * PROFILE_BYTES,
+        tokens=0,
+        seconds=0.0,
+        seconds_measured=False,
         license=license_of_mix,
         conflict=conflict,
     )

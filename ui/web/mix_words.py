@@ -22,6 +22,12 @@ def manifest_of(registry: Registry, mix: MixRecord) -> dict[str, Any]:
 
 def settings_line(manifest: dict[str, Any]) -> dict[str, str]:
     """How the mix routes and combines, by name."""
+    if manifest.get("routed_trunk"):
+        return {
+            "Router": manifest["router_kind"],
+            "Trunk": "routed: whole experts",
+            "Licence": manifest["license"],
+        }
     return {
         "Router": manifest["router_kind"],
         "Combination": manifest["combine"],

@@ -113,7 +113,7 @@ def routed(model: NexusForCausalLM, gates: Sequence[Gate]) -> Iterator[NexusForC
     mixtures = model.mixtures()
     try:
         for mixture, gate in zip(mixtures, gates, strict=True):
-            mixture.route = _route(gate)  # type: ignore[method-assign, assignment]
+            mixture.route = _route(gate)
         yield model
     finally:
         for mixture in mixtures:

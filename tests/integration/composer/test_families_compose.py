@@ -134,6 +134,20 @@ def test_a_forced_expert_is_the_model_that_was_contributed(published: Published)
         assert (routed - seed).abs().max() > 1e-3
 
 
+def test_a_forced_expert_of_a_routed_trunk_is_the_model_that_was_contributed_exactly(
+    published: Published,
+) -> None:
+    training = Training(warm_start=False)
+    result = composed(published.registry, "code", "free", trunk_merge="routed", training=training)
+    assert result.bytes_written < 2_000_000
+    mix = open_mix(published.registry, result.manifest).model
+    seed = result.manifest.seed
+    for place, member in enumerate(result.manifest.members):
+        dense = open_dense(published.registry, seed, member.ffn, member.expert.trunk)
+        with forced(mix, place):
+            assert torch.equal(logits(mix), logits(dense))
+
+
 def test_a_mix_keeps_the_dtype_of_its_seed_and_its_router_stays_exact(published: Published) -> None:
     mix = open_mix(published.registry, composed(published.registry, "code", "math").manifest).model
     (stored,) = {tensor.dtype for tensor in load_file(published.seed / "model.safetensors").values()}

@@ -244,6 +244,8 @@ def test_what_qwen2_moe_cannot_express_is_refused_with_the_reason(model_type, co
         ("llama", "bfloat16", {}),
         ("gemma2", "float32", {}),
         ("gpt_neox", "float32", {}),
+        ("llama", "float32", {"trunk_merge": "routed"}),
+        ("gemma2", "bfloat16", {"trunk_merge": "routed"}),
     ],
 )
 def test_a_nexus_folder_opens_where_our_packages_are_absent(model_type, dtype, settings, tmp_path):

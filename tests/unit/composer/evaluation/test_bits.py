@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from composer.evaluation.bits_per_byte import PIECE_BYTES, excerpts
+from composer.bits_per_byte import PIECE_BYTES, excerpts
 
 LONG = [letter * (5 * PIECE_BYTES) for letter in "abcdefgh"]
 

@@ -8,8 +8,8 @@ import pico
 import pytest
 import torch
 
+from composer.bits_per_byte import windows
 from composer.errors import MissingTextError
-from composer.evaluation.bits_per_byte import windows
 from composer.evaluation.changing_text import (
     changing_text,
     measure,

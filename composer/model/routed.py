@@ -1,0 +1,286 @@
+"""A routed trunk: every token passes through one whole expert, and all tokens share one attention.
+
+Nothing is averaged. One router chooses an expert for each token before the first block, from the token ids alone.
+The token then uses that expert's own embeddings, norms, projections, FFNs and head. A key and a value come from the
+expert of their own token, whichever expert reads them.
+
+The router is a filter over the domains. Each expert has a profile: the log-frequencies u of tokens and b of hashed
+token pairs in its domain's text. They are the evidence at each position, and the domain may change anywhere:
+
+    p_t(i) ∝ [(1 − s) · p_{t−1}(i) + s / P] · exp(κ · [u_i(x_t) + b_i(x_{t−1}, x_t)])        p_0 = 1 / P
+
+This is the forward recursion of a hidden Markov model (Rabiner 1989, equation 20) with one state per expert, a
+switching probability s and evidence discounted by κ, because neighbouring tokens are not independent.
+
+The posterior at every position is kept in the key-value cache as one more layer. So cropping, reordering and
+repeating a cache treat it as they treat keys, and decoding resumes from its last position.
+
+This file needs torch and transformers only, so that an export can carry it.
+Shape suffixes: B batch, S sequence, T = B·S tokens, V vocabulary, N experts, P = N and the seed where it is a choice,
+C = P + 1 columns of the cache: the posterior and the token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.cache_utils import DynamicLayer
+
+from composer.model.initial import PAIR_BUCKETS
+from composer.model.selection import Routing
+
+# Measured on a small lab and on SmolLM2: sure within a domain, and 30 tokens after a change it has followed.
+SHARPNESS, SWITCHING = 0.2, 0.003
+NO_TOKEN = -1  # before the first one
+# Layers that read [B, heads, S, …]: their tokens are on axis 2. All others read [B, S, …].
+TRANSPOSED = {"gemma3_text": ("q_norm", "k_norm")}
+
+
+class ContextRouter(nn.Module):
+    """Chooses one expert per token from the text so far.
+
+    `unigrams` [V, P] and `bigrams` [PAIR_BUCKETS, P] are log-frequencies; the last column is the seed's where the
+    seed is a choice. `active` and `forced` are used as in a block's mixture.
+    """
+
+    unigrams: torch.Tensor
+    bigrams: torch.Tensor
+    filter: torch.Tensor
+    fixed: ClassVar[bool] = True
+
+    def __init__(self, vocabulary: int, num_experts: int, seed_is_a_choice: bool) -> None:
+        super().__init__()
+        self.experts = range(num_experts)
+        self.register_buffer("unigrams", torch.zeros(vocabulary, num_experts + seed_is_a_choice))
+        self.register_buffer("bigrams", torch.zeros(PAIR_BUCKETS, num_experts + seed_is_a_choice))
+        self.register_buffer("filter", torch.tensor([SHARPNESS, SWITCHING]))
+        self.top_k = 1
+        self.active: torch.Tensor | None = None  # bool [N]; None: every expert may be chosen
+        self.forced: int | None = None  # every token goes to this expert
+        self.routing: Routing | None = None  # of the last forward pass
+
+    def forward(
+        self, input_ids: torch.Tensor, mask: torch.Tensor | None, before: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Posteriors of the experts and token ids, [B, S, C]; the choices are in `routing`.
+
+        `mask` [B, S] is False at padding, which changes nothing. `before` [B, C] is the result at the token before
+        the first.
+        """
+        columns = self.unigrams.shape[1]
+        if before is None:
+            before = torch.full((len(input_ids), columns + 1), 1 / columns)
+            before[:, -1] = NO_TOKEN
+        if self.forced is not None:
+            chosen_BS = torch.full_like(input_ids, self.forced)
+            probs_BSP = F.one_hot(chosen_BS, columns).float()
+        else:
+            probs_BSP = self._filtered(input_ids, mask, before)
+        last_BS = _last_tokens(input_ids, mask, before[:, -1])
+        chosen_T1 = probs_BSP.flatten(0, 1).argmax(dim=-1, keepdim=True)
+        weights_T1 = (chosen_T1 < len(self.experts)).float()
+        self.routing = Routing(probs_BSP.flatten(0, 1), chosen_T1, weights_T1)
+        return torch.cat([probs_BSP, last_BS[..., None].to(probs_BSP)], dim=-1)
+
+    def _evidence(
+        self, ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, first_B: torch.Tensor
+    ) -> torch.Tensor:
+        """κ · (u + b) at each token [B, S, P]; a first token has no pair."""
+        last_BS = _last_tokens(ids_BS, mask_BS, first_B)
+        previous_BS = torch.cat([first_B[:, None].to(last_BS), last_BS[:, :-1]], dim=1)
+        pairs_BSP = self.bigrams[bucket(previous_BS, ids_BS)].float()
+        pairs_BSP = pairs_BSP * (previous_BS != NO_TOKEN)[..., None]
+        return self.filter[0] * (self.unigrams[ids_BS].float() + pairs_BSP)
+
+    def _filtered(
+        self, ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, before_BC: torch.Tensor
+    ) -> torch.Tensor:
+        """The recursion. It runs on the CPU: its steps are too small to be worth a launch on a GPU."""
+        switching = self.filter[1].item()
+        scores_BSP = self._evidence(ids_BS, mask_BS, before_BC[:, -1])
+        if self.active is not None:
+            masked_P = F.pad(~self.active, (0, scores_BSP.shape[-1] - len(self.experts)))
+            scores_BSP = scores_BSP.masked_fill(masked_P.to(scores_BSP.device), float("-inf"))
+        evidence_BSP = (scores_BSP - scores_BSP.amax(dim=-1, keepdim=True)).exp().cpu()
+        columns = evidence_BSP.shape[-1]
+        posterior_BP = before_BC[:, :-1].float().cpu()
+        padding_BS1 = None if mask_BS is None or bool(mask_BS.all()) else ~mask_BS.bool().cpu()[..., None]
+        posteriors = []
+        for t, evidence_BP in enumerate(evidence_BSP.unbind(dim=1)):
+            next_BP = (posterior_BP * (1 - switching) + switching / columns) * evidence_BP
+            next_BP = next_BP / next_BP.sum(dim=-1, keepdim=True)
+            if padding_BS1 is not None:
+                next_BP = torch.where(padding_BS1[:, t], posterior_BP, next_BP)
+            posteriors.append(posterior_BP := next_BP)
+        return torch.stack(posteriors, dim=1).to(ids_BS.device)
+
+
+def bucket(previous: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The row of `bigrams` of each pair of token ids: multiplicative hashing (Knuth 6.4) by odd constants."""
+    return (previous.long() * 320_729_157 + ids.long() * 2_654_435_761) % PAIR_BUCKETS
+
+
+def _last_tokens(ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, first_B: torch.Tensor) -> torch.Tensor:
+    """The latest token at each position [B, S]; padding repeats the one before it."""
+    if mask_BS is None or bool(mask_BS.all()):
+        return ids_BS
+    positions_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
+    latest_BS = torch.where(mask_BS.bool(), positions_S, -1).cummax(dim=1).values
+    found_BS = ids_BS.gather(1, latest_BS.clamp(min=0))
+    return torch.where(latest_BS >= 0, found_BS, first_B[:, None].to(found_BS))
+
+
+class Groups:
+    """Tokens [B, S] grouped by the choice that computes them."""
+
+    def __init__(self, chosen_BS: torch.Tensor) -> None:
+        chosen_T = chosen_BS.flatten()
+        found = chosen_T.unique().tolist()
+        self.single = found[0] if len(found) == 1 else None
+        self.rows = [] if len(found) == 1 else [(j, (chosen_T == j).nonzero()[:, 0]) for j in found]
+        self._source: torch.Tensor | None = None  # several layers read the same tensor: it is grouped once
+        self._parts: list[torch.Tensor] = []
+
+    def parts(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The rows of each group of a tensor [B, S, …]."""
+        if self._source is not x:
+            flat = x.flatten(0, 1)
+            self._source, self._parts = x, [flat[rows_T] for _, rows_T in self.rows]
+        return self._parts
+
+    def joined(self, x: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The groups' results as one tensor [B, S, …] in the tokens' order."""
+        out = parts[0].new_empty((x.shape[0] * x.shape[1], *parts[0].shape[1:]))
+        for (_, rows_T), part in zip(self.rows, parts, strict=True):
+            out.index_copy_(0, rows_T, part)
+        return out.unflatten(0, x.shape[:2])
+
+
+class Assignment:
+    """The choices of one forward pass: of all its tokens, and of those that the head computes."""
+
+    def __init__(self) -> None:
+        self.body: Groups | None = None
+        self.head: Groups | None = None
+
+    def assign(self, chosen_BS: torch.Tensor, kept: int | torch.Tensor) -> None:
+        """Use these choices. `kept` is `logits_to_keep`, as transformers defines it."""
+        self.body = self.head = Groups(chosen_BS)
+        if isinstance(kept, torch.Tensor):
+            self.head = Groups(chosen_BS[:, kept])
+        elif kept:
+            self.head = Groups(chosen_BS[:, -kept:])
+
+    def clear(self) -> None:
+        """Release the tensors of the pass."""
+        self.body = self.head = None
+
+
+class RoutedLayer(nn.Module):
+    """One layer of every choice; each token passes through its own."""
+
+    def __init__(
+        self,
+        choices: Sequence[nn.Module],
+        assignment: Assignment,
+        *,
+        head: bool = False,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.choices = nn.ModuleList(choices)
+        self._assignment, self._head, self._transposed = assignment, head, transposed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, S, …] to [B, S, …], or [B, heads, S, …] to the same where transposed."""
+        groups = self._assignment.head if self._head else self._assignment.body
+        if groups is None:
+            raise RuntimeError(
+                "a routed layer was called outside the mix; call the NexusForCausalLM, which routes first"
+            )
+        if groups.single is not None:
+            return self._of(groups.single, x)
+        if self._transposed:
+            x = x.transpose(1, 2)
+        parts = groups.parts(x)
+        y = groups.joined(x, [self._of(j, part) for (j, _), part in zip(groups.rows, parts, strict=True)])
+        return y.transpose(1, 2) if self._transposed else y
+
+    def _of(self, choice: int, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.choices[choice](x)
+        return result
+
+
+class TiedHead(RoutedLayer):
+    """The head of a model whose head is its embeddings."""
+
+    def __init__(self, embeddings: RoutedLayer, assignment: Assignment) -> None:
+        super().__init__([], assignment, head=True)
+        self._embeddings = (embeddings,)  # a tuple, so that it does not become a part of this module
+
+    def _of(self, choice: int, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._embeddings[0].choices[choice].weight)  # type: ignore[arg-type]
+
+
+def route_layers(model: Any, ffn_widths: Sequence[int]) -> Assignment:
+    """Replace every layer with parameters of a dense causal LM by a RoutedLayer. Returns their assignment.
+
+    The choices are FFNs of `ffn_widths`; every other layer has the same shape in all of them.
+    """
+    assignment = Assignment()
+    head = model.get_output_embeddings()
+    tied = model.config.tie_word_embeddings
+    embeddings = None
+    for parent, name, module in list(_with_parameters(model)):
+        if name == "mlp":
+            choices = [_mlp(module, model.config, width) for width in ffn_widths]
+        elif module is head and tied:
+            continue
+        else:
+            choices = [copy.deepcopy(module) for _ in ffn_widths]
+        transposed = name in TRANSPOSED.get(model.config.model_type, ())
+        layer = RoutedLayer(choices, assignment, head=module is head, transposed=transposed)
+        embeddings = layer if module is model.get_input_embeddings() else embeddings
+        setattr(parent, name, layer)
+    if tied:
+        assert embeddings is not None
+        model.set_output_embeddings(TiedHead(embeddings, assignment))
+        model._tied_weights_keys, model.all_tied_weights_keys = None, {}
+    return assignment
+
+
+def _with_parameters(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Parent, name and module of every MLP, and of every other module that owns parameters."""
+    for name, child in module.named_children():
+        if name == "mlp" or next(child.parameters(recurse=False), None) is not None:
+            yield module, name, child
+        else:
+            yield from _with_parameters(child)
+
+
+def _mlp(mlp: nn.Module, config: Any, width: int) -> nn.Module:
+    narrowed = copy.copy(config)
+    narrowed.intermediate_size = width
+    built: nn.Module = type(mlp)(narrowed)
+    return built
+
+
+def state_before(cache: Any, layer: int) -> torch.Tensor | None:
+    """The router's result [B, C] at the last cached token; None where nothing is cached."""
+    if cache is None or len(cache.layers) <= layer or cache.layers[layer].get_seq_length() == 0:
+        return None
+    last: torch.Tensor = cache.layers[layer].keys[:, 0, -1]
+    return last
+
+
+def remember(cache: Any, layer: int, states: torch.Tensor) -> None:
+    """Append the router's results [B, S, C] to the cache, as the keys of a layer after the model's own."""
+    if len(cache.layers) <= layer:
+        cache.layers.append(DynamicLayer())
+    keys = states[:, None]
+    cache.layers[layer].update(keys, keys[..., :1])

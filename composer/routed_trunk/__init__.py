@@ -1,0 +1,142 @@
+"""A mix of whole experts: composed and extended by token profiles and strengths, without a gradient step.
+
+Its model is composer/model/routed.py.
+Three steps, none of them a gradient step: count the tokens of each domain (profiles.py), find the strength of each
+expert on text that nothing trained on (strengths.py), and write the router. All weights are references to the experts'
+own blobs. An extension adds one profile and one strength and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from composer.errors import MissingTextError
+from composer.gathering import Composition, load_domains
+from composer.mix.domains import Domain
+from composer.mix.lock import Lock
+from composer.mix.opening import Manifest, Member, open_tokenizer, seed_config
+from composer.mix.recipe import Training
+from composer.mix.router_blob import BIGRAMS, FILTER, UNIGRAMS
+from composer.model.routed import SHARPNESS, SWITCHING
+from composer.progress import Progress, timed
+from composer.routed_trunk.profiles import Profile, profile
+from composer.routed_trunk.strengths import find_strength
+from composer.tensors.torch_blobs import map_tensors, put_tensors
+from registry.domains import documents
+from registry.home import Registry
+from registry.records import Digest
+
+CONTEXT = "context"  # the router's kind in a manifest
+
+
+def compose_routed(
+    registry: Registry, composition: Composition, license: str, progress: Progress
+) -> Manifest:
+    """The manifest of a routed mix. Raises MissingTextError where an expert has no sample of its text."""
+    lock = composition.lock
+    settings = lock.composed
+    domains = load_domains(registry.blobs, composition)
+    _check_text(domains)
+    general = documents.load_documents(registry.blobs, lock.seed.sample) if lock.seed.sample else []
+    with timed("router"):
+        columns = _profiles(
+            registry, lock, [*(domain.documents for domain in domains), *[general] * bool(general)]
+        )
+        router = _put_router(registry, columns)
+    with timed("strengths"):
+        strengths = _strengths(registry, lock, domains, settings.training, progress)
+    return Manifest(
+        seed=lock.seed,
+        members=[
+            Member(expert=expert, ffn=expert.ffn, strength=strength)
+            for expert, strength in zip(lock.experts, strengths, strict=True)
+        ],
+        shared=lock.seed.ffn,
+        trunk=lock.seed.trunk,
+        routed_trunk=True,
+        router=router,
+        router_kind=CONTEXT,
+        combine=settings.combine,
+        top_k=1,
+        null_experts=int(bool(general)),
+        load_balance=settings.training.load_balance,
+        domain_dim=composition.means().shape[1],
+        embedder=lock.embedder,
+        license=license,
+        license_override=settings.license_override,
+        lock=registry.blobs.put_bytes(lock.to_bytes()),
+        parent=None,
+        training={"strengths": {e.ref: s for e, s in zip(lock.experts, strengths, strict=True)}},
+    )
+
+
+def extend_routed(registry: Registry, composition: Composition, license: str, progress: Progress) -> Manifest:
+    """The manifest of a routed mix with one more expert; old profiles and strengths stay as they are."""
+    lock, old = composition.lock, composition.old
+    assert old is not None
+    (expert,) = lock.experts
+    new = load_domains(registry.blobs, composition)[-1]
+    _check_text([new])
+    with timed("router"):
+        stored = map_tensors(registry.blobs.path(old.router))
+        columns = [
+            Profile(*pair) for pair in zip(stored[UNIGRAMS].unbind(1), stored[BIGRAMS].unbind(1), strict=True)
+        ]
+        columns[len(old.members) : len(old.members)] = _profiles(registry, lock, [new.documents])
+        router = _put_router(registry, columns)  # the seed's column stays the last
+    with timed("strengths"):
+        (strength,) = _strengths(registry, lock, [new], lock.settings.training, progress)
+    return old.model_copy(
+        update={
+            "members": [*old.members, Member(expert=expert, ffn=expert.ffn, strength=strength)],
+            "router": router,
+            "license": license,
+            "license_override": lock.settings.license_override,
+            "lock": registry.blobs.put_bytes(lock.to_bytes()),
+            "parent": lock.parent,
+            "training": {"strengths": {expert.ref: strength}},
+        }
+    )
+
+
+def _check_text(domains: Sequence[Domain]) -> None:
+    closed = [domain.name for domain in domains if not domain.has_text]
+    if closed:
+        raise MissingTextError(
+            f"a routed trunk needs a sample of every expert's text, and {', '.join(closed)} shared none: "
+            "choose another trunk merge, for example regmean, or contribute them with --data"
+        )
+
+
+def _profiles(registry: Registry, lock: Lock, texts: Sequence[Sequence[str]]) -> list[Profile]:
+    """The profile of each list of documents."""
+    tokenizer = open_tokenizer(registry.blobs, lock.seed.files)
+    vocabulary = seed_config(registry.blobs, lock.seed)["vocab_size"]
+    return [profile(tokenizer, documents_, vocabulary) for documents_ in texts]
+
+
+def _put_router(registry: Registry, columns: Sequence[Profile]) -> Digest:
+    unigrams, bigrams = zip(*columns, strict=True)
+    tensors = {
+        UNIGRAMS: torch.stack([column.half() for column in unigrams], dim=1),
+        BIGRAMS: torch.stack([column.half() for column in bigrams], dim=1),
+        FILTER: torch.tensor([SHARPNESS, SWITCHING]),
+    }
+    return put_tensors(registry.blobs, tensors)
+
+
+def _strengths(
+    registry: Registry, lock: Lock, domains: Sequence[Domain], training: Training, progress: Progress
+) -> list[float]:
+    """The strength of each expert of the lock; 1 without a warm start."""
+    if not training.warm_start:
+        return [1.0] * len(domains)
+    found: list[Any] = []
+    for done, (expert, domain) in enumerate(zip(lock.experts, domains, strict=True)):
+        progress("measuring strengths", done, len(domains))
+        found.append(find_strength(registry, lock.seed, expert, domain.documents))
+    progress("measuring strengths", len(domains), len(domains))
+    return found
