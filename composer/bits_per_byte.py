@@ -1,6 +1,6 @@
-"""Bits per byte: how well a causal LM predicts text, whatever its tokenizer. Lower is better.
+"""Bits per byte: a measure of how well a causal LM predicts text, comparable across tokenizers. Lower is better.
 
-Shape suffixes: W windows, S tokens of a window.
+Shape suffixes: W windows, S tokens per window.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from torch.nn import functional as F
 from composer.training.data import separator
 
 BATCH_WINDOWS = 8
-PIECE_BYTES = 2048  # about a window
+PIECE_BYTES = 2048  # about one window
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Text of a domain that no training saw, as token windows [W, S + 1] that overlap by one token."""
+    """Held-out text of a domain, as token windows [W, S + 1] that overlap by one token."""
 
     windows: list[torch.Tensor]
     text_bytes: int
     digest: str
 
     def signature(self) -> dict[str, Any]:
-        """What a score of this text is recorded with: scores are comparable where it is equal."""
+        """Return the identity of the text, stored with its scores; scores with equal signatures are comparable."""
         return {"sha256": self.digest, "bytes": self.text_bytes}
 
 
 def windows(tokenizer: Any, documents: Sequence[str], *, max_bytes: int, length: int) -> HeldOut:
-    """Up to `max_bytes` of held-out text, from all of it, in windows of at most `length` tokens.
+    """Cut up to `max_bytes` of text, sampled from all documents, into windows of at most `length` predicted tokens.
 
     Every token after the first separator is predicted exactly once.
     """
@@ -55,9 +55,9 @@ def windows(tokenizer: Any, documents: Sequence[str], *, max_bytes: int, length:
 
 
 def excerpts(documents: Sequence[str], max_bytes: int) -> list[str]:
-    """Everything, or pieces evenly spaced over all of it that have `max_bytes` together.
+    """Return all documents, or evenly spaced pieces of them with `max_bytes` in total.
 
-    The first documents alone would be no fair sample: one long table can fill them.
+    The first documents alone would not be representative: one long table could fill `max_bytes`.
     """
     encoded = [document.encode() for document in documents]
     if sum(map(len, encoded)) <= max_bytes:
@@ -75,7 +75,7 @@ def excerpts(documents: Sequence[str], max_bytes: int) -> list[str]:
 
 @torch.inference_mode()
 def bits_per_byte(model: Any, held_out: HeldOut, after_batch: Callable[[], None] | None = None) -> float:
-    """Mean bits to encode a byte of the held-out text. `after_batch` is called after each forward pass."""
+    """Return the mean bits per byte of the held-out text. `after_batch` is called after each forward pass."""
     nats = 0.0
     full = [w for w in held_out.windows if len(w) == len(held_out.windows[0])]
     rest = [w for w in held_out.windows if len(w) != len(held_out.windows[0])]
@@ -90,13 +90,13 @@ def bits_per_byte(model: Any, held_out: HeldOut, after_batch: Callable[[], None]
 
 
 class ScoreCache:
-    """Scores of models that can never change, by the digests of their weights and of the text."""
+    """Cache of scores by the digests of the weights and of the text; such scores never change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, weights: Sequence[str], held_out: HeldOut, compute: Callable[[], float]) -> float:
-        """The stored score, or `compute()`, which is then stored."""
+        """Return the stored score, or store and return `compute()`."""
         key = hashlib.sha256("\n".join([*weights, held_out.digest]).encode()).hexdigest()
         path = self.folder / f"{key}.json"
         try:

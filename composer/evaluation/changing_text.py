@@ -1,9 +1,9 @@
-"""Text that changes domain: rows of joined pieces, what they cost a model, and where it routes around a change.
+"""Text that changes domain: rows of joined pieces, a model's loss on them, and its routing around a change.
 
-Held-out text of one domain never shows how fast a mix notices that the text has become another. The places of the
-changes are known here, so loss and own share are told by the distance from the last one.
+Held-out text of one domain does not show how fast a mix reacts to a change of domain. In these rows the positions of
+the changes are known, so loss and own-expert share are reported by the distance from the last change.
 
-Shape suffixes: R rows, B rows of a batch, S tokens of a row, T = B · S tokens, L blocks, K places of a token.
+Shape suffixes: R rows, B rows per batch, S tokens per row, T = B · S tokens, L blocks, K experts per token.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from composer.bits_per_byte import HeldOut
 from composer.errors import MissingTextError
 
 BATCH_ROWS = 8
-# Where the groups of distances begin; the last goes on to the row's end.
+# First distance of each group; the last group extends to the end of the row.
 DISTANCES = (0, 4, 16, 64)
 
 Choices = Callable[[], torch.Tensor]
-"""The places of the experts that a model chose for the T = B · S tokens of its last batch [L, T, K]."""
+"""Function that returns the indices [L, T, K] of the experts chosen for the T = B · S tokens of the last batch."""
 
 
 @dataclass(frozen=True)
 class ChangingText:
-    """Rows of pieces, each of another domain than the one before.
+    """Rows of joined pieces; each piece is from a different domain than the piece before it.
 
-    owner_RS: the place of each token's domain. distance_RS: how many tokens of its piece come before it; −1 in a
-    row's first piece, which follows no change. bytes_RS: each token's share of its piece's UTF-8 bytes.
+    owner_RS: the index of each token's domain. distance_RS: the token's position in its piece, or −1 in a row's
+    first piece, which follows no change. bytes_RS: each token's share of its piece's UTF-8 bytes.
     """
 
     ids_RS: torch.Tensor
@@ -43,25 +43,25 @@ class ChangingText:
 
 
 def stream_of(held_out: HeldOut) -> torch.Tensor:
-    """The tokens of held-out text in one piece; its windows overlap by one."""
+    """Return the tokens of held-out text as one tensor, without the overlap of one token between windows."""
     return torch.cat([window[:-1] for window in held_out.windows] + [held_out.windows[-1][-1:]])
 
 
 def changing_text(
     tokenizer: Any, streams: Mapping[str, torch.Tensor], *, rows: int, length: int = 256, pieces: int = 2
 ) -> ChangingText:
-    """`rows` rows of `length` tokens in `pieces` equal pieces; the domains follow each other in their order.
+    """Build `rows` rows of `length` tokens from `pieces` equal pieces, with the domains in cyclic order.
 
-    A domain's pieces come from all of its stream, evenly spaced. Raises MissingTextError for fewer than two domains,
-    or one with less than a piece.
+    A domain's pieces are evenly spaced over its whole stream. Raises MissingTextError for fewer than two domains, or
+    for a domain with less text than one piece.
     """
     size = length // pieces
     domains = list(streams)
     short = [domain for domain in domains if len(streams[domain]) < size]
     if len(domains) < 2 or short:
         raise MissingTextError(
-            f"text that changes domain needs two domains with at least {size} tokens of held-out text each, got "
-            f"{len(domains)} domains; too short: {', '.join(short) or 'none'}"
+            f"text that changes domain needs two domains with at least {size} tokens of held-out text each; got "
+            f"{len(domains)} domains, too short: {', '.join(short) or 'none'}"
         )
     order = [[(row + piece) % len(domains) for piece in range(pieces)] for row in range(rows)]
     wanted = {place: sum(row.count(place) for row in order) for place in range(len(domains))}
@@ -85,7 +85,7 @@ def changing_text(
 def token_nats(
     model: Any, ids_RS: torch.Tensor, after_batch: Callable[[], None] | None = None
 ) -> torch.Tensor:
-    """−log p of every token but the first [R, S − 1]. `after_batch` is called after each forward pass."""
+    """Return −log p [R, S − 1] of every token except the first. `after_batch` is called after each forward pass."""
     found = []
     for batch_BS in ids_RS.split(BATCH_ROWS):
         ids_BS = batch_BS.to(model.device)
@@ -98,7 +98,7 @@ def token_nats(
 
 
 def measure(model: Any, text: ChangingText, choices: Choices | None = None) -> dict[str, Any]:
-    """What `summary` tells of a model; `choices` tells where it routed its last batch."""
+    """Measure a model and return its `summary`; `choices` gives the routing of the model's last batch."""
     own: list[torch.Tensor] = []
 
     def count() -> None:
@@ -114,13 +114,13 @@ def measure(model: Any, text: ChangingText, choices: Choices | None = None) -> d
 
 
 def own_expert_nats(models: Sequence[Any], text: ChangingText) -> torch.Tensor:
-    """−log p of every token but the first under the dense expert of its own domain, which read the whole row."""
+    """Return −log p of every token except the first, under its own domain's dense expert given the whole row."""
     nats_NRS = torch.stack([token_nats(model, text.ids_RS) for model in models])
     return nats_NRS.gather(0, text.owner_RS[None, :, 1:])[0]
 
 
 def mixture_choices(model: Any) -> Choices:
-    """The choices of a mix in every block; `model` is a NexusForCausalLM."""
+    """Return the routing choices of a mix in every block; `model` is a NexusForCausalLM."""
     return lambda: torch.stack([mixture.routing.chosen for mixture in model.mixtures()])
 
 
@@ -130,11 +130,11 @@ def summary(
     own_RS: torch.Tensor | None = None,
     distances: Sequence[int] = DISTANCES,
 ) -> dict[str, Any]:
-    """Bits per byte and, with `own_RS` [R, S], the share of choices that are the token's own domain's expert.
+    """Return bits per byte and, with `own_RS` [R, S], the share of routing to the own domain's expert.
 
     Returns {"bits_per_byte", "own", "by_distance": {"before" | "0–3" | … | "64+": {"bits_per_byte", "own"}}}.
-    `nats_RS` [R, S − 1] begins with the second token. "before" is a row's first piece; a group without tokens is
-    left out.
+    `nats_RS` [R, S − 1] begins with the second token. "before" is a row's first piece. A group without tokens is
+    omitted.
     """
     names = [f"{a}–{b - 1}" for a, b in pairwise(distances)] + [f"{distances[-1]}+"]
     ends = [*distances[1:], math.inf]
@@ -154,14 +154,14 @@ def summary(
 
 
 def _evenly(stream: torch.Tensor, size: int, count: int) -> list[torch.Tensor]:
-    """`count` pieces of `size` tokens, evenly spaced; they overlap or repeat where the stream is short."""
+    """Return `count` evenly spaced pieces of `size` tokens; they overlap or repeat if the stream is short."""
     last = len(stream) - size
     starts = [last * i // max(1, count - 1) for i in range(count)]
     return [stream[start : start + size] for start in starts]
 
 
 def _byte_shares(tokenizer: Any, ids_S: torch.Tensor) -> torch.Tensor:
-    """Each token's bytes, scaled so that they add up to those of the piece: a character may span tokens."""
+    """Return each token's bytes, scaled to add up to the bytes of the piece, because a character may span tokens."""
     alone = [max(1, len(tokenizer.decode([token]).encode())) for token in ids_S.tolist()]
     whole = len(tokenizer.decode(ids_S.tolist()).encode())
     return torch.tensor(alone, dtype=torch.float64) * (whole / sum(alone))

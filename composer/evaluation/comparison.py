@@ -1,6 +1,6 @@
-"""Which scores may be compared: those of the same text. An evaluation carries a signature of each domain's text.
+"""Comparison of scores, which is valid only on the same text. An evaluation stores a signature of each domain's text.
 
-Evaluations of earlier versions carry none: their text is unknown, and equal to no other.
+Evaluations by earlier versions have no signatures: their text is unknown and never counts as equal to another.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ Evaluation = Mapping[str, Any]
 
 @dataclass
 class Comparison:
-    """Two mixes' bits per byte by domain where both were measured on the same text, and the domains where not."""
+    """Bits per byte of two mixes by domain (`rows`), and the domains measured on different text (`unlike`)."""
 
     rows: dict[str, tuple[float, float]] = field(default_factory=dict)
     unlike: list[str] = field(default_factory=list)
 
 
 def compare(one_ref: str, one: Evaluation | None, other_ref: str, other: Evaluation | None) -> Comparison:
-    """Compare two mixes by their newest evaluations; either may have measured the other along with itself."""
+    """Compare two mixes by their newest evaluations; either evaluation may contain a column of the other mix."""
     scores = [(each or {}).get("bits_per_byte", {}) for each in (one, other)]
     result = Comparison()
     for domain in dict.fromkeys([*scores[0], *scores[1]]):
@@ -38,13 +38,13 @@ def compare(one_ref: str, one: Evaluation | None, other_ref: str, other: Evaluat
 
 
 def is_same_text(one: Evaluation, other: Evaluation, domain: str) -> bool:
-    """Whether a domain's scores of two evaluations are of one text; False where either text is unknown."""
+    """Return whether two evaluations measured a domain on the same text; False if either text is unknown."""
     signature = signatures(one).get(domain)
     return signature is not None and signature == signatures(other).get(domain)
 
 
 def unlike_domains(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The domains that several evaluations have, but not on the same text."""
+    """Return the domains that several evaluations measured, but not on the same text."""
     found = []
     for domain in dict.fromkeys(domain for each in evaluations for domain in each["bits_per_byte"]):
         having = [each for each in evaluations if domain in each["bits_per_byte"]]
@@ -54,12 +54,12 @@ def unlike_domains(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def signatures(evaluation: Evaluation) -> Mapping[str, Mapping[str, Any]]:
-    """The signature of each domain's text: {"sha256": …, "bytes": …}; empty where the text is unknown."""
+    """Return the signature of each domain's text, {"sha256": …, "bytes": …}; empty if the text is unknown."""
     return evaluation.get("text") or {}
 
 
 def text_bytes(evaluation: Evaluation, domain: str | None = None) -> int | None:
-    """The bytes of text that a domain, or all of them, were measured on; None where that is unknown."""
+    """Return the bytes of text on which one domain, or all domains, were measured; None if unknown."""
     known = signatures(evaluation)
     if domain is not None:
         return known[domain]["bytes"] if domain in known else None

@@ -1,4 +1,4 @@
-"""The models that a mix is compared with: its seed, its experts, dense merging, itself and other mixes."""
+"""Models in a comparison: a mix, its seed, its experts, dense merging, and other mixes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SEED, EXPERT, DENSE_MERGING, MIX, ORACLE = "seed", "expert", "dense_merging", "mix", "oracle"
 
-# The columns of an evaluation in their order, by what a reader calls them; another mix is called by its reference.
+# Columns of an evaluation in display order, with their titles; the title of another mix is its reference.
 TITLES: Mapping[str, str] = {
     SEED: "seed",
     EXPERT: "own expert",
@@ -35,32 +35,32 @@ TITLES: Mapping[str, str] = {
 
 
 class Evaluation(TypedDict, total=False):
-    """The measurements of a mix, as `evaluate` and `harness.evaluate_tasks` record them.
+    """The measurements of a mix, recorded by `evaluate` and `harness.evaluate_tasks`.
 
-    Columns are those of TITLES and the references of other mixes; a domain is named after its expert.
+    Columns are the keys of TITLES and the references of other mixes. A domain has the name of its expert.
     """
 
     mix: str
-    text: dict[str, Any]  # by domain: the signature of the text that was scored
+    text: dict[str, Any]  # by domain: the signature of the scored text
     bits_per_byte: dict[str, dict[str, float]]  # by domain and column
     mean: dict[str, float]  # by column, over the domains
     routing: dict[str, dict[str, float]]  # by domain and expert: share of tokens
     routing_by_layer: dict[str, dict[str, list[float]]]
     experts_per_token: dict[str, float]  # by domain
-    active_experts: list[str]  # only where others were masked; such an evaluation is not recorded
+    active_experts: list[str]  # only if other experts were masked; such an evaluation is not recorded
     tasks: dict[str, Any]  # by task of lm-evaluation-harness
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One model: the column of its figures, what identifies its weights, and how it is opened."""
+    """One model: the column of its scores, the digests of its weights, and a function that opens it."""
 
     column: str
     weights: Sequence[str]
     open: Callable[[], Any]
 
     def scores(self, texts: Mapping[str, HeldOut], cache: ScoreCache) -> Iterator[tuple[str, float]]:
-        """Each domain with its bits per byte. The model is opened, once, only if a score is not known yet."""
+        """Yield each domain with its bits per byte. The model is opened at most once, only if a score is missing."""
         from composer.bits_per_byte import bits_per_byte
 
         opened: list[Any] = []
@@ -74,20 +74,20 @@ class Contender:
 
 
 def seed_contender(registry: Registry, seed: LockedSeed) -> Contender:
-    """The seed."""
+    """Return the seed as a contender."""
     return Contender(SEED, [seed.ffn, seed.trunk], partial(open_dense, registry, seed, seed.ffn, seed.trunk))
 
 
 def expert_contender(
     registry: Registry, seed: LockedSeed, expert: LockedExpert, column: str = EXPERT
 ) -> Contender:
-    """One dense expert."""
+    """Return one dense expert as a contender."""
     opened = partial(open_dense, registry, seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width)
     return Contender(column, [expert.ffn, expert.trunk], opened)
 
 
 def dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Contender | None:
-    """The paper's dense merging, the mean of all experts and the seed; None where their FFN widths differ."""
+    """Return the paper's dense merging, the mean of all experts and the seed; None if their FFN widths differ."""
     width = seed_config(registry.blobs, seed)["intermediate_size"]
     if {expert.ffn_width for expert in experts} != {width}:
         return None
@@ -97,18 +97,21 @@ def dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[Locked
 
 
 def mix_contender(registry: Registry, ref: str, column: str = MIX) -> Contender:
-    """A mix. Raises NotFoundError, IntegrityError, MixFormatError."""
+    """Return a mix as a contender. Raises NotFoundError, IntegrityError, MixFormatError."""
     record, manifest = find_mix(registry, ref)
     return Contender(column, [record.manifest], lambda: open_mix(registry, manifest).model)
 
 
 def other_mixes(registry: Registry, refs: Sequence[str]) -> list[Contender]:
-    """Other mixes, in columns of their references. Raises NotFoundError, IntegrityError, MixFormatError."""
+    """Return other mixes as contenders; each column is the mix's reference.
+
+    Raises NotFoundError, IntegrityError, MixFormatError.
+    """
     return [mix_contender(registry, ref, queries.get_mix(registry, ref).ref) for ref in refs]
 
 
 def domains(manifest: Manifest) -> dict[str, LockedExpert]:
-    """Members by the name of their domain: the expert's name, with its version where two share a name."""
+    """Return the members by domain name: the expert's name, with its version if two members share the name."""
     names = [member.expert.ref.split("@")[0] for member in manifest.members]
     return {
         name if names.count(name) == 1 else member.expert.ref: member.expert
@@ -117,7 +120,7 @@ def domains(manifest: Manifest) -> dict[str, LockedExpert]:
 
 
 def open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Any:
-    """One dense model, in every parameter the mean of all experts and the seed."""
+    """Open a dense model whose every parameter is the mean over all experts and the seed."""
     import torch
 
     from composer.tensors.torch_blobs import TORCH_DTYPES, map_tensors

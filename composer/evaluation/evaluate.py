@@ -1,4 +1,4 @@
-"""Evaluate a mix: bits per byte on each member's held-out text, beside the baselines, and where tokens go."""
+"""Evaluate a mix: bits per byte of the mix and the baselines on each member's held-out text, and routing."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ def evaluate(
     oracle: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Compare a mix with its seed, each domain's own expert, dense merging and other mixes, on unseen text.
+    """Compare a mix with its seed, each domain's own expert, dense merging and other mixes, on held-out text.
 
-    Returns, and records with the mix:
+    Returns the following, which is also stored with the mix:
         {"mix": ref,
          "bits_per_byte": {domain: {"seed", "expert", "dense_merging", "mix", other ref …: bits per byte}},
-         "mean": the same over the domains,
+         "mean": {column: mean over the domains},
          "routing": {domain: {expert ref: share of tokens}}, shares sum to 1, mean over blocks,
-         "text": {domain: {"sha256": of its pieces and the length of a window, "bytes": their sum}},
+         "text": {domain: {"sha256": of the text pieces and the window length, "bytes": size of the pieces}},
          "routing_by_layer": {domain: {expert ref: [share in each block]}},
-         "experts_per_token": {domain: mean number of routed experts, null experts not counted}}
+         "experts_per_token": {domain: mean number of routed experts, without null experts}}
 
-    A domain is named after its expert. Dense merging (the mean of all experts and the seed) is left out where
-    FFN widths differ. `oracle` adds a column of that name: every token sent to its own domain's expert, the
-    ceiling of a router that knows the domain. `active_experts` masks the mix's other experts: masking is not
-    removal, their influence on the averaged trunk stays; use `remove`. What is measured then carries
-    "active_experts" and is not recorded.
+    A domain has the name of its expert. Dense merging (the mean of all experts and the seed) is omitted if FFN
+    widths differ. `oracle` adds a column of that name: every token is sent to its own domain's expert, the upper
+    limit for a router that knows the domain. `active_experts` masks the mix's other experts. Masking is not removal:
+    their influence on the merged trunk stays; use `remove` to remove them. The result then contains
+    "active_experts" and is not stored.
 
-    Raises NotFoundError, MissingTextError when no member has held-out text, RecipeError for `active_experts`
-    that are no members.
+    Raises NotFoundError, MissingTextError if no member has held-out text, and RecipeError if `active_experts`
+    contains an expert that is not a member.
     """
     record, manifest = find_mix(registry, mix_ref)
     active = places(manifest, active_experts)
@@ -109,7 +109,7 @@ def evaluate(
     if active is not None:
         result["active_experts"] = [manifest.members[place].expert.ref for place in active]
         return result
-    tasks = (record.evaluation or {}).get("tasks")  # measured apart (harness.py), and kept
+    tasks = (record.evaluation or {}).get("tasks")  # measured separately (harness.py), so kept
     queries.record_evaluation(
         registry, record.ref, {**result} if tasks is None else {**result, "tasks": tasks}
     )
@@ -117,7 +117,7 @@ def evaluate(
 
 
 def held_out_texts(registry: Registry, manifest: Manifest, max_bytes: int) -> dict[str, HeldOut]:
-    """Up to `max_bytes` of each member's held-out text, by domain. Raises MissingTextError where none has any."""
+    """Return up to `max_bytes` of each member's held-out text, by domain. Raises MissingTextError if there is none."""
     tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
     limit = seed_config(registry.blobs, manifest.seed).get("max_position_embeddings") or WINDOW
     texts = {}
@@ -139,7 +139,7 @@ def score_mix(
     texts: Mapping[str, HeldOut],
     active: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """A mix's bits per byte on each text, and where its tokens went; `refs` name its experts in their order."""
+    """Return a mix's bits per byte and routing shares on each text; `refs` name its experts in index order."""
     scores: dict[str, float] = {}
     routing: dict[str, dict[str, float]] = {}
     by_layer: dict[str, dict[str, list[float]]] = {}
@@ -168,7 +168,7 @@ def score_mix(
 
 
 def score_oracle(model: Any, texts: Mapping[str, HeldOut], places_of: Mapping[str, int]) -> dict[str, float]:
-    """A mix's bits per byte with every token of a domain sent to the expert at its place, with weight 1."""
+    """Return a mix's bits per byte with every token sent, with weight 1, to the expert index of its domain."""
     scores = {}
     for domain, text in texts.items():
         with forced(model, places_of[domain]):
@@ -177,6 +177,6 @@ def score_oracle(model: Any, texts: Mapping[str, HeldOut], places_of: Mapping[st
 
 
 def _mean(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Columns that every domain has, averaged over the domains."""
+    """Return the mean over domains of each column that every domain has."""
     columns = [c for c in next(iter(scores.values())) if all(c in row for row in scores.values())]
     return {c: sum(row[c] for row in scores.values()) / len(scores) for c in columns}

@@ -1,4 +1,4 @@
-"""Transfer: how well one expert alone predicts the text of other domains, beside its seed."""
+"""Transfer: bits per byte of one dense expert and its seed on held-out text of other domains."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def measure_transfer(
     max_bytes: int = MAX_BYTES,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Measure an expert and its seed on held-out text: its own, its seed's, and the nearest other domains'.
+    """Measure an expert and its seed on held-out text of the expert, the seed and the nearest other domains.
 
-    Returns, and records with the expert:
+    Returns the following, which is also stored with the expert:
         {"expert": ref, "text": {domain: its signature, as in `evaluate`},
          "bits_per_byte": {domain: {"seed": bits per byte, "expert": bits per byte}}}
 
-    A domain is named after its expert (`name@version`); the seed's own text is "general". Raises NotFoundError,
-    MissingTextError when there is no held-out text at all.
+    A domain has the reference of its expert (`name@version`) as its name; the seed's held-out text is "general".
+    Raises NotFoundError, and MissingTextError if there is no held-out text at all.
     """
     expert = queries.get_expert(registry, expert_ref)
     record = queries.get_seed(registry, expert.seed)
@@ -64,7 +64,7 @@ def measure_transfer(
 
 
 def _nearest(registry: Registry, expert: ExpertRecord, count: int) -> list[ExpertRecord]:
-    """The experts of the same seed whose domains are nearest, one version of each name, this one's left out."""
+    """Return the experts of the same seed with the nearest domains, one version per name, without this name."""
     hits = queries.search(registry, expert.embedding.mean, seed=expert.seed, limit=4 * count + 1)
     by_name: dict[str, ExpertRecord] = {}
     for hit in hits:
@@ -93,6 +93,7 @@ def _texts(
     }
     if not texts:
         raise MissingTextError(
-            f"neither {expert.ref}, its seed nor any expert near it has held-out text: contribute with --data"
+            f"no held-out text: neither {expert.ref}, its seed nor an expert near it has any; "
+            "contribute a version with --data"
         )
     return texts

@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness on a mix, its seed, its experts, dense merging and other mixes.
 
-Needs the extra `eval`. Any task works that the harness knows, or that a YAML file in a folder of one's own defines.
-Such a file may name code of its own, which the harness runs: point to folders that you trust.
+This needs the extra `eval`. Tasks are those of the harness and those defined by YAML files in a folder of the user.
+Such a file may name Python code, which the harness runs: give only folders that you trust.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ def evaluate_tasks(
     against: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Evaluation:
-    """Run tasks on every model beside a mix, on the first `limit` examples of each if that is given.
+    """Run tasks on a mix and the models it is compared with; `limit` keeps the first examples of each task.
 
-    Returns the mix's evaluation as it is then recorded: that of `evaluate`, measured now if it never was, and
+    Returns the mix's evaluation, which is also stored with the mix: the result of `evaluate`, which runs first if
+    the mix has no evaluation, and
         "tasks": {task: {"limit": limit, "metrics": {"seed", expert ref …, "dense_merging", "mix", other ref …:
                   {metric: value}}}}
-    beside the tasks that were run before. A metric's standard error is called "<metric>_stderr".
+    with the tasks of earlier calls. A metric's standard error is named "<metric>_stderr".
 
-    Raises MissingExtraError, NotFoundError, RecipeError for a task that is unknown or whose data cannot be had, and
-    MissingTextError as `evaluate` does: all before any model is opened.
+    Raises MissingExtraError, NotFoundError, RecipeError for a task that is unknown or whose data cannot be loaded,
+    and MissingTextError (see `evaluate`), all before any model is opened.
     """
     require("lm_eval", "eval")
     record, manifest = find_mix(registry, mix_ref)
@@ -70,7 +71,7 @@ def evaluate_tasks(
 
 
 def _contenders(registry: Registry, ref: str, manifest: Manifest, against: Sequence[str]) -> list[Contender]:
-    """Every model, an expert in a column of its reference. Dense merging is left out where FFN widths differ."""
+    """Return every model; an expert's column is its reference. Dense merging is omitted if FFN widths differ."""
     seed, experts = manifest.seed, [member.expert for member in manifest.members]
     merged = dense_merging(registry, seed, experts)
     return [
@@ -83,29 +84,29 @@ def _contenders(registry: Registry, ref: str, manifest: Manifest, against: Seque
 
 
 def _load(names: Sequence[str], folder: Path | None) -> dict[str, Any]:
-    """The harness's task objects by name; groups and tags give all of theirs."""
+    """Load the harness's task objects by name; a group or a tag gives all its tasks."""
     from lm_eval.tasks import TaskManager
 
     if folder is not None and not folder.is_dir():
-        raise RecipeError(f"{folder} is no folder; --task-path expects one that holds task files in YAML")
+        raise RecipeError(f"{folder} is not a folder; --task-path expects a folder of YAML task files")
     include = str(folder) if folder is not None else None
     manager = TaskManager(include_path=include, include_defaults=False)
     if not set(names) <= manager.task_index.keys():
         manager = TaskManager(include_path=include)  # reads thousands of files
     if unknown := [name for name in names if name not in manager.task_index]:
         raise RecipeError(
-            f"the harness knows no task {', '.join(unknown)}: `lm-eval ls tasks` lists its own; "
-            "give the folder of yours with --task-path"
+            f"unknown task: {', '.join(unknown)}; `lm-eval ls tasks` lists the harness's tasks; "
+            "give the folder of your own tasks with --task-path"
         )
     try:
         tasks: dict[str, Any] = manager.load(list(names))["tasks"]
-    except OSError as error:  # of the hub, or of a file that the task names
+    except OSError as error:  # from the hub, or from a file that the task names
         raise RecipeError(f"the data of {', '.join(names)} cannot be loaded: {error}") from error
     return tasks
 
 
 def _run(model: Any, tokenizer: Any, tasks: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
-    """One model's metrics by task."""
+    """Run the tasks on one model and return its metrics by task."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -116,12 +117,12 @@ def _run(model: Any, tokenizer: Any, tasks: Mapping[str, Any], limit: int | None
         log_samples=False,
         bootstrap_iters=1000,
     )
-    assert results is not None, "only other processes than the first get none"
+    assert results is not None, "simple_evaluate returns None only in processes after the first"
     return {task: _numbers(results["results"][task]) for task in tasks}
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """{"acc,none": .5, "acc_stderr,none": "N/A"} as {"acc": .5}; a filter other than none stays in the name."""
+    """Convert {"acc,none": .5, "acc_stderr,none": "N/A"} to {"acc": .5}; other filters than none stay in the name."""
     return {
         name.removesuffix(",none"): float(value)
         for name, value in metrics.items()

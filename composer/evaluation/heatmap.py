@@ -1,4 +1,4 @@
-"""The routing heat map as an SVG picture: what share of each domain's tokens every expert got."""
+"""The routing heat map as SVG: the share of each domain's tokens routed to each expert."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ CELL_WIDTH, CELL_HEIGHT, LEFT, TOP = 92, 44, 150, 70
 INK, PAPER, LOW, HIGH = "#1f2937", "#ffffff", (239, 244, 250), (23, 78, 166)
 
 
-def routing_svg(routing: Mapping[str, Mapping[str, float]], title: str = "Share of tokens by expert") -> str:
-    """Rows are domains, columns experts; `routing` is {domain: {expert: share}} with shares from 0 to 1."""
+def routing_svg(routing: Mapping[str, Mapping[str, float]], title: str = "Share of tokens per expert") -> str:
+    """Draw domains as rows and experts as columns; `routing` is {domain: {expert: share from 0 to 1}}."""
     experts = list(next(iter(routing.values())))
     width = LEFT + CELL_WIDTH * len(experts) + 20
     height = TOP + CELL_HEIGHT * len(routing) + 40
@@ -28,7 +28,7 @@ def routing_svg(routing: Mapping[str, Mapping[str, float]], title: str = "Share 
         parts.append(_text(LEFT - 12, y + CELL_HEIGHT / 2 + 5, domain, anchor="end"))
         for column, expert in enumerate(experts):
             parts += _cell(LEFT + CELL_WIDTH * column, y, shares[expert], f"{domain} → {expert}")
-    caption = "rows: domain of the text · columns: expert chosen · mean over blocks"
+    caption = "rows: domain of the text · columns: expert · mean over blocks"
     parts += [_text(LEFT, height - 14, caption, size=12), "</svg>"]
     return "\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""The report of evaluated mixes: one HTML file with tables and the routing heat map, readable on its own."""
+"""The report of evaluated mixes: one self-contained HTML file with tables and routing heat maps."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def write_report(
     samples: Sequence[tuple[str, str, str]] = (),
     findings: Sequence[tuple[str, bool]] = (),
 ) -> Path:
-    """Write the newest evaluation of each mix; `samples` are (mix, prompt, continuation), `findings` (claim, held).
+    """Write the newest evaluation of each mix as HTML to `out`.
 
-    Raises NotFoundError, RecipeError when a mix was never evaluated.
+    `samples` are (mix, prompt, continuation), `findings` are (claim, whether it is true). Raises NotFoundError, and
+    RecipeError if a mix was never evaluated.
     """
     records = [queries.get_mix(registry, ref) for ref in refs]
     sections = [_section(registry, record) for record in records]
@@ -58,7 +59,7 @@ def write_report(
 
 
 def score_table(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[float | None]], list[str]]:
-    """Column keys, rows of bits per byte and row names; the last row is the mean over the domains."""
+    """Return column keys, rows of bits per byte, and row names; the last row is the mean over the domains."""
     scores = evaluation["bits_per_byte"]
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     rows = [[row.get(column) for column in columns] for row in scores.values()]
@@ -72,7 +73,7 @@ def _section(registry: Registry, record: MixRecord) -> str:
     manifest = read_manifest(registry, record.manifest)
     origin = f"extended from {record.parent}" if record.parent else "composed"
     return (
-        f"<h2>{escape(record.ref)}</h2><p>{escape(origin)} on the seed <b>{escape(record.seed)}</b> with "
+        f"<h2>{escape(record.ref)}</h2><p>{escape(origin)} on the seed <b>{escape(record.seed)}</b> · experts "
         f"{escape(', '.join(record.experts))} · {manifest.routing_label} · "
         f"licence {escape(manifest.license)} · lock <code>{record.lock[:19]}…</code></p>"
         + _scores(record.evaluation)
@@ -87,7 +88,7 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
         f"<tr><td>{escape(name)}</td>{_cells(row)}</tr>" for name, row in zip(names, rows, strict=True)
     )
     return (
-        f"<table><caption>Bits per byte on {_text(evaluation)}; lower is better, the best of a row is marked</caption>"
+        f"<table><caption>Bits per byte on {_text(evaluation)}; lower is better; each row's best is bold</caption>"
         f"<thead><tr><th>domain</th>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -108,13 +109,13 @@ def _text(evaluation: Mapping[str, Any]) -> str:
 def _warning(domains: Sequence[str]) -> str:
     return (
         f"<p><strong>Not all of these mixes were measured on the same text</strong> ({escape(', '.join(domains))}): "
-        "compare scores within a table only, or evaluate the mixes again.</p>"
+        "compare scores only within one table, or evaluate the mixes again.</p>"
     )
 
 
 def _findings(findings: Sequence[tuple[str, bool]]) -> str:
     items = "".join(f"<li>{'✓' if held else '✗'} {escape(claim)}</li>" for claim, held in findings)
-    return f"<h2>What it shows</h2><ul>{items}</ul>"
+    return f"<h2>Findings</h2><ul>{items}</ul>"
 
 
 def _sample(mix: str, prompt: str, continuation: str) -> str:

@@ -1,1 +1,1 @@
-"""Training of dense experts, and contribution of models and adapters."""
+"""Training of dense experts, and contribution of checkpoints and adapters."""

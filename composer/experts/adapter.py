@@ -1,4 +1,4 @@
-"""PEFT's LoRA adapters as files: which of them are a plain low-rank sum, checked before anything is merged."""
+"""Reading of PEFT LoRA adapters: files are checked to be a plain low-rank sum before anything is merged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TENSOR_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB
 
 @dataclass(frozen=True)
 class LowRank:
-    """What is added to one projection: scale · B A."""
+    """Low-rank update of one projection: scale · B A."""
 
     a: TensorInfo  # [r, in]
     b: TensorInfo  # [out, r]
@@ -43,7 +43,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter: its configuration, the sha256 of its weights, and its sums by the adapted module."""
+    """A checked adapter: its configuration, the sha256 of its weights, and its low-rank updates by module."""
 
     folder: Path
     config: dict[str, Any]
@@ -52,9 +52,9 @@ class Adapter:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a PEFT adapter rather than a model.
+    """Return whether a folder contains a PEFT adapter and not a model.
 
-    Raises IncompatibleError for both in one folder.
+    Raises IncompatibleError if the folder contains both.
     """
     folder = Path(folder)
     if not (folder / ADAPTER_CONFIG).exists():
@@ -63,16 +63,16 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read and check an adapter's configuration, the header of its weights, and that they are not all zero.
+    """Read an adapter; check its configuration, the header of its weights, and that it changes something.
 
-    Raises NotFoundError, UnsafeFileError, InvalidInputError, IncompatibleError with every reason.
+    Raises NotFoundError, UnsafeFileError, InvalidInputError, and IncompatibleError with every reason.
     """
     files = list_files(Path(folder))
     if ADAPTER_CONFIG not in files:
         raise InvalidInputError(f"{folder}: no {ADAPTER_CONFIG}; expected the folder of a PEFT adapter")
     if WEIGHTS_FILE not in files:
         raise InvalidInputError(
-            f"{folder}: no {WEIGHTS_FILE}; other formats are never opened: save the adapter with "
+            f"{folder}: no {WEIGHTS_FILE}; nexusmix opens no other format of weights: save the adapter with "
             "`model.save_pretrained(folder, safe_serialization=True)`"
         )
     names_adapter(files, str(folder))
@@ -82,16 +82,16 @@ def read_adapter(folder: Path) -> Adapter:
     if not any(_changes(low_rank) for low_rank in sums.values()):
         raise incompatible(
             Path(folder),
-            ["it changes nothing: every lora_B, or every lora_A or lora_alpha, is zero"],
-            "save it after its training",
+            ["it changes nothing: in every pair, lora_A, lora_B or lora_alpha is zero"],
+            "save the adapter after its training",
         )
     return Adapter(Path(folder), config, _sha256(files[WEIGHTS_FILE]), sums)
 
 
 def fitted(adapter: Adapter, seed: SeedRecord, stored: Mapping[str, TensorInfo]) -> dict[str, LowRank]:
-    """The sums by the names of the seed's tensors, `stored`.
+    """Return the low-rank updates by the name of the seed's tensor; `stored` are the seed's tensors.
 
-    Raises IncompatibleError listing all that find no place in the seed.
+    Raises IncompatibleError with every update that does not fit a tensor of the seed.
     """
     family = family_of(seed.config)
     placed: dict[str, LowRank] = {}
@@ -100,14 +100,14 @@ def fitted(adapter: Adapter, seed: SeedRecord, stored: Mapping[str, TensorInfo])
         name = _tensor_name(family, module)
         expected = (low_rank.b.shape[0], low_rank.a.shape[1])
         if name not in stored:
-            reasons.append(f"seed {seed.name} has no {printable(name)}")
+            reasons.append(f"seed {seed.name} has no tensor {printable(name)}")
         elif stored[name].shape != expected:
             reasons.append(
-                f"{printable(name)}: seed has {list(stored[name].shape)}, adapter {list(expected)}"
+                f"{printable(name)}: the seed's shape is {list(stored[name].shape)}, the adapter's {list(expected)}"
             )
         placed[name] = low_rank
     reasons += [
-        f"{printable(name)} is adapted by the configuration, but not by the tensors"
+        f"the configuration adapts {printable(name)}, but {WEIGHTS_FILE} has no tensors for it"
         for name in _promised(adapter.config, stored)
         if name not in placed
     ]
@@ -117,9 +117,9 @@ def fitted(adapter: Adapter, seed: SeedRecord, stored: Mapping[str, TensorInfo])
 
 
 def check_tokenizer(seed_files: Mapping[str, bytes], folder: Path) -> None:
-    """An adapter's folder may leave the tokenizer out; one that is there must be the seed's.
+    """Check that the tokenizer in an adapter's folder, if there is one, is the seed's tokenizer.
 
-    Raises IncompatibleError with the first difference of each part, UnsafeFileError.
+    Raises UnsafeFileError, and IncompatibleError with the first difference of each part.
     """
     present = list_files(Path(folder))
     files = {
@@ -135,18 +135,21 @@ def check_tokenizer(seed_files: Mapping[str, bytes], folder: Path) -> None:
 def _low_rank_sums(
     folder: Path, config: Mapping[str, Any], infos: Mapping[str, TensorInfo]
 ) -> dict[str, LowRank]:
-    """The pairs of A and B by module, each with its scale. Raises IncompatibleError listing what is no pair."""
+    """Return the pairs of A and B by module, each with its scale.
+
+    Raises IncompatibleError with every tensor that is not part of a valid pair.
+    """
     sides: dict[str, dict[str, TensorInfo]] = {}
     reasons = []
     for name, info in sorted(infos.items()):
         match = _TENSOR_NAME.fullmatch(name)
         if name.endswith(".base_layer.weight"):
             reasons.append(
-                f"{printable(name)} is a whole tensor of the model beside its adapter: leave it out with "
+                f"{printable(name)} is a whole tensor of the model: leave it out with "
                 "`model.save_pretrained(folder, save_embedding_layers=False)`"
             )
         elif match is None:
-            reasons.append(f"{printable(name)} is no lora_A or lora_B of a projection")
+            reasons.append(f"{printable(name)} is not a lora_A or lora_B of a projection")
         else:
             sides.setdefault(match["module"], {})[match["side"]] = info
     sums = {}
@@ -157,10 +160,10 @@ def _low_rank_sums(
         else:
             sums[module] = LowRank(pair["A"], pair["B"], pair_scale(config, module))
     if not sides:
-        reasons.append(f"{WEIGHTS_FILE} holds no tensors")
+        reasons.append(f"{WEIGHTS_FILE} contains no LoRA tensors")
     missing = [name for name in targets(config) if not any(means(name, module) for module in sides)]
     if missing:
-        reasons.append(f"target_modules names {echoed(missing)}, for which there are no tensors")
+        reasons.append(f"target_modules names {echoed(missing)}, but {WEIGHTS_FILE} has no tensors for them")
     if reasons:
         raise incompatible(Path(folder), reasons)
     return sums
@@ -174,12 +177,12 @@ def _pair_fault(config: Mapping[str, Any], module: str, pair: Mapping[str, Tenso
         return "lora_A and lora_B must be float matrices"
     rank = module_rank(config, module)
     if not a.shape[0] == b.shape[1] == rank:
-        return f"the rank is {rank}, but A has {a.shape[0]} rows and B {b.shape[1]} columns"
+        return f"the rank is {rank}, but lora_A has {a.shape[0]} rows and lora_B has {b.shape[1]} columns"
     return None
 
 
 def _changes(low_rank: LowRank) -> bool:
-    """Whether s · B A can be anything but zero; A and B are read as far as their first number that is not."""
+    """Return whether s · B A can be nonzero; A and B are each read up to the piece with a nonzero number."""
     return low_rank.scale != 0 and all(_any_nonzero(info) for info in (low_rank.b, low_rank.a))
 
 
@@ -194,7 +197,10 @@ def _any_nonzero(info: TensorInfo) -> bool:
 
 
 def _promised(config: Mapping[str, Any], stored: Mapping[str, TensorInfo]) -> list[str]:
-    """The seed's projections that the configuration says it adapts, as far as it says it by plain names."""
+    """Return the seed's projections that `target_modules` lists by plain names.
+
+    Returns an empty list if the configuration also restricts layers or excludes modules.
+    """
     if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
         return []
     return [

@@ -1,7 +1,7 @@
-"""Dry run: proof that transformers can run a checkpoint's configuration and read its tokenizer.
+"""Dry run: check that transformers can run a checkpoint's configuration and read its tokenizer.
 
-The model is built on torch's meta device, which computes shapes alone, so that this costs no memory for weights. A
-process of its own does it: a tokenizer's regular expression may search without end, and native code may crash.
+The model is built on torch's meta device, which computes only shapes, so no memory is used for weights. The check
+runs in a separate process: a tokenizer's regular expression may never finish, and native code may crash.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from registry.checkpoints.safe_files import printable
 from registry.errors import IncompatibleError
 
 TIME_LIMIT_SECONDS = 180.0
-# Words, digits, symbols beyond ASCII, and a run on which an expression such as `(a+)+$` does not end.
+# Words, digits, non-ASCII symbols, and a run of letters on which an expression such as `(a+)+$` never finishes.
 TEXT = "def run(x): return x + 1  # Ünïcode, 42\n" + "a" * 64 + "!"
 _VALUE_NEEDED = "cannot be called on meta tensors"
 _OURS_TO_STOP = (KeyboardInterrupt, SystemExit, MemoryError)
 
 
 def check_runs(folder: Path, *, time_limit: float = TIME_LIMIT_SECONDS) -> None:
-    """Try the folder's model and tokenizer in another process, for at most `time_limit` seconds.
+    """Try the folder's model and tokenizer in a separate process, for at most `time_limit` seconds.
 
-    Raises IncompatibleError with the cause in one line. Nothing of the folder is executed.
+    No code from the folder is executed. Raises IncompatibleError with the cause in one line.
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-P", "-m", "composer.experts.dry_run", str(folder.absolute())]
@@ -38,15 +38,15 @@ def check_runs(folder: Path, *, time_limit: float = TIME_LIMIT_SECONDS) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise IncompatibleError(
-            f"{folder}: its model and tokenizer did not run within {time_limit:g} seconds; look in tokenizer.json for "
-            "a regular expression that does not end"
+            f"{folder}: the model and tokenizer did not run within {time_limit:g} seconds; look in tokenizer.json for "
+            "a regular expression that never finishes"
         ) from error
     answer = done.stdout.decode(errors="replace").splitlines()[-1:]
     if done.returncode or not answer:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise IncompatibleError(
             f"{folder}: the dry run ended with status {done.returncode}: {printable(last, 200)}; load the folder with "
-            "transformers to see more, and mend it"
+            "transformers to see the whole error, and fix it"
         )
     cause = json.loads(answer[0])
     if cause is not None:
@@ -54,7 +54,9 @@ def check_runs(folder: Path, *, time_limit: float = TIME_LIMIT_SECONDS) -> None:
 
 
 def attempt(folder: Path) -> None:
-    """Build the model without weights, pass a few tokens forward, and round-trip a short text, in this process.
+    """Build the model without weights, run a few tokens through it, and encode and decode a short text.
+
+    Everything runs in this process.
 
     Raises IncompatibleError with the cause in one line.
     """
@@ -67,10 +69,11 @@ def _attempt(folder: Path, fault: str, step: Any) -> None:
         step(folder)
     except _OURS_TO_STOP:
         raise
-    except BaseException as error:  # a panic of the tokenizers' Rust code is no Exception
+    except BaseException as error:  # a panic in the Rust code of tokenizers is not an Exception
         cause = f"{type(error).__name__}: {error}"
         raise IncompatibleError(
-            f"{folder}: {fault} ({printable(cause, 200)}); load the folder with transformers to see more, and mend it"
+            f"{folder}: {fault} ({printable(cause, 200)}); load the folder with transformers to see the whole error, "
+            "and fix it"
         ) from error
 
 
@@ -85,7 +88,7 @@ def _forward(folder: Path) -> None:
         with torch.no_grad():
             model(input_ids=ids, position_ids=ids, attention_mask=mask, use_cache=False)
     except RuntimeError as error:
-        # Ropes that grow with the text look at values, of which the meta device has none.
+        # Rotary embeddings that grow with the text read values, and the meta device has none.
         if _VALUE_NEEDED not in str(error):
             raise
 
@@ -96,7 +99,7 @@ def _tokenize(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     ids = tokenizer(TEXT)["input_ids"]
     if not ids:
-        raise ValueError("a text becomes no tokens")
+        raise ValueError("it encodes a non-empty text to no tokens")
     tokenizer.decode(ids)
 
 

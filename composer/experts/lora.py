@@ -1,8 +1,8 @@
-"""LoRA contributions: a PEFT adapter merged into its seed, tensor by tensor, without building a model.
+"""LoRA contributions: merge a PEFT adapter into its seed, tensor by tensor, without building a model.
 
     W ← W + s · B A        A [r, in], B [out, r], s = α / r (arXiv 2106.09685) or α / √r (arXiv 2312.03732)
 
-The sum is taken in float32 and rounded once to the seed's dtype, as PEFT's own `merge_and_unload` does.
+The sum is computed in float32 and rounded once to the seed's dtype, as in PEFT's own `merge_and_unload`.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def contribute_adapter(
     allow_other_base: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
-    """Merge an adapter into its seed and publish the result as `registry.intake.intake.contribute` does.
+    """Merge an adapter into its seed and publish the result with `registry.intake.intake.contribute`.
 
-    The expert's provenance holds the adapter's configuration and the sha256 of its weights. One that adapts
-    FFN projections only comes out anchored. Raises what `merge_adapter` and `contribute` raise.
+    The expert's provenance contains the adapter's configuration and the sha256 of its weights. An adapter of FFN
+    projections only gives an anchored expert. Raises the errors of `merge_adapter` and `contribute`.
     """
     check_name(name)
     check_license(license)
@@ -91,9 +91,9 @@ def merge_adapter(
     *,
     allow_other_base: bool = False,
 ) -> Adapter:
-    """Write the seed with an adapter merged into it as the new Hugging Face folder `out_folder`.
+    """Merge an adapter into its seed and write the result to the new Hugging Face folder `out_folder`.
 
-    With `allow_other_base` the adapter may name another base model of the hub than the seed's.
+    With `allow_other_base`, the adapter may name a base model on the hub that is not the seed's.
 
     Raises NotFoundError, ConflictError (`out_folder` exists), UnsafeFileError, InvalidInputError, and
     IncompatibleError with every reason why this adapter cannot be merged into this seed.
@@ -122,13 +122,13 @@ def merge_adapter(
 
 
 class MergedRows:
-    """A projection with a low-rank sum added, in pieces: A is held whole, the others by rows."""
+    """A projection plus its low-rank update, computed in pieces: A is read whole, W and B by rows."""
 
     def __init__(self, info: TensorInfo, low_rank: LowRank) -> None:
         self.info, self.shape, self.low_rank = info, info.shape, low_rank
 
     def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
-        """W + s · B A of rows [start, stop), in float32 or finer and rounded once."""
+        """Return rows [start, stop) of W + s · B A, computed in at least float32 and rounded once."""
         from composer.formats.rows import Stored
 
         a, b = Stored(self.low_rank.a), Stored(self.low_rank.b)

@@ -1,4 +1,4 @@
-"""Branch a dense expert from a seed: train it on one domain and write it as a Hugging Face folder."""
+"""Train a dense expert: branch it from a seed, train it on one domain, write it as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class BranchResult:
-    """A trained expert; losses are in nats per token of the training text."""
+    """Result of training an expert; losses are in nats per token of the training text."""
 
     folder: Path
     tokens: int
@@ -56,9 +56,9 @@ def train_expert(
 ) -> BranchResult:
     """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
 
-    Documents that the registry holds out for evaluation, or keeps for choices between settings, are not trained on.
-    With `freeze_trunk` only the FFNs train, and the expert is anchored: it composes without loss. An interrupted
-    training resumes from its last checkpoint (next to `out`).
+    Documents that the registry holds out, or keeps for choices between settings, are not used for training. With `freeze_trunk`, only
+    the FFNs are trained. The expert is then anchored: its trunk stays the seed's, so composing loses nothing.
+    An interrupted training resumes from its last checkpoint, which is stored next to `out`.
 
     Raises NotFoundError, RecipeError (no text, or `out` exists), TrainingDivergedError.
     """
@@ -67,11 +67,13 @@ def train_expert(
     started = time.monotonic()
     data, out = as_paths(data), as_path(out)
     if out.exists():
-        raise RecipeError(f"{out} exists already; an expert is written to a new folder")
+        raise RecipeError(f"{out} exists already; give a new folder for the expert")
     seed = lock_seed(queries.get_seed(registry, seed_name))
     texts = list(filter(_trains, documents.read_documents(data)))
     if not texts:
-        raise RecipeError(f"no text to train on in {', '.join(map(str, data))}")
+        raise RecipeError(
+            f"no text to train on in {', '.join(map(str, data))}; held-out documents, and those kept for choices, do not count"
+        )
     tokenizer = open_tokenizer(registry.blobs, seed.files)
     rows = mixed_rows(
         tokenizer,
@@ -97,7 +99,7 @@ def _trains(text: str) -> bool:
 
 
 def _write(registry: Registry, files: dict[str, str], model: Any, dtype: torch.dtype, out: Path) -> None:
-    """The seed's own configuration and tokenizer with the new weights; the folder appears whole or not at all."""
+    """Write the new weights with the seed's configuration and tokenizer; the folder appears only when complete."""
     from composer.formats.folder import new_folder
 
     with new_folder(registry, out) as folder:

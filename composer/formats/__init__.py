@@ -1,4 +1,4 @@
-"""Export: a mix as a folder that runs without the registry, in one of the formats of composer/variants.py."""
+"""Export: write a mix as a folder that runs without the registry, in one of the formats of composer/variants.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry.paths import PathLike, as_path
 
 @dataclass(frozen=True)
 class Export:
-    """A written folder; `bytes` counts its tensors."""
+    """A written folder; `bytes` is the total size of its tensors."""
 
     mix: str
     folder: Path
@@ -39,12 +39,13 @@ def export(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = silent,
 ) -> Export:
-    """Write a mix as a folder, which appears whole under its name or not at all.
+    """Write a mix to the new folder `folder`, which appears only when it is complete.
 
-    `dtype` is one of the format's; by default the seed's. Memory stays at some pieces of tensors, whatever the
-    model's size. A GGUF file is one file, whatever `max_shard_bytes` says.
+    `dtype` is one of the format's dtypes; the default is the seed's. Tensors are written in pieces, so memory use
+    does not grow with the model. `max_shard_bytes` does not apply to GGUF, which is always one file.
+
     Raises NotFoundError, RecipeError, ExportError (the format cannot express the mix), ConflictError (`folder`
-    exists), IntegrityError (a damaged blob), StorageError; `folder` does not exist then.
+    exists), IntegrityError (a damaged blob), StorageError. On any of them, no folder is created.
     """
     folder = as_path(folder)
     try:
@@ -53,14 +54,14 @@ def export(
         raise RecipeError(str(error)) from error
     if dtype is not None and dtype not in chosen.dtypes:
         raise RecipeError(
-            f"no dtype {dtype!r} in format {format}; expected one of {', '.join(chosen.dtypes)}"
+            f"format {format} has no dtype {dtype!r}; expected one of {', '.join(chosen.dtypes)}"
         )
     refuse_existing(folder)
     record, manifest = find_mix(registry, mix_ref)
     wanted = chosen.dtypes[dtype] if dtype else manifest.seed.dtype
     plan = chosen.plan(registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}
-    # Hashing takes about as long as writing, and needs another core only.
+    # Hashing takes about as long as writing, so it runs at the same time on another core.
     with new_folder(registry, folder) as temporary, verifying(registry.blobs, weight_blobs(manifest)):
         for name, content in files.items():
             (temporary / name).write_bytes(content)

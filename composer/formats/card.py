@@ -1,4 +1,4 @@
-"""The model card of an export: README.md with what the mix is made of, its licences and its measurements."""
+"""The model card of an export: README.md with the mix's seed and experts, its licences and its measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAT_MAP_FILE = "routing.svg"
 
 
 def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format: str) -> dict[str, bytes]:
-    """README.md, and the routing heat map if the mix has been evaluated."""
+    """Return README.md and, if the mix has been evaluated, the routing heat map."""
     evaluation = record.evaluation
     parts = [
         _front_matter(manifest, format),
@@ -60,12 +60,12 @@ def _parts(registry: Registry, manifest: Manifest) -> str:
         expert = queries.get_expert(registry, member.expert.ref)
         rows.append(["routed expert", expert.ref, member.expert.license, expert.description])
     facts = [
-        f"Licence of the whole: {_text(manifest.license)}.",
+        f"Licence of the mix: {_text(manifest.license)}.",
         manifest.routing_in_words,
     ]
     if manifest.license_override:
         facts.append(
-            f"Licences that forbid each other were combined because: {_text(manifest.license_override)}."
+            f"The licences are incompatible. Reason given for combining them: {_text(manifest.license_override)}."
         )
     table = _table(["role", "base model", "licence", "description"], rows)
     return "\n".join(["## Base models\n", table, *(f"\n{fact}" for fact in facts), ""])
@@ -84,7 +84,7 @@ Bits per byte on held-out text of each domain; lower is better.
 
 {table}
 
-![Share of each domain's tokens that every expert got]({HEAT_MAP_FILE})
+![Share of each domain's tokens routed to each expert]({HEAT_MAP_FILE})
 """
 
 
@@ -98,6 +98,6 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _text(text: str) -> str:
-    """A stranger's words as plain text: on one line, with what Markdown and HTML read as markup escaped."""
+    """Return untrusted text as plain text on one line, with the markup of Markdown and HTML escaped."""
     line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     return re.sub(r"([\\`*_\[\]<>|&#!$])", r"\\\1", line)

@@ -1,4 +1,4 @@
-"""A model folder written whole or not at all: a temporary sibling, streamed shards, fsync, rename."""
+"""Atomic writing of a model folder: a temporary folder next to it, streamed shards, fsync, rename."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MAX_SHARD_BYTES = 4 * 10**9
 
 @contextmanager
 def new_folder(registry: Registry, target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` when the block ends without an exception, and vanishes otherwise.
+    """Yield a temporary folder that is renamed to `target` if the block succeeds, and deleted otherwise.
 
-    The registry remembers it until then, so that garbage collection finds what a killed process leaves. Raises
-    ConflictError when `target` exists: nothing is ever mixed into it or written over it.
+    The registry records the temporary folder, so garbage collection can remove it after a process was killed.
+    Raises ConflictError if `target` exists; an existing folder is never changed.
     """
     target = target.absolute()
     refuse_existing(target)
@@ -45,9 +45,9 @@ def new_folder(registry: Registry, target: Path) -> Iterator[Path]:
 
 
 def refuse_existing(target: Path) -> None:
-    """Raises ConflictError when anything has the name already, be it a dangling link."""
+    """Raise ConflictError if anything has this name already, even a dangling link."""
     if os.path.lexists(target):
-        raise ConflictError(f"{target} exists already: an export writes a new folder, give another name")
+        raise ConflictError(f"{target} exists already: give the name of a new folder")
 
 
 def write_tensors(
@@ -58,10 +58,10 @@ def write_tensors(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = silent,
 ) -> int:
-    """Write tensors as `model.safetensors`, or as shards with an index; returns the bytes of the tensors.
+    """Write tensors as `model.safetensors`, or as shards with an index. Returns the size of the tensors in bytes.
 
-    A tensor larger than `max_shard_bytes` gets a shard of its own.
-    Raises ExportError for a value that `dtypes` cannot hold, StorageError when the disk is too small.
+    A tensor larger than `max_shard_bytes` gets a separate shard.
+    Raises ExportError for a value that its dtype cannot represent, StorageError if the disk has too little space.
     """
     sizes = {name: math.prod(t.shape) * DTYPE_BYTES[dtypes[name]] for name, t in tensors.items()}
     total = sum(sizes.values())
@@ -88,12 +88,12 @@ def write_tensors(
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write indented JSON, as Hugging Face's own files are."""
+    """Write indented JSON, the style of Hugging Face's own files."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _shards(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
-    """File names to the names of their tensors: sorted names, each file filled up to the limit."""
+    """Return the tensor names of each file: names are sorted, and each file is filled up to the limit."""
     groups: list[list[str]] = [[]]
     filled = 0
     for name in sorted(sizes):
@@ -109,20 +109,20 @@ def _shards(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raises StorageError when the disk of `folder` has less than `size` bytes free."""
+    """Raise StorageError if the disk of `folder` has less than `size` bytes free."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise StorageError(
-            f"{folder.parent} has {free:,} bytes free, {size:,} are needed: free some space first"
+            f"{folder.parent} has {free:,} bytes free, but {size:,} are needed: free some space first"
         )
 
 
 def refuse_overflow(name: str, piece: np.ndarray) -> None:
-    """Raises ExportError when a value became infinite."""
-    # Blobs hold finite numbers only; of the dtypes that an export writes, float16 alone is too narrow for some.
+    """Raise ExportError if a value became infinite."""
+    # Blobs contain only finite numbers. Of the dtypes that an export writes, only float16 can overflow.
     if piece.dtype == np.float16 and not np.isfinite(piece).all():
         raise ExportError(
-            f"tensor {name} holds values beyond float16's ±65504: export as bfloat16 or float32"
+            f"tensor {name} has values outside float16's range of ±65504: export as bfloat16 or float32"
         )
 
 

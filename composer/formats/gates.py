@@ -1,6 +1,6 @@
-"""The linear gate to which a mix's router collapses: its experts' embeddings do not depend on what is routed.
+"""Conversion of a mix's router to a linear gate, possible because expert embeddings do not depend on the input.
 
-Shape suffixes: N routed experts, P = N and the null experts, M domain-embedding width, H model width.
+Shape suffixes: N routed experts, P = N + null experts, M domain-embedding width, H model width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Parameters = Mapping[str, np.ndarray]
 
 
 def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
-    """Each block's gate [P, H], one block in memory at a time; the rows of null experts come last."""
+    """Yield each block's gate [P, H], with one block in memory at a time; the rows of null experts come last."""
     config = seed_config(blobs, manifest.seed)
     stored = stored_tensors(blobs, manifest.router)
     row = ROUTERS[manifest.router_kind]
@@ -33,20 +33,23 @@ def gates(blobs: BlobStore, manifest: Manifest) -> Iterator[np.ndarray]:
 
 
 def nexus_gate(parameters: Parameters) -> np.ndarray:
-    """composer.model.routers.nexus without torch, whose import would take longer than all else: W2 · SwiGLU(W1 · d)."""
+    """Return the gate of a Nexus router: W2 · SwiGLU(W1 · d), as in composer.model.routers.nexus.
+
+    It uses numpy, because importing torch would take longer than the rest of an export.
+    """
     gate, value = np.split(parameters["domains"] @ parameters["w1"].T, 2, axis=1)
-    with np.errstate(over="ignore"):  # e^-gate may be infinite, and the quotient is 0 then
+    with np.errstate(over="ignore"):  # e^-gate may be infinite; the quotient is then 0
         swish = gate / (1 + np.exp(-gate))
     return (swish * value) @ parameters["w2"].T
 
 
 def stored_gate(parameters: Parameters) -> np.ndarray:
-    """The gate of a router whose rows are its parameters."""
+    """Return the gate of a router that stores its gate as a parameter."""
     return parameters["weight"]
 
 
 def _gate_by_torch(manifest: Manifest, hidden_size: int, parameters: Parameters) -> np.ndarray:
-    """The gate of any other router."""
+    """Return the gate of any other router."""
     import torch
 
     from composer.model.routers import router_class

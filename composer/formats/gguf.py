@@ -1,7 +1,7 @@
-"""Format `gguf`: a mix as one file for llama.cpp and what is built on it, in the stock Qwen2-MoE architecture.
+"""Format `gguf`: one file for llama.cpp and software built on it, in the stock Qwen2-MoE architecture.
 
-The tensors are those of `qwen2_moe`, with each block's experts stacked. Vectors and the routers' gates are float32
-in every file, as llama.cpp wants them. The file is streamed: memory stays at some pieces of tensors.
+The tensors are those of format `qwen2_moe`, with each block's experts stacked. Vectors and the routers' gates are
+always float32, as llama.cpp requires. The file is streamed, so only pieces of tensors are in memory.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from registry.checkpoints.tensors import DTYPE_BYTES
 FILE = "model.gguf"
 ARCHITECTURE = "qwen2moe"
 DTYPES: Mapping[str, str] = {**FLOATS, "q8_0": "Q8_0"}
-# Rotary embeddings that llama.cpp computes for Qwen2-MoE as transformers does.
+# Rotary embeddings that llama.cpp and transformers compute equally for Qwen2-MoE.
 ROPES = ("default", "linear", "yarn")
 YARN: Mapping[str, str] = {
     "original_max_position_embeddings": "add_rope_scaling_orig_ctx_len",
     "beta_fast": "add_rope_scaling_yarn_beta_fast",
     "beta_slow": "add_rope_scaling_yarn_beta_slow",
 }
-# On graphics cards llama.cpp may round float32 factors to float16, where 1e-20 would be 0 again. This is float16's
-# smallest number; the sigmoid is off ½ by less than float32's rounding of all else.
+# On GPUs, llama.cpp may round float32 factors to float16, in which 1e-20 becomes 0. This is float16's smallest
+# positive number. It moves the sigmoid from ½ by less than float32's other rounding errors.
 NEARLY_ZERO = 2.0**-24
 GATES = ("gate.weight", qwen2_moe.SHARED_GATE)
-BLOCK = 32  # of Q8_0: numbers that share a scale
+BLOCK = 32  # numbers that share a scale in Q8_0
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the file; `values` have its rows, and all axes but the last two are joined in them."""
+    """A tensor of the file. `values` is a matrix or vector: the leading axes of `shape` are joined with its rows."""
 
     values: Rows
     shape: tuple[int, ...]
@@ -54,12 +54,12 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file. A block of Q8_0 is 32 numbers of one byte and a scale of two."""
+        """Size in the file in bytes. A block of Q8_0 is 32 one-byte numbers and a two-byte scale."""
         count = math.prod(self.shape)
         return count // BLOCK * (BLOCK + 2) if self.dtype == "Q8_0" else count * DTYPE_BYTES[self.dtype]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """The tensor as it is stored, from its first row to its last."""
+        """Yield the stored form of the tensor in pieces, from its first row to its last."""
         if self.dtype != "Q8_0":
             yield from pieces(self.values, self.dtype)
             return
@@ -71,7 +71,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GgufPlan:
-    """A GGUF file to be written; `writer` (a GGUFWriter) has its metadata."""
+    """A GGUF file to be written; `writer` (a GGUFWriter) contains its metadata."""
 
     writer: Any
     tensors: dict[str, Tensor]
@@ -79,7 +79,7 @@ class GgufPlan:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
-        """Write `model.gguf`; returns the bytes of the tensors. Raises ExportError, StorageError."""
+        """Write `model.gguf`. Returns the size of the tensors in bytes. Raises ExportError, StorageError."""
         from gguf import GGMLQuantizationType
 
         total = sum(tensor.nbytes for tensor in self.tensors.values())
@@ -111,7 +111,7 @@ class GgufPlan:
 
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
-    """Raises ExportError listing every reason why llama.cpp's Qwen2-MoE cannot express the mix."""
+    """Plan the GGUF file. Raises ExportError with the reasons if llama.cpp's Qwen2-MoE cannot express the mix."""
     from gguf import GGUFWriter, LlamaFileType
 
     dtype = "F32" if dtype == "F64" else dtype
@@ -128,17 +128,17 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
 
 
 def refuse_unknown(config: Mapping[str, Any]) -> None:
-    """Raises ExportError for what transformers' Qwen2-MoE has and llama.cpp's has not."""
+    """Raise ExportError for settings of transformers' Qwen2-MoE that llama.cpp does not support."""
     rope = config["rope_scaling"] or {"rope_type": "default"}
     reasons = []
     if config["hidden_act"] not in ("silu", "swish"):
-        reasons.append(f"hidden_act is {config['hidden_act']}, and its FFNs compute silu")
+        reasons.append(f"hidden_act is {config['hidden_act']}, expected silu")
     if rope["rope_type"] not in ROPES:
         reasons.append(f"the rotary embedding is {rope['rope_type']}, expected one of {', '.join(ROPES)}")
     given = {name for name, value in rope.items() if value is not None}
     unknown = sorted(given - {"rope_type", "factor", *YARN}) if rope["rope_type"] == "yarn" else []
     if unknown:
-        reasons.append(f"the yarn rotary embedding sets {', '.join(unknown)}")
+        reasons.append(f"the yarn rotary embedding sets {', '.join(unknown)}, which llama.cpp does not read")
     if reasons:
         raise ExportError(
             f"llama.cpp's Qwen2-MoE cannot express this mix: {'; '.join(reasons)}; use --format qwen2_moe"
@@ -169,14 +169,14 @@ def _add_sizes(writer: Any, config: Mapping[str, Any]) -> None:
 
 
 def _ends(stock: Plan) -> list[int]:
-    """The ids at which the mix stops writing."""
+    """Return the token ids at which the mix stops generating."""
     settings = json.loads(stock.files["generation_config.json"])
     found = [settings.get("eos_token_id"), stock.config["eos_token_id"]]
     return [i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None]
 
 
 def _tensors(stock: Mapping[str, Rows], layers: int, dtype: str) -> dict[str, Tensor]:
-    """Qwen2-MoE's tensors by llama.cpp's names, the experts of a block in one."""
+    """Return Qwen2-MoE's tensors under llama.cpp's names, with the experts of a block stacked in one tensor."""
     from gguf import MODEL_ARCH, get_tensor_name_map
 
     names = get_tensor_name_map(MODEL_ARCH.QWEN2MOE, layers)
@@ -192,7 +192,7 @@ def _tensors(stock: Mapping[str, Rows], layers: int, dtype: str) -> dict[str, Te
 
 
 def _stacked(stock: Mapping[str, Rows]) -> dict[str, tuple[Rows, int | None]]:
-    """Tensors by name, with the number of experts in those that are stacked."""
+    """Stack the experts of each block. Returns each tensor with its number of experts, None if not stacked."""
     single: dict[str, tuple[Rows, int | None]] = {}
     experts: dict[str, list[Rows]] = {}
     for name, values in stock.items():

@@ -1,7 +1,7 @@
-"""A mix's tokenizer as llama.cpp's metadata: tokens, merges, and which of its pre-tokenizers splits text equally.
+"""A mix's tokenizer as llama.cpp's metadata: tokens, merges, and the pre-tokenizer that splits text equally.
 
-llama.cpp knows byte-level BPE by the name of a pre-tokenizer, whose expressions are part of its code. A tokenizer that
-splits otherwise than each of them is refused: it would run, on other tokens than the mix was made for.
+For byte-level BPE, llama.cpp selects a pre-tokenizer by name; the regular expressions are part of its code. A
+tokenizer that splits text differently from all of them is refused. It would run, but give the mix wrong tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 MARKS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3: Step = ("Split", WORDS + r"\p{N}{1,3}" + MARKS)
 QWEN2: Step = ("Split", WORDS + r"\p{N}" + MARKS)
-# What tokenizer.json says, and whether a word that is a token is taken whole, to llama.cpp's name.
+# llama.cpp's name by (the steps in tokenizer.json, ignore_merges: whether a word that is a token is not split).
 PRE_TOKENIZERS: Mapping[tuple[tuple[Step, ...], bool], str] = {
     ((GPT2,), False): "gpt-2",
     ((DIGITS, GPT2), False): "smollm",
@@ -29,7 +29,7 @@ PRE_TOKENIZERS: Mapping[tuple[tuple[Step, ...], bool], str] = {
     ((LLAMA3, BYTES), False): "smaug-bpe",
     ((QWEN2, BYTES), False): "qwen2",
 }
-# llama.cpp normalises nothing. NFC is let pass, as by llama.cpp's own converter: nearly all text is in NFC already.
+# llama.cpp does not normalise text. NFC is accepted, as in llama.cpp's own converter: nearly all text is NFC already.
 NORMALIZERS = (None, "NFC")
 PLAIN_BPE: Mapping[str, tuple[object, ...]] = {
     "dropout": (None, 0),
@@ -42,8 +42,8 @@ PLAIN_BPE: Mapping[str, tuple[object, ...]] = {
 def add_tokenizer(writer: Any, tokenizer: Any, size: int, ends: Iterable[int]) -> None:
     """Add a transformers tokenizer to a GGUFWriter, for embeddings of `size` rows.
 
-    `ends` are ids that end a text, besides the tokenizer's own. Raises ExportError for a tokenizer that llama.cpp
-    would read differently.
+    `ends` are token ids that end a text, in addition to the tokenizer's own. Raises ExportError if llama.cpp would
+    tokenize differently.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -70,7 +70,7 @@ def _refusal(reason: str) -> ExportError:
 
 
 def _pre_tokenizer(parts: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how tokenizer.json splits text. Raises ExportError when there is none."""
+    """Return llama.cpp's name of the pre-tokenizer in tokenizer.json. Raises ExportError if there is none."""
     model, normalizer = parts["model"], parts["normalizer"]
     if model["type"] != "BPE":
         raise _refusal(f"its model is {model['type']}, expected byte-level BPE")
@@ -78,20 +78,20 @@ def _pre_tokenizer(parts: Mapping[str, Any]) -> str:
         if model.get(field) not in plain:
             raise _refusal(f"its BPE has {field} = {model[field]!r}, expected {plain[0]!r}")
     if (normalizer and normalizer["type"]) not in NORMALIZERS:
-        raise _refusal(f"it normalises text ({json.dumps(normalizer)}), and llama.cpp does not")
+        raise _refusal(f"it normalises text ({json.dumps(normalizer)}), but llama.cpp does not")
     whole = bool(model.get("ignore_merges"))
     name = PRE_TOKENIZERS.get((_steps(parts["pre_tokenizer"]), whole))
     if name is None:
         known = ", ".join(dict.fromkeys(PRE_TOKENIZERS.values()))
         raise _refusal(
-            f"its pre-tokenizer {json.dumps(parts['pre_tokenizer'])} with ignore_merges = {whole} equals none of "
+            f"its pre-tokenizer {json.dumps(parts['pre_tokenizer'])} with ignore_merges = {whole} is equal to none of "
             f"{known}"
         )
     return name
 
 
 def _steps(pre: Mapping[str, Any] | None) -> tuple[Step, ...]:
-    """A pre-tokenizer's steps, each by what decides where it splits."""
+    """Return a pre-tokenizer's steps, each reduced to the settings that decide where it splits."""
     if pre is None:
         return ()
     kind = pre["type"]
@@ -101,24 +101,26 @@ def _steps(pre: Mapping[str, Any] | None) -> tuple[Step, ...]:
         return ((kind, pre.get("use_regex", True)),)
     if kind == "Digits":
         return ((kind, pre["individual_digits"]),)
-    # Where the expression matches every character, leaving out what it does not match leaves out nothing.
+    # (Removed, inverted) drops unmatched text. The known expressions match every character, so nothing is dropped.
     if kind == "Split" and (pre["behavior"], pre["invert"]) in (("Isolated", False), ("Removed", True)):
         return ((kind, pre["pattern"].get("Regex")),)
     return ((json.dumps(pre), None),)
 
 
 def _add_tokens(writer: Any, parts: Mapping[str, Any], size: int) -> None:
-    """Each row's token and its type; rows without a token are unused."""
+    """Add each row's token and token type; rows without a token get the type UNUSED."""
     from gguf import TokenType
 
     tokens = {token_id: (token, TokenType.NORMAL) for token, token_id in parts["model"]["vocab"].items()}
     if max(tokens) >= size:
-        raise _refusal(f"it has ids up to {max(tokens)}, and the embeddings have {size} rows")
+        raise _refusal(f"it has ids up to {max(tokens)}, but the embeddings have {size} rows")
     for added in parts["added_tokens"]:
         if added["lstrip"] or added["rstrip"] or added["single_word"]:
-            raise _refusal(f"token {added['content']!r} takes spaces or whole words, and llama.cpp's do not")
+            raise _refusal(
+                f"token {added['content']!r} sets lstrip, rstrip or single_word, which llama.cpp does not support"
+            )
         kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-        # A tokenizer's class may add tokens that the model has no row for; the mix cannot read them either.
+        # A tokenizer's class may add tokens for which the model has no embedding row. The mix cannot read them either.
         if added["id"] < size:
             tokens[added["id"]] = (added["content"], kind)
     rows = [tokens.get(i, (f"[PAD{i}]", TokenType.UNUSED)) for i in range(size)]
@@ -127,18 +129,18 @@ def _add_tokens(writer: Any, parts: Mapping[str, Any], size: int) -> None:
 
 
 def _add_special(writer: Any, tokenizer: Any, backend: Any, size: int, ends: Iterable[int]) -> None:
-    """Which tokens begin and end a text, and whether encoding adds them."""
+    """Add the tokens that begin and end a text, and whether encoding inserts them."""
     bos, pad = tokenizer.bos_token_id, tokenizer.pad_token_id
     end = [i for i in dict.fromkeys([tokenizer.eos_token_id, *ends]) if i is not None and i < size]
-    if not end:  # llama.cpp would take token 11 for one
-        raise _refusal("it has no end-of-text token, and llama.cpp needs one")
+    if not end:  # llama.cpp would use token 11 instead
+        raise _refusal("it has no end-of-text token, but llama.cpp needs one")
     plain = backend.encode("a", add_special_tokens=False).ids
     ids = backend.encode("a", add_special_tokens=True).ids
     start = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), None)
     before, after = (None, None) if start is None else (ids[:start], ids[start + len(plain) :])
     if before not in ([], [bos]) or after not in ([], end[:1]):
         raise _refusal(
-            f"it encodes 'a' as {ids}, and llama.cpp adds no more than one token before and one after"
+            f"it encodes 'a' as {ids}, but llama.cpp adds at most the begin token before and the end token after"
         )
     writer.add_add_bos_token(bool(before))
     writer.add_add_eos_token(bool(after))

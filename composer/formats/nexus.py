@@ -1,7 +1,7 @@
-"""Format `nexus`: a Hugging Face folder that carries its own modeling code, for every family.
+"""Format `nexus`: a Hugging Face folder with its own modeling code, for every model family.
 
-`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` opens it without nexusmix: the routers
-and composer/model/modeling.py are bundled into one file that needs torch and transformers only.
+`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` opens it without nexusmix. The routers and
+composer/model/modeling.py are bundled into one file that needs only torch and transformers.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from registry.checkpoints.families import Family, family_of
 MODELING_FILE = "modeling_nexus.py"
 PROJECT = "composer"
 ABOUT = """\
-\"\"\"NexusForCausalLM in one file, as `nexusmix export --format nexus` writes it.
+\"\"\"NexusForCausalLM in one file, written by `nexusmix export --format nexus`.
 
-It needs torch and transformers 5 only.
+It needs only torch and transformers 5.
 \"\"\""""
 
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
-    """The mix's tensors under the names of NexusForCausalLM; routers stay in float32, as in an open mix."""
+    """Plan the mix's tensors under the names of NexusForCausalLM; routers stay in float32, as in an open mix."""
     family = family_of(seed_config(blobs, manifest.seed))
     if manifest.routed_trunk:
         tensors, routing = _routed(blobs, manifest, family)
@@ -102,7 +102,7 @@ def _config(blobs: BlobStore, manifest: Manifest, dtype: str) -> dict[str, Any]:
 
 
 def bundle() -> str:
-    """The source of one module that defines NexusConfig and NexusForCausalLM and imports nothing of ours."""
+    """Return the source of one module that defines NexusConfig and NexusForCausalLM without project imports."""
     from composer.model import modeling  # imports the others
     from composer.model.routers.base import Router
 
@@ -120,20 +120,20 @@ def bundle() -> str:
 
 
 def _router_table(classes: Mapping[str, type]) -> str:
-    """The bundle's own composer.model.routers: its classes are defined above it."""
+    """Return source that replaces composer.model.routers in the bundle; the classes are defined above it."""
     rows = "".join(f'    "{name}": {router.__name__},\n' for name, router in classes.items())
     return (
         f"ROUTERS = {{\n{rows}}}\n\n\n"
         "def router_class(name: str) -> type[Router]:\n"
-        '    """The class of a router by its name."""\n'
+        '    """Return the class of a router by its name."""\n'
         "    return ROUTERS[name]\n"
     )
 
 
 def join_modules(modules: Sequence[ModuleType], added: str = "") -> str:
-    """Modules as one: imports gathered at the top, those of the project left out, docstrings as comments.
+    """Join modules into one source: imports first, without the project's; module docstrings become comments.
 
-    `added` comes before the last module.
+    `added` is inserted before the last module.
     """
     imports: set[str] = set()
     bodies, defined = [], set[str]()
@@ -141,7 +141,7 @@ def join_modules(modules: Sequence[ModuleType], added: str = "") -> str:
         source = Path(str(module.__file__)).read_text(encoding="utf-8")
         tree = ast.parse(source)
         names = {name for node in tree.body for name in _defines(node)}
-        assert not names & defined, f"{module.__name__} defines {names & defined} a second time"
+        assert not names & defined, f"{module.__name__} defines {names & defined}, which are defined already"
         defined |= names
         imports |= {ast.unparse(node) for node in tree.body if _is_foreign_import(node)}
         bodies.append(_comment(ast.get_docstring(tree) or "") + _body(source, tree))
@@ -165,7 +165,7 @@ def _is_foreign_import(node: ast.stmt) -> bool:
 
 
 def _body(source: str, tree: ast.Module) -> str:
-    """The source without its docstring and its imports."""
+    """Return the source without its docstring and its imports."""
     lines = source.splitlines()
     for number, node in enumerate(tree.body):
         docstring = number == 0 and ast.get_docstring(tree) is not None

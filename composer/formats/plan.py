@@ -1,4 +1,4 @@
-"""What a format makes of a mix before anything is written, and the parts that every format shares."""
+"""Plans of exports: a mix in one format before anything is written, and the parts that all formats share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto"
 
 
 class Writable(Protocol):
-    """A mix in one format, of which nothing is written yet; `files` are small ones by name."""
+    """A mix in one format before it is written; `files` are its small files by name."""
 
     @property
     def dtype(self) -> str: ...
@@ -38,13 +38,13 @@ class Writable(Protocol):
     def files(self) -> Mapping[str, bytes]: ...
 
     def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
-        """Write all but `files` into `folder`; returns the bytes of the tensors."""
+        """Write everything except `files` into `folder`. Returns the size of the tensors in bytes."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A Hugging Face folder: config.json, the tensors in `dtype` (those of `float32` in F32), other files."""
+    """A Hugging Face folder: config.json, other files, and tensors in `dtype` (those named in `float32` in F32)."""
 
     config: dict[str, Any]
     tensors: dict[str, Rows]
@@ -53,11 +53,11 @@ class Plan:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def dtypes(self) -> dict[str, str]:
-        """The dtype of each tensor on disk."""
+        """Return the dtype of each tensor on disk."""
         return {name: "F32" if name in self.float32 else self.dtype for name in self.tensors}
 
     def write(self, folder: Path, *, max_shard_bytes: int, progress: Progress) -> int:
-        """Write the configuration and the tensors; returns the bytes of the tensors."""
+        """Write the configuration and the tensors. Returns the size of the tensors in bytes."""
         write_json(folder / "config.json", self.config)
         return write_tensors(
             folder, self.tensors, self.dtypes(), max_shard_bytes=max_shard_bytes, progress=progress
@@ -66,10 +66,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Format:
-    """A way to write a mix. `plan` raises ExportError when the format cannot express it.
+    """A format in which a mix can be written. `plan` raises ExportError if the format cannot express the mix.
 
-    `dtypes` maps the names that a user gives to the format's own. `loading` is the card's Markdown on how to run the
-    model, `library` the hub's name of the software that reads it.
+    `dtypes` maps the dtype names of the command line to the format's names. `loading` is the part of the model card
+    that explains how to run the model. `library` is the hub's name of the software that reads it.
     """
 
     plan: Callable[[BlobStore, Manifest, str], Writable]
@@ -79,7 +79,7 @@ class Format:
 
 
 def weight_blobs(manifest: Manifest) -> list[Digest]:
-    """The blobs whose tensors an export reads."""
+    """Return the blobs whose tensors an export reads."""
     experts = [member.ffn for member in manifest.members]
     if manifest.routed_trunk:
         experts += [member.expert.trunk for member in manifest.members]
@@ -87,7 +87,7 @@ def weight_blobs(manifest: Manifest) -> list[Digest]:
 
 
 def small_files(blobs: BlobStore, manifest: Manifest) -> dict[str, bytes]:
-    """The seed's small files but its configuration: tokenizer, chat template, generation settings."""
+    """Return the seed's small files without config.json: tokenizer, chat template, generation settings."""
     files = read_files(blobs, manifest.seed.files)
     config = seed_config(blobs, manifest.seed)
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -1,18 +1,18 @@
-"""Format `qwen2_moe`: a mix as the stock Qwen2-MoE architecture, exactly, for seeds of Llama's shape.
+"""Format `qwen2_moe`: a mix expressed exactly in the stock Qwen2-MoE architecture, for seeds of Llama's shape.
 
-Qwen2-MoE computes  y = sigmoid(g · x) · S(x) + Σ_top p_i · R_i(x),  p the softmax over all routed experts.
-The Nexus router's expert embeddings do not depend on x, so it is that linear gate already. With g = 1e-20 the
-sigmoid is ½ in every float type; S = E_0 with its down projection doubled makes the first term E_0(x). Then
+Qwen2-MoE computes  y = sigmoid(g · x) · S(x) + Σ_top p_i · R_i(x),  where p is the softmax over all routed experts.
+The Nexus router's expert embeddings do not depend on x, so the router is a linear gate. With g = 1e-20 the sigmoid
+is ½ in every float type. S is E_0 with its down projection doubled, so the first term is E_0(x). Then
 
     additive:  R_i = E_i
     convex:    R_i = E_i − E_0, one gated FFN of both widths: gates [E_i; E_0], ups [E_i; E_0], downs [E_i, −E_0],
                since (1 − Σ_top p_i) · E_0 + Σ_top p_i · E_i = E_0 + Σ_top p_i · (E_i − E_0)
 
-A null expert is one whose weights are all zero. What cannot be expressed: top-p, which takes a number of experts
-that depends on the token, and a router that is not linear in x.
+A null expert becomes an expert whose weights are all zero. Two settings cannot be expressed: top-p, whose number of
+experts depends on the token, and a router that is not linear in x.
 
-On disk each expert is apart (`experts.3.gate_proj.weight`), as every reader of Qwen2-MoE expects it, and the head
-is written out even when it is the embeddings, since llama.cpp knows no tied Qwen2-MoE.
+Each expert is stored separately (`experts.3.gate_proj.weight`), as all readers of Qwen2-MoE expect. A tied output
+head is stored as a copy of the embeddings, because llama.cpp does not support a tied Qwen2-MoE.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from registry.checkpoints.families import family_of, layer_count
 from registry.checkpoints.tensors import TensorInfo
 
 FAMILIES = ("llama", "mistral", "qwen2")
-# Rotary embeddings that transformers computes by the same functions for Qwen2-MoE, in versions 4.57 and 5.
+# Rotary embeddings that transformers computes with the same functions for Qwen2-MoE, in versions 4.57 and 5.
 ROPES = ("default", "linear", "dynamic", "yarn", "llama3")
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ATTENTION = "model.layers.{i}.self_attn."
 MLP = "model.layers.{i}.mlp."
 SHARED_GATE = "shared_expert_gate.weight"
-# llama.cpp computes sigmoid(z) as silu(z) / z, which is 0/0 at a gate of 0. This one is small enough to leave
-# sigmoid(z) at exactly ½ in every float type, and large enough to be no zero in float32 and bfloat16.
+# llama.cpp computes sigmoid(z) as silu(z) / z, which is 0/0 for a gate of 0. This gate is so small that sigmoid(z)
+# is exactly ½ in every float type, and large enough to be nonzero in float32 and bfloat16.
 NEARLY_ZERO = 1e-20
 
 Infos = Mapping[str, TensorInfo]
 
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
-    """Raises ExportError listing every reason why Qwen2-MoE cannot express the mix."""
+    """Plan the Qwen2-MoE folder. Raises ExportError with the reasons if Qwen2-MoE cannot express the mix."""
     if manifest.routed_trunk:
         raise ExportError(
             "no stock architecture sends a token through its own expert's attention, as this mix's routed trunk does; "
@@ -59,12 +59,12 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
         )
     if manifest.top_p is not None:
         raise ExportError(
-            f"Qwen2-MoE takes the same number of experts for every token, and this mix takes as few as reach "
-            f"top_p = {manifest.top_p}; use --format nexus, or compose it with top_k"
+            f"Qwen2-MoE uses the same number of experts for every token, but this mix uses top-p routing "
+            f"(top_p = {manifest.top_p}); use --format nexus, or compose the mix with top_k"
         )
     if reason := ROUTERS[manifest.router_kind].not_linear:
         raise ExportError(
-            f"Qwen2-MoE's gate is linear in a block's input, and the {manifest.router_kind} router "
+            f"Qwen2-MoE's gate is linear in a block's input, but the {manifest.router_kind} router "
             f"{reason}; use --format nexus"
         )
     raw = seed_config(blobs, manifest.seed)
@@ -95,7 +95,7 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
 
 
 def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The seed's configuration with every default filled in. Raises ExportError listing what does not fit."""
+    """Return the seed's configuration with all defaults. Raises ExportError with every setting that does not fit."""
     model_type = raw.get("model_type")
     if model_type not in FAMILIES:
         raise ExportError(
@@ -106,24 +106,24 @@ def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:
     rope, heads = config["rope_parameters"], config["num_attention_heads"]
     reasons = []
     if model_type == "llama" and config["attention_bias"]:
-        reasons.append("attention_bias is true, and Qwen2-MoE has no bias in the output projection")
+        reasons.append("attention_bias is true, but Qwen2-MoE has no bias in the output projection")
     if model_type == "llama" and config["mlp_bias"]:
-        reasons.append("mlp_bias is true, and Qwen2-MoE has no biases in its FFNs")
+        reasons.append("mlp_bias is true, but Qwen2-MoE has no biases in its FFNs")
     if config["head_dim"] * heads != config["hidden_size"]:
         reasons.append(
-            f"head_dim is {config['head_dim']}, and Qwen2-MoE derives it as hidden_size / heads = "
+            f"head_dim is {config['head_dim']}, but Qwen2-MoE computes it as hidden_size / heads = "
             f"{config['hidden_size']} / {heads}"
         )
     if rope["rope_type"] not in ROPES:
         reasons.append(f"the rotary embedding is {rope['rope_type']}, expected one of {', '.join(ROPES)}")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        reasons.append("only a part of each head is rotated, and Qwen2-MoE rotates all of it")
+        reasons.append("rotary embeddings cover only a part of each head, but Qwen2-MoE rotates whole heads")
     if config["use_bidirectional_attention"]:
-        reasons.append("attention is bidirectional, and Qwen2-MoE's is causal")
+        reasons.append("attention is bidirectional, but Qwen2-MoE's is causal")
     window = _window(model_type, config)
     if window < config["max_position_embeddings"]:
         reasons.append(
-            f"attention sees a sliding window of {window} tokens, and readers of Qwen2-MoE differ on windows"
+            f"attention uses a sliding window of {window} tokens, which readers of Qwen2-MoE treat differently"
         )
     if reasons:
         raise ExportError(
@@ -133,14 +133,14 @@ def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _window(model_type: str, config: Mapping[str, Any]) -> float:
-    """The smallest window that a block's attention has, in tokens; a Llama has none, whatever its file says."""
+    """Return the smallest attention window of any block in tokens; infinite for Llama, which ignores the setting."""
     layers = config.get("layer_types", ["sliding_attention"])
     windowed = model_type != "llama" and "sliding_attention" in layers
     return config.get("sliding_window", math.inf) if windowed else math.inf
 
 
 def _trunk(stored: Infos, config: Mapping[str, Any]) -> dict[str, Rows]:
-    """The trunk under its own names; a tied head is written out, and absent biases of q, k and v are zeros."""
+    """Return the trunk's tensors. A tied head becomes a copy; missing biases of q, k and v become zeros."""
     tensors: dict[str, Rows] = {name: Stored(info) for name, info in stored.items()}
     if config["tie_word_embeddings"]:
         tensors[HEAD] = tensors[EMBEDDINGS]
@@ -158,7 +158,7 @@ def _width(ffn: Infos) -> int:
 def _joined(
     prefix: str, mlp: str, parts: list[Infos], factors: Sequence[float], width: int
 ) -> dict[str, Rows]:
-    """One FFN that computes Σ factor · FFN over `parts`, padded with units that give zero up to `width`."""
+    """Return one FFN that computes Σ factor · FFN over `parts`, padded to `width` with units that output zero."""
     pad = width - sum(_width(part) for part in parts)
     tensors: dict[str, Rows] = {}
     for projection in ("gate_proj", "up_proj"):
@@ -173,7 +173,7 @@ def _joined(
 
 
 def _null(prefix: str, hidden: int, width: int) -> dict[str, Rows]:
-    """An FFN that computes zero."""
+    """Return an FFN that outputs zero."""
     shapes = {"gate_proj": (width, hidden), "up_proj": (width, hidden), "down_proj": (hidden, width)}
     return {f"{prefix}{name}.weight": Zeros(*shape) for name, shape in shapes.items()}
 
@@ -186,7 +186,7 @@ def _config(
     shared_width: int,
     expert_width: int,
 ) -> dict[str, Any]:
-    """config.json in the spelling that old and new readers share (rope_theta and rope_scaling, torch_dtype)."""
+    """Return config.json with the keys that old and new readers share (rope_theta, rope_scaling, torch_dtype)."""
     copied = (
         "vocab_size",
         "hidden_size",

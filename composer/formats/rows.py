@@ -1,6 +1,6 @@
-"""Tensors of an export that are made piece by piece: stored ones, and sums of blocks, scaled copies and zeros.
+"""Tensors of an export, computed piece by piece: stored tensors, scaled copies, zeros, and joined matrices.
 
-An export never holds a whole tensor: each class gives any range of rows (its first axis) when it is asked.
+An export never has a whole tensor in memory: each class computes any range of rows (first axis) on request.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Rows(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
-        """Rows [start, stop) as `dtype` has them stored (see composer.tensors.dtypes)."""
+        """Return rows [start, stop) in the stored form of `dtype` (see composer.tensors.dtypes)."""
         ...
 
 
 class Stored:
-    """A tensor of a blob, times a factor."""
+    """A tensor of a blob, multiplied by a factor."""
 
     def __init__(self, info: TensorInfo, factor: float = 1) -> None:
         self.info, self.shape, self.factor = info, info.shape, factor
@@ -54,7 +54,7 @@ class Between:
 
 
 class Given:
-    """A small float32 tensor that is in memory already."""
+    """A small float32 tensor in memory."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values, self.shape = values, values.shape
@@ -74,7 +74,7 @@ class Zeros:
 
 
 class Below:
-    """Matrices of equal width, one below the other."""
+    """Matrices of equal width, joined vertically."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self.parts = parts
@@ -91,7 +91,7 @@ class Below:
 
 
 class Beside:
-    """Matrices of equal height, one beside the other."""
+    """Matrices of equal height, joined horizontally."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self.parts = parts
@@ -102,7 +102,7 @@ class Beside:
 
 
 def pieces(tensor: Rows, dtype: str) -> Iterator[np.ndarray]:
-    """The tensor from its first row to its last, in pieces of some MB however large it is."""
+    """Yield the tensor from its first row to its last, in pieces of at most PIECE numbers or one row."""
     height, *rest = tensor.shape
     step = max(1, PIECE // max(math.prod(rest), 1))
     for start in range(0, height, step):

@@ -92,9 +92,9 @@ class Manifest(RoutingOptions):
                 "it; all tokens share one attention."
             )
         return (
-            f"Each token goes through the seed's FFN and {self.experts_per_token} of {len(self.members)} routed "
-            f"experts; their outputs are combined as in the {self.combine} mixture, chosen by a {self.router_kind} "
-            "router."
+            f"A {self.router_kind} router chooses the experts. Each token uses the seed's FFN and "
+            f"{self.experts_per_token} of {len(self.members)} routed experts. Their outputs are combined by the "
+            f"{self.combine} rule."
         )
 
     def blobs(self) -> list[Digest]:

@@ -1,4 +1,4 @@
-"""What was to be shown, beside what was found: each bar met, missed, or not measured."""
+"""Claims of the evaluation and their results: each claim is met, missed, or not measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GAIN_RATIO = 1.3
 KEPT = {
     OURS: (0.30, 0.45),
     ANCHORED: (0.60, 0.85),
-}  # no gradient after appending; after a router-only warm start
+}  # shares of the dense expert's gain: without any gradient step; after a router-only warm start
 OLD_DOMAINS = 0.01
 BALANCE_COST = 0.005
 
@@ -31,11 +31,16 @@ Results = Mapping[str, Any]
 
 
 def bars(results: Results) -> list[dict[str, Any]]:
-    """Rows of {"bar", "found", "met": True, False, or None where it was not measured}."""
+    """Return a row for each claim: {"bar": the claim, "found": the result, "met": True, False or None}.
+
+    "met" is None if the claim was not measured.
+    """
     low, main, high = results["settings"]["budgets"]
     return [
-        _reaches_the_baseline(results, main, high, "our default reaches the linear baseline's loss at"),
-        _reaches_the_baseline(results, low, high, "stretch: it reaches the linear baseline's loss at"),
+        _reaches_the_baseline(results, main, high, "our default reaches the loss of the linear baseline at"),
+        _reaches_the_baseline(
+            results, low, high, "stretch goal: it reaches the loss of the linear baseline at"
+        ),
         *_own_shares(results, main),
         *_extension(results, main),
         *_without_gradients(results),
@@ -44,7 +49,10 @@ def bars(results: Results) -> list[dict[str, Any]]:
 
 
 def _row(bar: str, cases: list[Any], find: Callable[..., tuple[str, bool]]) -> dict[str, Any]:
-    """One bar, over the random seeds that all its cases have; not measured unless all were."""
+    """Return the row of one claim, over the random seeds that all its cases share.
+
+    The claim counts as not measured if a case is missing, and as missed if a case was skipped.
+    """
     missing = [case for case in cases if case is None or not case["figures"]]
     if missing:
         why = next((case["skipped"] for case in missing if case and case["skipped"]), "not measured")
@@ -63,7 +71,7 @@ def _case(results: Results, name: str) -> Any:
 def _reaches_the_baseline(results: Results, budget: int, high: int, words: str) -> dict[str, Any]:
     def find(ours: Any, linear: Any) -> tuple[str, bool]:
         found = (
-            f"{_pm(ours['old'])} at {thousands(ours['spent']['mean'])} against {_pm(linear['old'])} "
+            f"{_pm(ours['old'])} at {thousands(ours['spent']['mean'])}, baseline {_pm(linear['old'])} "
             f"at {thousands(linear['spent']['mean'])}"
         )
         within = ours["spent"]["mean"] <= budget * 1.005
@@ -97,18 +105,22 @@ def _extension(results: Results, main: int) -> list[dict[str, Any]]:
             seed = results["baselines"]["seed"][new]
             gains = [seed - each["new"]["mean"] for each in (ours, linear)]
             spent = [thousands(each["spent"]["mean"]) for each in (ours, linear)]
-            found = f"{gains[0]:.3f} at {spent[0]} against {gains[1]:.3f} at {spent[1]}"
+            found = f"{gains[0]:.3f} at {spent[0]}, linear router {gains[1]:.3f} at {spent[1]}"
             return found, gains[0] >= GAIN_RATIO * gains[1]
 
         def old(ours: Any, linear: Any) -> tuple[str, bool]:
-            found = f"{_pm(ours['old'])} against {_pm(linear['old'])}"
+            found = f"{_pm(ours['old'])}, linear router {_pm(linear['old'])}"
             return found, ours["old"]["mean"] <= linear["old"]["mean"]
 
         at = f"at {short(budget)}"
         rows.append(
-            _row(f"extension {at}: gain on {new} over the seed ≥ {GAIN_RATIO} × the linear's", cases, gain)
+            _row(
+                f"extension {at}: gain on {new} over the seed ≥ {GAIN_RATIO} × the linear router's",
+                cases,
+                gain,
+            )
         )
-        rows.append(_row(f"extension {at}: old domains no worse than the linear's", cases, old))
+        rows.append(_row(f"extension {at}: old domains no worse than with the linear router", cases, old))
     return rows
 
 
@@ -147,7 +159,11 @@ def _without_gradients(results: Results) -> list[dict[str, Any]]:
             )
             if system == ANCHORED:
                 rows.append(
-                    _row(f"… old domains within {OLD_DOMAINS:.0%} of before ({how})", cases, unchanged)
+                    _row(
+                        f"{kind} experts, {how}: loss on old domains rises ≤ {OLD_DOMAINS:.0%}",
+                        cases,
+                        unchanged,
+                    )
                 )
     return rows
 
@@ -158,7 +174,7 @@ def _balance(results: Results, main: int) -> dict[str, Any]:
         return f"{change:+.2%}", change < BALANCE_COST
 
     cases = [_case(results, composed(OURS, main, v).name) for v in ("", LOW_BALANCE)]
-    return _row(f"load balance / 100 costs our default < {BALANCE_COST:.1%}", cases, find)
+    return _row(f"load balance / 100 raises the loss of our default by < {BALANCE_COST:.1%}", cases, find)
 
 
 def _pm(stat: Mapping[str, float]) -> str:

@@ -1,6 +1,6 @@
-"""The report's pictures, drawn by matplotlib from the results: analogues of the paper's figures 3 to 9.
+"""Figures of the report, drawn by matplotlib from the results; they correspond to the paper's figures 3 to 9.
 
-Each function returns a figure, or None where what it shows was not measured.
+Each function returns a figure, or None if its data was not measured.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ STYLE: Any = {
 
 
 def pictures(results: Results) -> dict[str, tuple[str, str]]:
-    """Every picture that can be drawn: name → (caption, SVG)."""
+    """Draw every figure that has data. Returns {name: (caption, SVG)}."""
     with rc_context(STYLE):
         drawn = {name: (caption, draw(results)) for name, (caption, draw) in PICTURES.items()}
         return {name: (caption, _svg(figure)) for name, (caption, figure) in drawn.items() if figure}
 
 
 def budgets(results: Results) -> Figure | None:
-    """Mean bits per byte of the members against the budget, a line for each system."""
+    """Plot the mean bits per byte of the members' domains against the cost, with one line per system."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.add_subplot()
     lines = 0
@@ -58,14 +58,14 @@ def budgets(results: Results) -> Figure | None:
         bits = results["baselines"][key]
         level = sum(bits[m] for m in members) / len(members)
         axes.axhline(level, linestyle=style, color="#111827", linewidth=1, label=title)
-    axes.set(xlabel="token equivalents spent (thousands)", ylabel="bits per byte, mean of the domains")
+    axes.set(xlabel="cost in token equivalents (thousands)", ylabel="bits per byte, mean over domains")
     axes.set_xlim(left=0)
     axes.legend(fontsize=8)
     return figure
 
 
 def extension(results: Results) -> Figure | None:
-    """The new domain and the old ones against the budget of the extension."""
+    """Plot the bits per byte of the new domain and of the old domains against the cost of the extension."""
     main = results["settings"]["budgets"][1]
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -87,21 +87,25 @@ def extension(results: Results) -> Figure | None:
             results["baselines"][key][new], linestyle=style, color="#111827", linewidth=1, label=title
         )
     for axes, title in zip(panels, (f"the new domain, {new}", "the old domains, mean"), strict=True):
-        axes.set(xlabel="token equivalents of the extension (thousands)", ylabel="bits per byte", title=title)
+        axes.set(
+            xlabel="cost of the extension in token equivalents (thousands)",
+            ylabel="bits per byte",
+            title=title,
+        )
         axes.set_xlim(left=0)
     panels[0].legend(fontsize=7)
     return figure
 
 
 def routing(results: Results) -> Figure | None:
-    """Shares of each domain's tokens by expert, composed at the main budget."""
+    """Draw the share of each domain's tokens per expert, composed at the main budget."""
     main = results["settings"]["budgets"][1]
     found = _measured(results, [composed(system, main).name for system in (OURS, NEXUS, LINEAR)])
     return _heat_maps([(c["title"], c["figures"]["routing"]) for c in found], results["settings"]["members"])
 
 
 def routing_extended(results: Results) -> Figure | None:
-    """Shares of each domain's tokens by expert, extended at the main budget: the new expert's column."""
+    """Draw the share of each domain's tokens per expert, extended at the main budget, with the new expert."""
     main = results["settings"]["budgets"][1]
     names = [extended(composed(system, main), main).name for system in (OURS, NEXUS, LINEAR)]
     domains = [*results["settings"]["members"], results["settings"]["newcomer"]]
@@ -110,7 +114,7 @@ def routing_extended(results: Results) -> Figure | None:
 
 
 def layers(results: Results) -> Figure | None:
-    """Each domain's share to its own expert in every block."""
+    """Plot the share of each domain's tokens routed to its own expert, per block."""
     main = results["settings"]["budgets"][1]
     found = _measured(results, [composed(system, main).name for system in (OURS, NEXUS, LINEAR)])
     if not found:
@@ -122,13 +126,13 @@ def layers(results: Results) -> Figure | None:
             shares = [share["mean"] for share in by_layer]
             axes.plot(range(1, len(shares) + 1), shares, marker="o", markersize=3, label=domain)
         axes.set(title=case["title"], xlabel="block", ylim=(0, 1), xticks=range(1, len(shares) + 1))
-    panels[0].set_ylabel("share of tokens to the own expert")
+    panels[0].set_ylabel("share of tokens to the domain's own expert")
     panels[-1].legend(fontsize=7)
     return figure
 
 
 def new_expert(results: Results) -> Figure | None:
-    """What share of each domain's tokens the new expert gets, by system."""
+    """Plot the share of each domain's tokens routed to the new expert, per system."""
     main, new = results["settings"]["budgets"][1], results["settings"]["newcomer"]
     named = [extended(composed(s, main), main).name for s in (OURS, NEXUS, LINEAR)]
     named += [extended(composed(s, 0), 0).name for s in (OURS, ANCHORED)]
@@ -159,7 +163,7 @@ def new_expert(results: Results) -> Figure | None:
 
 
 def ablations(results: Results) -> Figure | None:
-    """What each variant changes, in per cent of the same system's loss without it."""
+    """Plot the effect of each variant, in percent of the same system's loss without it."""
     cases, bars = results["cases"], []
     for case in cases.values():
         usual = cases[composed(case["system"], case["budget"]).name] if case["variant"] else None
@@ -176,13 +180,13 @@ def ablations(results: Results) -> Figure | None:
         axes.plot(changes, [place] * len(changes), "k.", markersize=5)
     axes.set_yticks(range(len(bars)), [case["title"] for case, _ in bars])
     axes.axvline(0, color="#111827", linewidth=0.8)
-    axes.set_xlabel("change of the mean bits per byte in per cent; dots are random seeds")
+    axes.set_xlabel("change of the mean bits per byte in percent; each dot is a random seed")
     axes.invert_yaxis()
     return figure
 
 
 def cosines(results: Results) -> Figure | None:
-    """Cosines of the domains' embeddings before and after P_r of the last block."""
+    """Draw the cosine similarities of the domain embeddings before and after P_r of the last block."""
     main = results["settings"]["budgets"][1]
     named = [extended(composed(s, main), main).name for s in (OURS, NEXUS)]
     found = _measured(results, named)
@@ -200,19 +204,22 @@ def cosines(results: Results) -> Figure | None:
 
 
 PICTURES: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
-    "budgets": ("Composed: mean bits per byte against what was spent (figure 3)", budgets),
-    "extension": ("Extension: the new domain and the old ones (figure 4)", extension),
-    "routing": ("Share of each domain's tokens (rows) by expert (columns), composed (figure 5)", routing),
-    "new-expert": ("The new expert's share of every domain's tokens (figure 6)", new_expert),
-    "ablations": ("Load balance and data mix (figure 7)", ablations),
-    "cosines": ("Cosines of the domains before and after P_r, last block (figure 8)", cosines),
-    "layers": ("Own-domain share in every block (figure 9)", layers),
-    "routing-extended": ("Share of each domain's tokens by expert, extended", routing_extended),
+    "budgets": ("Composed mixes: mean bits per byte against cost (figure 3 of the paper)", budgets),
+    "extension": ("Extension: the new domain and the old domains (figure 4)", extension),
+    "routing": ("Composed: share of each domain's tokens (rows) per expert (columns) (figure 5)", routing),
+    "new-expert": ("Share of each domain's tokens routed to the new expert (figure 6)", new_expert),
+    "ablations": ("Ablations: load balance and data mix (figure 7)", ablations),
+    "cosines": ("Cosine similarities of the domains before and after P_r, last block (figure 8)", cosines),
+    "layers": ("Share of each domain's tokens routed to its own expert, per block (figure 9)", layers),
+    "routing-extended": (
+        "Extended: share of each domain's tokens (rows) per expert (columns)",
+        routing_extended,
+    ),
 }
 
 
 def _line(axes: Axes, system: str, found: Sequence[Any], key: str) -> int:
-    """A system's line with its deviations; the number of lines that this made."""
+    """Draw a system's line with its standard deviations. Returns the number of lines drawn, 0 or 1."""
     points = sorted(
         (f["spent"]["mean"] / 1000, f[key]["mean"], f[key]["deviation"]) for f in found if key in f
     )
@@ -259,7 +266,7 @@ def _matrix(
     colours: str,
     form: str,
 ) -> None:
-    """A matrix with its numbers in it."""
+    """Draw a matrix with its numbers in the cells."""
     axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
     axes.grid(visible=False)
     axes.set_title(title, fontsize=9)
@@ -273,7 +280,7 @@ def _matrix(
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as SVG without the time of its making, so that equal results give equal files."""
+    """Return the figure as SVG without its creation time, so that equal results give equal files."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

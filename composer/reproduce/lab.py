@@ -1,4 +1,4 @@
-"""The first phase: the seed, one expert for each domain, and the text that none of them was trained on."""
+"""The first phase: the seed, one expert per domain, and held-out text that none of them was trained on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GENERAL = "general"
 
 @dataclass
 class Lab:
-    """The seed, its experts and their corpora. An expert that the registry lacks is trained when first asked for."""
+    """The seed, its experts and their corpora. A missing expert is trained at the first request for it."""
 
     registry: Registry
     seed: LockedSeed
@@ -36,9 +36,10 @@ class Lab:
     _texts: dict[str, HeldOut] = field(default_factory=dict)
 
     def expert(self, domain: str, *, anchored: bool = False) -> LockedExpert:
-        """A domain's expert: published under the domain's name, with `-anchored` after it if its trunk is the seed's.
+        """Return a domain's expert, trained and published first if the registry does not have it.
 
-        Raises RecipeError when the name belongs to an expert of another seed, or to one that is not anchored.
+        Its name is the domain's name; the name of an anchored expert ends in `-anchored`. Raises RecipeError if the
+        name belongs to an expert of another seed, or if an anchored expert is requested and it is not anchored.
         """
         name = f"{domain}-anchored" if anchored else domain
         try:
@@ -48,23 +49,24 @@ class Lab:
         if record.seed != self.seed.name or (anchored and not record.anchored):
             kind = "an anchored expert" if anchored else "an expert"
             raise RecipeError(
-                f"{record.ref} is not {kind} of the seed {self.seed.name}: "
-                f"rename the corpus {domain}, or use another registry"
+                f"{record.ref} is not {kind} of seed {self.seed.name}: "
+                f"rename the corpus folder {domain}, or use another registry"
             )
         return lock_expert(record)
 
     def experts(self, domains: tuple[str, ...], *, anchored: bool = False) -> list[LockedExpert]:
-        """The experts of several domains."""
+        """Return the experts of several domains."""
         return [self.expert(domain, anchored=anchored) for domain in domains]
 
     def texts(self) -> dict[str, HeldOut]:
-        """Unseen text of every domain, and of the general corpus if it has a test file."""
+        """Return held-out text of every domain, and of the general corpus if it has a test file."""
         if not self._texts:
             for domain in self.settings.domains:
                 held_out = queries.get_expert(self.registry, self.expert(domain).ref).held_out
                 if held_out is None:
                     raise MissingTextError(
-                        f"the expert {domain} has no held-out text: contribute it with --data, or under another name"
+                        f"expert {domain} has no held-out text: contribute a version with --data, "
+                        "or rename the corpus folder"
                     )
                 self._texts[domain] = self._windows(documents.load_documents(self.registry.blobs, held_out))
             if self.settings.general is not None:
@@ -108,9 +110,9 @@ class Lab:
 def find_seed(
     registry: Registry, seed: str, license: str | None, corpora: Path, general: str | None
 ) -> LockedSeed:
-    """The registered seed of this name, or the folder of one, registered under the folder's name.
+    """Return the registered seed; `seed` is its name or a folder, registered under the folder's name if needed.
 
-    Raises NotFoundError, RecipeError when a folder comes without a licence.
+    Raises NotFoundError, and RecipeError for a new folder without a licence.
     """
     folder = Path(seed)
     name = folder.name if folder.is_dir() else seed
@@ -120,18 +122,18 @@ def find_seed(
         if not folder.is_dir():
             raise
     if license is None:
-        raise RecipeError(f"{folder} is no registered seed yet: say its licence with --license")
+        raise RecipeError(f"{folder} is not a registered seed yet: give its licence with --license")
     text = corpus(corpora, general)[0] if general is not None else []
     return lock_seed(add_seed(registry, name, folder, license=license, data=text))
 
 
 def find_domains(corpora: Path, general: str | None, newcomer: str | None) -> tuple[tuple[str, ...], str]:
-    """The members' domains and the newcomer's: the corpora's subfolders, the last of them the newcomer by default.
+    """Return the members' domains and the new domain, which are subfolders of `corpora`.
 
-    Raises RecipeError.
+    The new domain is `newcomer`; the default is the last folder in alphabetical order. Raises RecipeError.
     """
     if not corpora.is_dir():
-        raise RecipeError(f"{corpora} is no folder; expected one that holds a folder for each domain")
+        raise RecipeError(f"{corpora} is not a folder; expected a folder with one subfolder per domain")
     found = sorted(p.name for p in corpora.iterdir() if p.is_dir() and not p.name.startswith("."))
     for asked in (general, newcomer):
         if asked is not None and asked not in found:
@@ -139,16 +141,17 @@ def find_domains(corpora: Path, general: str | None, newcomer: str | None) -> tu
     domains = [domain for domain in found if domain != general]
     if len(domains) < 3:
         raise RecipeError(
-            f"{corpora} has the domains {', '.join(domains) or 'none'}; the paper's phases need three"
+            f"{corpora} has {len(domains)} domains ({', '.join(domains) or 'none'}); at least three are needed"
         )
     new = newcomer if newcomer is not None else domains[-1]
     return tuple(domain for domain in domains if domain != new), new
 
 
 def corpus(corpora: Path, domain: str) -> tuple[list[Path], list[Path]]:
-    """A domain's training and test files: train.jsonl and test.jsonl, or everything in its folder and no test.
+    """Return a domain's training and test files.
 
-    Without a test file, the registry holds out one document in twenty.
+    They are train.jsonl and test.jsonl, or the whole folder and no test file. Without a test file, the registry
+    uses one document in twenty as held-out text.
     """
     train, test = corpora / domain / "train.jsonl", corpora / domain / "test.jsonl"
     if not train.is_file():

@@ -1,4 +1,4 @@
-"""One cell: a mix made as its case says, without publishing it, and everything that is measured of it.
+"""Measurement of one cell: make the mix of its case without publishing it, and measure it.
 
 Shape suffixes: N routed experts, M domain-embedding width, H model width.
 """
@@ -34,8 +34,9 @@ from composer.training.mix_training import LONG
 from registry.catalog import queries
 from registry.records import Digest
 
-# What a warm start costs with a short and with a long fine-tune in between, over its cost without. The trunk is
-# fitted once; the routers are solved on half of the text before, and after it on half or, when it was long, on all.
+# Cost of a warm start with a short and with a long fine-tune, relative to its cost without one. The trunk is fitted
+# once. The routers are solved on half of the text before the fine-tune; after it, again on half, or on all the text
+# if the fine-tune was long.
 COMPOSED_SHARES, EXTENDED_SHARES = (1.0, 1.35), (0.8, 1.0)
 
 
@@ -49,9 +50,9 @@ class Measurer:
     _made: dict[tuple[str, int], Digest] = field(default_factory=dict)
 
     def baselines(self, *, anchored: bool = False) -> dict[str, Any]:
-        """The dense models' bits per byte: the seed, each expert on its own domain, dense merging.
+        """Return the dense models' bits per byte: the seed, each expert on its own domain, dense merging.
 
-        "dense_merging" is of the members and the seed, "dense_merging_extended" of the newcomer too.
+        "dense_merging" merges the members and the seed; "dense_merging_extended" also merges the new expert.
         """
         registry, seed, texts = self.lab.registry, self.lab.seed, self.lab.texts()
         domains = self.lab.settings.domains
@@ -74,13 +75,13 @@ class Measurer:
         return merged.open()
 
     def cell(self, case: Case, random_seed: int) -> dict[str, Any]:
-        """Make the mix of a case and measure it. A budget that a warm start alone uses up gives {"skipped": why}."""
+        """Make the mix of a case and measure it. Returns {"skipped": why} if the warm start uses the whole budget."""
         before = self.cells.read(case.parent, random_seed) if case.parent is not None else None
         if before is not None and "skipped" in before:
             return {"skipped": f"{case.parent}: {before['skipped']}"}
         tokens = self.tokens(case, random_seed)
         if case.budget and tokens <= 0:
-            return {"skipped": f"the warm start alone takes {case.budget - tokens:,} token equivalents"}
+            return {"skipped": f"the warm start alone costs {case.budget - tokens:,} token equivalents"}
         started, solving = time.process_time(), 0.0
 
         def listen(name: str, step: int, value: float) -> None:
@@ -106,11 +107,11 @@ class Measurer:
         }
 
     def tokens(self, case: Case, random_seed: int) -> int:
-        """The tokens to train on: the budget less what a warm start takes."""
+        """Return the number of tokens to train on: the budget minus the cost of the warm start."""
         if case.like is None:
             return case.budget
         alone = self.cells.read(case.like, random_seed)
-        assert alone is not None, f"{case.like} is measured before {case.name}"
+        assert alone is not None, f"{case.like} must be measured before {case.name}"
         known = [self.cells.read(name, random_seed) or {} for name in self.cases]
         spent = Cost(**alone["cost"]).equivalents(training_rate(known))
         shares = COMPOSED_SHARES if case.parent is None else EXTENDED_SHARES
@@ -118,7 +119,7 @@ class Measurer:
         return long if long >= LONG else min(short, LONG - 1)
 
     def make(self, case: Case, random_seed: int, tokens: int) -> Manifest:
-        """Compose or extend; the same case and random seed give the same bytes."""
+        """Compose or extend the mix of a case; the same case and random seed give the same bytes."""
         lab, system = self.lab, SYSTEMS[case.system]
         settings = {**system.training, **case.training, **lab.settings.training}
         training = Training.model_validate({**settings, "tokens": tokens, "random_seed": random_seed})
@@ -144,7 +145,10 @@ class Measurer:
         return assemble(lab.registry, composition, progress=lab.progress)[0]
 
     def scores(self, case: Case, manifest: Manifest) -> dict[str, Any]:
-        """Bits per byte on every text, routing, the oracle where nothing trained, cosines of the last block."""
+        """Measure a mix: bits per byte on every text, routing, and cosines of the last block of a Nexus router.
+
+        A mix without fine-tuning is also measured with each token forced to its own domain's expert ("oracle").
+        """
         lab, texts = self.lab, self.lab.texts()
         domains = lab.settings.domains[: len(manifest.members)]
         model = open_mix(lab.registry, manifest).model
@@ -160,7 +164,7 @@ class Measurer:
         return found
 
     def _cosines(self, manifest: Manifest, model: Any) -> dict[str, list[list[float]]]:
-        """Cosine similarities [N, N] of the domains' embeddings before and after P_r of the last block."""
+        """Return cosine similarities [N, N] of the domain embeddings before and after P_r of the last block."""
         refs = [member.expert.ref for member in manifest.members]
         _, experts = queries.get_parts(self.lab.registry, manifest.seed.name, refs)
         before_NM = torch.from_numpy(np.stack([expert.embedding.mean for expert in experts]))
@@ -174,12 +178,12 @@ class Measurer:
         return digest
 
     def _digest(self, case: Case, random_seed: int) -> Digest:
-        """The manifest of a measured case; what was collected since is made again."""
+        """Return the manifest of a measured case; it is made again if garbage collection removed its blobs."""
         known = self._made.get((case.name, random_seed))
         if known is not None:
             return known
         cell = self.cells.read(case.name, random_seed)
-        assert cell is not None, f"{case.name} is measured before what extends it"
+        assert cell is not None, f"{case.name} must be measured before the cases that extend it"
         digest, blobs = Digest(cell["manifest"]), self.lab.registry.blobs
         if blobs.exists(digest) and all(map(blobs.exists, read_manifest(self.lab.registry, digest).blobs())):
             self._made[case.name, random_seed] = digest

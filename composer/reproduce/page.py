@@ -1,4 +1,4 @@
-"""The report of a reproduction: one HTML file with its pictures inside, and the pictures beside it."""
+"""The report of a reproduction: one HTML file that contains the figures, and the figures as separate files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ tr:last-child td { border-top: 0; } table { font-size: .9rem; } td.met { color: 
 
 
 def write_page(out: Path, results: Mapping[str, Any]) -> Path:
-    """Write the page `out` and a picture file each beside it."""
+    """Write the page `out`, and each figure as an SVG file in the same folder."""
     drawn = pictures(results)
     for name, (_, svg) in drawn.items():
         (out.parent / f"{name}.svg").write_text(svg, encoding="utf-8")
@@ -32,7 +32,7 @@ def write_page(out: Path, results: Mapping[str, Any]) -> Path:
     temporary.write_text(
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{TITLE}</title><style>{STYLE}{MORE_STYLE}</style><h1>{TITLE}</h1>"
-        f"{_about(results)}{sections}<h2>Pictures</h2>{figures}</html>\n",
+        f"{_about(results)}{sections}<h2>Figures</h2>{figures}</html>\n",
         encoding="utf-8",
     )
     return temporary.replace(out)
@@ -42,16 +42,16 @@ def _about(results: Mapping[str, Any]) -> str:
     settings = results["settings"]
     domains = ", ".join(settings["members"])
     return (
-        f"<p>Experts of {escape(domains)} are composed, then extended by {escape(settings['newcomer'])}. "
-        f"At most {settings['max_bytes']:,} bytes of unseen text per domain. Budgets are token equivalents: a token "
-        f"trained counts 1, a token only passed forward 1/3, work on cached states by its seconds "
-        f"({results['rate']:,.0f} tokens are trained in a CPU second here). "
-        f"± is the deviation over random seeds.</p>"
+        f"<p>The experts of {escape(domains)} are composed, and the mix is then extended with the expert of "
+        f"{escape(settings['newcomer'])}. Each domain is measured on at most {settings['max_bytes']:,} bytes of "
+        f"held-out text. Costs are in token equivalents: a trained token counts 1, and a token that is only passed "
+        f"forward counts 1/3. Work on cached states counts {results['rate']:,.0f} per CPU second, the number of tokens "
+        f"trained per CPU second on this machine. ± is the standard deviation over random seeds.</p>"
     )
 
 
 def table_html(table: Table) -> str:
-    """A table with its title."""
+    """Return a table with its title as HTML."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
     rows = "".join(
         "<tr>" + "".join(f"<td{_mark(cell)}>{escape(cell)}</td>" for cell in row) + "</tr>"

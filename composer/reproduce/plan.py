@@ -1,7 +1,7 @@
-"""What is measured: systems, budgets, and the cases in the order in which they matter.
+"""Plan of the measurements: systems, budgets, and cases in order of importance.
 
-A budget is counted in training-token equivalents: a token trained counts 1, a token passed forward 1/3, work on
-cached states by its measured seconds (cost.py).
+A budget is in training-token equivalents: a trained token counts 1, a token passed forward 1/3, and work on cached
+states by its measured seconds (cost.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any
 
 from composer.errors import RecipeError
 
-BASELINES = {False: "baselines", True: "baselines-anchored"}  # cells of the dense models, by anchored
+BASELINES = {
+    False: "baselines",
+    True: "baselines-anchored",
+}  # cells of the dense models; key: anchored experts
 # The paper's peak learning rate and load balancing (arXiv 2408.15901, section 3).
 PAPER = {"warm_start": False, "learning_rate": 1e-3, "batch_tokens": 1024, "load_balance": 0.05}
 ADDITIVE = {"combine": "additive", "trunk_merge": "mean"}
@@ -21,7 +24,7 @@ BALANCE_DIVISOR = 100
 
 @dataclass(frozen=True)
 class System:
-    """A way to make a mix: what its recipe and its training say beyond the defaults."""
+    """A way to make a mix: its recipe and training settings that differ from the defaults."""
 
     title: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +33,7 @@ class System:
 
     @property
     def warm(self) -> bool:
-        """Whether part of a budget goes into the warm start."""
+        """Return whether part of a budget is spent on the warm start."""
         return bool(self.training.get("warm_start", True))
 
 
@@ -45,7 +48,7 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is asked for. `training` overrides every case's training; `max_bytes` are evaluated per domain."""
+    """Settings of a run. `training` overrides every case's training; `max_bytes` of text are evaluated per domain."""
 
     members: tuple[str, ...]
     newcomer: str
@@ -59,15 +62,15 @@ class Settings:
     def __post_init__(self) -> None:
         if len(self.members) < 2 or self.newcomer in self.members:
             raise RecipeError(
-                f"the paper's phases need two or more domains and another one as the newcomer, "
+                f"expected two or more domains and a different new domain (--newcomer), "
                 f"got {', '.join(self.members) or 'none'} and {self.newcomer}"
             )
         if len(self.budgets) != 3 or list(self.budgets) != sorted(set(self.budgets)):
-            raise RecipeError(f"budgets must be three rising numbers of tokens, got {self.budgets}")
+            raise RecipeError(f"expected three budgets in rising order, got {self.budgets}")
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The members' domains, then the newcomer's."""
+        """Return the members' domains, then the new domain."""
         return (*self.members, self.newcomer)
 
 
@@ -76,7 +79,7 @@ QUICK = {
         30_000,
         40_000,
         50_000,
-    ),  # a warm start passes forward the same number of chunks, however small
+    ),  # a warm start passes the same number of chunks forward, however small they are
     "expert_tokens": 4096,
     "max_bytes": 1500,
     "training": {"sequence_length": 64, "batch_tokens": 1024},
@@ -85,9 +88,9 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Case:
-    """One mix to measure, for each random seed. With `parent`, the mix of that case extended by the newcomer.
+    """One mix to measure for each random seed. With `parent`, it is that case's mix extended with the new domain.
 
-    `like`: the case whose cost is that of the warm start alone, which is taken off the budget.
+    `like` names the case whose cost is the warm start alone; this cost is subtracted from the budget.
     """
 
     name: str
@@ -100,7 +103,7 @@ class Case:
 
     @property
     def title(self) -> str:
-        """The system's title, and what is varied."""
+        """Return the system's title and the variant."""
         return SYSTEMS[self.system].title + (f", {self.variant}" if self.variant else "")
 
 
@@ -111,22 +114,22 @@ LOW_BALANCE, KEPT_EMBEDDINGS, SOLVED, PROPORTIONAL = (
     "proportional sampling",
 )
 
-# The variants of an extension without a gradient step: old embeddings kept, and all solved anew.
+# Variants of an extension without a gradient step: (old embeddings kept, all solved again). "" is the default.
 WITHOUT_GRADIENTS = {OURS: (KEPT_EMBEDDINGS, ""), ANCHORED: ("", SOLVED)}
 
 
 def short(tokens: int) -> str:
-    """300000 as 300k."""
+    """Format a number of tokens: 300000 as 300k."""
     return f"{tokens // 1000}k" if tokens >= 1000 and tokens % 1000 == 0 else str(tokens)
 
 
 def thousands(tokens: float) -> str:
-    """A measured number of tokens to the thousand: 98412.3 as 98k."""
+    """Format a measured number of tokens, rounded to thousands: 98412.3 as 98k."""
     return f"{tokens / 1000:.0f}k"
 
 
 def composed(system: str, budget: int, variant: str = "", training: Mapping[str, Any] | None = None) -> Case:
-    """A mix of the members."""
+    """Return the case of a mix of the members."""
     like = f"{system}-0" if budget and SYSTEMS[system].warm else None
     return Case(
         _slug(f"{system}-{short(budget)}", variant), system, budget, None, variant, training or {}, like
@@ -134,18 +137,18 @@ def composed(system: str, budget: int, variant: str = "", training: Mapping[str,
 
 
 def extended(parent: Case, budget: int, variant: str = "", training: Mapping[str, Any] | None = None) -> Case:
-    """A mix extended by the newcomer."""
+    """Return the case of a mix extended with the new domain."""
     like = f"{parent.name}+0" if budget and SYSTEMS[parent.system].warm else None
     name = _slug(f"{parent.name}+{short(budget)}", variant)
     return Case(name, parent.system, budget, parent.name, variant, training or {}, like)
 
 
 def plan(settings: Settings) -> list[Case]:
-    """Every case, the most important ones first; each comes after the cases that it refers to."""
+    """Return every case, the most important first; each case comes after the cases that it refers to."""
     low, main, high = settings.budgets
     base = {system: composed(system, main) for system in (OURS, NEXUS, LINEAR)}
     untrained = {system: composed(system, 0) for system in (OURS, ANCHORED)}
-    # No gradient step: the old experts' embeddings kept, or all of them solved anew (a router-only warm start).
+    # No gradient step: the old experts' embeddings are kept, or all are solved again (a router-only warm start).
     keep, solve = {"train_router": False}, {"train_router": True}
     return [
         composed(LINEAR, high),

@@ -1,4 +1,4 @@
-"""Reproduce: the whole way from a seed and corpora to the report, readable top to bottom."""
+"""Reproduce: the whole flow from a seed and corpora to the report."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ def reproduce(
     progress: Progress = silent,
     **asked: Any,
 ) -> dict[str, Any]:
-    """Measure every case for every random seed and write the report into `out`; what is there is not measured again.
+    """Measure every case for every random seed and write the report to `out`; cells already in `out` are reused.
 
-    `seed` is registered, or the folder of one (then `license`); corpora/<domain> holds train.jsonl and test.jsonl,
-    or plain files. `asked` are fields of Settings. With `only`, the cases of these names and what they need.
+    `seed` is a registered seed, or the folder of a new seed (then give `license`). corpora/<domain> contains
+    train.jsonl and test.jsonl, or plain files. `asked` are fields of Settings. `only` selects cases by name; the
+    cases that they depend on are added.
 
-    Returns the results, as results.json keeps them. Raises NotFoundError, RecipeError, MissingTextError before any
-    expensive work; TrainingDivergedError and others later.
+    Returns the content of results.json. Raises NotFoundError, RecipeError, MissingTextError,
+    TrainingDivergedError, and others.
     """
     require("matplotlib", "report")
     members, new = find_domains(corpora, general, newcomer)
@@ -67,8 +68,8 @@ def reproduce(
 
 
 def write_report(out: Path, cells: Cells, settings: Settings, cases: Sequence[Case]) -> dict[str, Any]:
-    """Write results.json, the pictures and the page from the cells that there are."""
-    from composer.reproduce.page import write_page  # wants matplotlib
+    """Write results.json, the figures and the page from the cells measured so far."""
+    from composer.reproduce.page import write_page  # needs matplotlib
 
     results = summarise(cells, settings, cases)
     write_json(out / RESULTS, results)
@@ -88,7 +89,7 @@ def _measure(
     lab.experts(lab.settings.domains)
     for done, (case, random_seed) in enumerate(missing, total - len(missing)):
         progress(f"measuring {total} cells", done, total)
-        if cells.path(case.name, random_seed).exists():  # brought from elsewhere meanwhile
+        if cells.path(case.name, random_seed).exists():  # copied here from another run in the meantime
             continue
         anchored = SYSTEMS[case.system].anchored
         for kind in (False, True) if anchored else (False,):
@@ -100,10 +101,10 @@ def _measure(
 
 
 def _with_what_they_need(cases: Mapping[str, Case], only: Sequence[str]) -> list[Case]:
-    """The cases to measure, in the plan's order. Raises RecipeError for a name that is none."""
+    """Return the cases to measure, in the plan's order. Raises RecipeError for an unknown name."""
     unknown = [name for name in only if name not in cases]
     if unknown:
-        raise RecipeError(f"no case is called {', '.join(unknown)}; there are {', '.join(cases)}")
+        raise RecipeError(f"unknown case: {', '.join(unknown)}; expected one of {', '.join(cases)}")
     needed = set(only or cases)
     for case in reversed(list(cases.values())):  # a case comes after those that it refers to
         if case.name in needed:
@@ -112,9 +113,9 @@ def _with_what_they_need(cases: Mapping[str, Case], only: Sequence[str]) -> list
 
 
 def _keep_settings(out: Path, settings: Settings, seed: str) -> None:
-    """Cells of one folder are measured under one set of settings. Raises RecipeError where they differ.
+    """Store the settings in a new folder; in a used one, raise RecipeError if the settings differ.
 
-    More random seeds may be asked for later.
+    The random seeds are not compared, so that a later run can add more.
     """
     asked = json.loads(json.dumps({"seed": Path(seed).name, **asdict(settings), "random_seeds": None}))
     path = out / SETTINGS
@@ -125,14 +126,14 @@ def _keep_settings(out: Path, settings: Settings, seed: str) -> None:
     changed = [name for name in asked if asked[name] != kept.get(name)]
     if changed:
         differences = "; ".join(f"{n} was {kept.get(n)}, now {asked[n]}" for n in changed)
-        raise RecipeError(f"{out} holds cells of other settings ({differences}): choose another folder")
+        raise RecipeError(f"{out} contains cells of other settings ({differences}): choose another folder")
 
 
 def _exclusive(out: Path) -> AcquireReturnProxy:
-    """Two runs into one folder would measure everything twice. Raises RecipeError if another is at work."""
+    """Lock the folder, because two runs would measure everything twice. Raises RecipeError if it is locked."""
     try:
         return FileLock(out / ".lock").acquire(timeout=0)
     except Timeout:
         raise RecipeError(
-            f"another run is measuring into {out}: wait for it, or choose another folder"
+            f"another run is writing to {out}: wait until it ends, or choose another folder"
         ) from None

@@ -1,4 +1,4 @@
-"""Figures over random seeds: means and deviations, and cases compared over the random seeds that all of them have."""
+"""Statistics over random seeds: means, standard deviations, and comparisons of cases over common random seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def aggregate(runs: Sequence[Any]) -> Any:
-    """Equal structures into one, each number as its mean, deviation (0 of a single one) and values."""
+    """Merge equal structures into one: each number becomes its mean, standard deviation (0 for one run) and values."""
     first = runs[0]
     if isinstance(first, Mapping):
         return {name: aggregate([run[name] for run in runs]) for name in first}
@@ -19,7 +19,7 @@ def aggregate(runs: Sequence[Any]) -> Any:
 
 
 def compared(cases: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[int]]:
-    """The figures of several cases over the random seeds that all of them have, and these random seeds."""
+    """Return the figures of several cases over the random seeds that all of them have, and these random seeds."""
     common = set(cases[0]["random_seeds"]).intersection(*(case["random_seeds"] for case in cases[1:]))
     seeds = sorted(common)
     if not seeds:
@@ -30,7 +30,7 @@ def compared(cases: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[int]]:
 
 
 def _picked(figures: Any, places: Sequence[int]) -> Any:
-    """The same figures over the runs at some places only."""
+    """Return the same figures, aggregated only over the runs at these indices."""
     if isinstance(figures, list):
         return [_picked(each, places) for each in figures]
     if "values" in figures:

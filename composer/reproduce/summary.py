@@ -1,4 +1,4 @@
-"""From cells to results: every figure's mean and deviation over random seeds, case by case."""
+"""Results from cells: the mean and standard deviation of every figure over random seeds, for each case."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from composer.reproduce.statistics import aggregate
 
 
 def summarise(cells: Cells, settings: Settings, cases: Sequence[Case]) -> dict[str, Any]:
-    """All results:
+    """Return all results:
 
     {"settings", "baselines", "baselines_anchored": the dense models' bits per byte,
-     "rate": tokens trained in a CPU second,
+     "rate": trained tokens per CPU second,
      "cases": {name: {"title", "system", "budget", "parent", "variant", "random_seeds": [those measured],
-                      "skipped": why, or None, "figures": what `figures` says, each number as
+                      "skipped": the reason or None, "figures": the result of `figures`, with each number as
                       {"mean", "deviation", "values"}}},
-     "bars": what was to be shown, and what was found}
+     "bars": the claims and their results}
     """
     measured = {
         case.name: {s: c for s in settings.random_seeds if (c := cells.read(case.name, s))} for case in cases
@@ -49,7 +49,7 @@ def summarise(cells: Cells, settings: Settings, cases: Sequence[Case]) -> dict[s
             "newcomer": settings.newcomer,
             "general": settings.general,
             "general_text": dense is not None
-            and GENERAL in dense["seed"],  # whether there was any to measure on
+            and GENERAL in dense["seed"],  # whether general text was measured
             "random_seeds": list(settings.random_seeds),
             "budgets": list(settings.budgets),
             "expert_tokens": settings.expert_tokens,
@@ -64,11 +64,12 @@ def summarise(cells: Cells, settings: Settings, cases: Sequence[Case]) -> dict[s
 
 
 def figures(cell: Mapping[str, Any], settings: Settings, rate: float) -> dict[str, Any]:
-    """What is averaged of a cell: numbers in mappings and lists.
+    """Return the figures of a cell that are averaged over random seeds: numbers in mappings and lists.
 
-    "bits": {domain: …}, "old": their mean over the members, "new", "general"; "routing": {domain: {expert: share}},
-    "own": {domain: share to its own expert}, "own_by_layer", "new_by_layer" (the newcomer's share of its own tokens);
-    "spent": token equivalents, "cpu_seconds"; "oracle" (mean over the members), "cosines" where there are any.
+    "bits": {domain: bits per byte}, "old": their mean over the members, "new", "general" if measured;
+    "routing": {domain: {expert: share}}, "own": {domain: share to its own expert}, "own_by_layer": the same per block;
+    "spent": token equivalents, "cpu_seconds"; "oracle_bits" by domain, "oracle" (mean over the members) and "cosines"
+    if measured.
     """
     bits, routing, layers = cell["bits_per_byte"], cell["routing"], cell["routing_by_layer"]
     held = [domain for domain in settings.domains if domain in routing[domain]]

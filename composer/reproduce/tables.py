@@ -1,4 +1,4 @@
-"""The report's tables as plain cells, so that a page and a text file show the same figures."""
+"""Tables of the report as plain text cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its title, the heads of its columns, and its rows, whose first cell names them."""
+    """A table: its title, its column headings, and its rows; the first cell of a row is the row's name."""
 
     title: str
     head: list[str]
@@ -24,7 +24,7 @@ class Table:
 
 
 def tables(results: Results) -> list[Table]:
-    """Every table that has a row."""
+    """Return every table that has at least one row."""
     made = [
         bar_table(results),
         domain_table(results),
@@ -36,19 +36,19 @@ def tables(results: Results) -> list[Table]:
 
 
 def bar_table(results: Results) -> Table:
-    """What was to be shown, and what was found."""
+    """Return the table of the claims and their results."""
     words = {True: "met", False: "missed", None: "not measured"}
     rows = [[row["bar"], row["found"], words[row["met"]]] for row in results["bars"]]
-    return Table("What was to be shown", ["bar", "found", ""], rows)
+    return Table("Claims", ["claim", "result", ""], rows)
 
 
 def domain_table(results: Results) -> Table:
-    """The paper's tables 2 and 3 in bits per byte: dense models, then each system at its budgets."""
+    """Return the paper's tables 2 and 3 in bits per byte: dense models, then each system at its budgets."""
     members = results["settings"]["members"]
     columns = [*members, *([GENERAL] if results["settings"]["general_text"] else [])]
     dense, rows = results["baselines"], []
     if dense is not None:
-        named = (("seed", "seed"), ("experts, each on its own domain", "expert"))
+        named = (("seed", "seed"), ("dense experts, each on its own domain", "expert"))
         for title, key in (*named, ("dense merging", "dense_merging")):
             bits = dense[key]
             mean = sum(bits[m] for m in members) / len(members)
@@ -57,19 +57,19 @@ def domain_table(results: Results) -> Table:
     if oracle:
         bits = oracle["oracle_bits"]
         shown = [pm(bits[c]) if c in bits else ABSENT for c in columns]
-        rows.append(["our mix untrained, the right expert forced", ABSENT, *shown, pm(oracle["oracle"])])
+        rows.append(["our mix without fine-tuning, own expert forced", ABSENT, *shown, pm(oracle["oracle"])])
     cases = sorted(results["cases"].values(), key=lambda c: (list(SYSTEMS).index(c["system"]), c["budget"]))
     for case in cases:
         if case["figures"] and case["parent"] is None and not case["variant"]:
             shown = [pm(case["figures"]["bits"][c]) for c in columns]
             spent = thousands(case["figures"]["spent"]["mean"])
             rows.append([case["title"], spent, *shown, pm(case["figures"]["old"])])
-    title = "Bits per byte on unseen text, composed (tables 2 and 3 of the paper); lower is better"
-    return Table(title, ["model", "token equivalents", *columns, "mean of the domains"], rows)
+    title = "Composed mixes: bits per byte on held-out text (tables 2 and 3 of the paper); lower is better"
+    return Table(title, ["model", "cost in token equivalents", *columns, "mean over domains"], rows)
 
 
 def extension_table(results: Results) -> Table:
-    """Extension by the newcomer: the new domain, the old ones, and where the new domain's tokens go."""
+    """Return the table of extensions: bits per byte of new and old domains, and the new expert's own share."""
     new, rows = results["settings"]["newcomer"], []
     cases = results["cases"]
     for case in sorted(cases.values(), key=lambda c: (list(SYSTEMS).index(c["system"]), c["budget"])):
@@ -91,13 +91,14 @@ def extension_table(results: Results) -> Table:
                 f"{figures['own'][new]['mean']:.0%}",
             ]
         )
-    head = ["mix", "composed with", "extended with", f"{new} before", f"{new} after"]
-    head += ["of the dense expert's gain", "old domains before", "after", f"{new} to its own expert"]
-    return Table(f"Extension by {new} (figures 4 and 6 of the paper), bits per byte", head, rows)
+    head = ["mix", "cost of composing", "cost of extending", f"{new} before", f"{new} after"]
+    head += ["share of the dense expert's gain", "old domains before", "old domains after"]
+    head += [f"share of {new} tokens to its own expert"]
+    return Table(f"Extension with {new}: bits per byte (figures 4 and 6 of the paper)", head, rows)
 
 
 def ablation_table(results: Results) -> Table:
-    """What a variant costs against the same system without it."""
+    """Return the table that compares each variant with the same system without it."""
     rows, cases = [], results["cases"]
     for case in cases.values():
         usual = cases[composed(case["system"], case["budget"]).name] if case["variant"] else None
@@ -109,12 +110,12 @@ def ablation_table(results: Results) -> Table:
         own = f"{least[0]:.0%} → {least[1]:.0%}"
         losses = [pm(each["old"]) for each in (without, varied)]
         rows.append([case["title"], str(len(seeds)), *losses, f"{change:+.2%}", own])
-    head = ["variant", "random seeds", "without", "with", "change", "least own share"]
-    return Table("Ablations (figure 7 of the paper), mean bits per byte of the domains", head, rows)
+    head = ["variant", "random seeds", "without", "with", "change", "smallest own-domain share"]
+    return Table("Ablations: bits per byte, mean over domains (figure 7 of the paper)", head, rows)
 
 
 def cost_table(results: Results) -> Table:
-    """CPU seconds and token equivalents of every case that was measured."""
+    """Return the table of the cost of every measured case, in CPU seconds and token equivalents."""
     rows = [
         [
             name,
@@ -125,15 +126,15 @@ def cost_table(results: Results) -> Table:
         for name, case in results["cases"].items()
         if case["figures"]
     ]
-    return Table("What was measured", ["case", "random seeds", "token equivalents", "CPU seconds"], rows)
+    return Table("Cost of each case", ["case", "random seeds", "token equivalents", "CPU seconds"], rows)
 
 
 def pm(stat: Mapping[str, Any]) -> str:
-    """Mean ± deviation, if there are several values."""
+    """Format a mean, with ± the standard deviation if there are several values."""
     several = len(stat["values"]) > 1
     return f"{stat['mean']:.3f}" + (f" ± {stat['deviation']:.3f}" if several else "")
 
 
 def plain(value: float | None) -> str:
-    """A number without deviation."""
+    """Format a number without deviation, or – for None."""
     return ABSENT if value is None else f"{value:.3f}"

@@ -1,1 +1,1 @@
-"""What a mix is compared with beside its seed, its experts and their mean."""
+"""Further baselines for a mix, in addition to its seed, its experts and dense merging."""

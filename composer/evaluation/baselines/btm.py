@@ -1,10 +1,10 @@
-"""Whole requests to whole experts: each row is answered by the dense expert whose domain is nearest to its beginning.
+"""Routing of whole requests: each row goes to the dense expert whose domain is nearest to the row's first tokens.
 
-The embarrassingly parallel ensemble of Branch-Train-Merge (arXiv 2208.03306) with one expert a request, chosen as a
-server in front of dense models would: the external embedder reads the first tokens, and the expert of the nearest
-domain embedding reads everything. No weight is merged and no token is routed.
+This is the ensemble of Branch-Train-Merge (arXiv 2208.03306) with one expert per request, chosen as a server in front
+of dense models would choose. The external embedder reads the first tokens; the expert with the nearest domain
+embedding processes the whole row. No weights are merged, and tokens are not routed separately.
 
-Shape suffixes: R rows, S tokens of a row, N experts, M domain-embedding width.
+Shape suffixes: R rows, S tokens per row, N experts, M domain-embedding width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_TOKENS = 64
 def nearest(
     tokenizer: Any, embedder: Embedder, means_NM: np.ndarray, ids_RS: torch.Tensor, first: int = FIRST_TOKENS
 ) -> list[int]:
-    """The place, for each row, of the domain mean with the largest cosine to its first tokens' embedding."""
+    """Return, for each row, the index of the domain mean with the largest cosine to the first tokens' embedding."""
     beginnings = tokenizer.batch_decode(ids_RS[:, :first], skip_special_tokens=True)
     directions_NM = means_NM / np.linalg.norm(means_NM, axis=1, keepdims=True)
     places: list[int] = (embedder.encode(beginnings) @ directions_NM.T).argmax(axis=1).tolist()
@@ -32,7 +32,7 @@ def nearest(
 
 
 class RequestRouter:
-    """Dense experts, called as one causal LM is: every row gets the logits of the expert that `choose` names.
+    """Dense experts with the interface of one causal LM: each row gets the logits of the expert index from `choose`.
 
     An expert is opened when a row first needs it.
     """
@@ -47,11 +47,11 @@ class RequestRouter:
 
     @property
     def device(self) -> torch.device:
-        """Where the experts are; the processor before the first of them is open."""
+        """Return the device of the experts; the CPU if no expert is open yet."""
         return next((model.device for model in self.opened.values()), torch.device("cpu"))
 
     def __call__(self, input_ids: torch.Tensor, **settings: Any) -> CausalLMOutput:
-        """Logits [R, S, vocabulary] of each row's expert."""
+        """Return the logits [R, S, vocabulary] of each row's expert."""
         self.chosen, self.length = [int(place) for place in self.choose(input_ids)], input_ids.shape[1]
         rows: dict[int, torch.Tensor] = {}
         for place in sorted(set(self.chosen)):
@@ -61,7 +61,7 @@ class RequestRouter:
         return CausalLMOutput(logits=torch.stack([rows[row] for row in range(len(input_ids))]))
 
     def choices(self) -> torch.Tensor:
-        """The place of every token's expert in the last call, as a mix of one block would tell it [1, R · S, 1]."""
+        """Return the expert index of every token in the last call [1, R · S, 1], as for a mix of one block."""
         return torch.tensor(self.chosen).repeat_interleave(self.length)[None, :, None]
 
     def _expert(self, place: int) -> Any:

@@ -1,13 +1,13 @@
-"""DUME (arXiv 2603.29765): experts' FFNs over their mean trunk, with linear gates in closed form and no shared expert.
+"""DUME (arXiv 2603.29765): experts' FFNs over their mean trunk, with closed-form linear gates and no shared expert.
 
-Text of every domain passes forward with its own expert forced. Each block sums over the states x that arrive at it,
-a constant 1 appended, and over the one-hot places y of their domains, and ridge regression gives its gate:
+Text of every domain passes forward with its own expert forced. In each block, x is an input state with a constant 1
+appended, and y is the one-hot index of the token's domain. Ridge regression over all tokens gives the block's gate:
 
-    W = (Σ x xᵀ + λ I)⁻¹ Σ x yᵀ,  then every expert's column, with its bias, divided by the norm of the column
+    W = (Σ x xᵀ + λ I)⁻¹ Σ x yᵀ,  then each expert's column, with its bias, is divided by the norm of the column
 
-A token goes to the expert that scores highest, with weight 1. To append an expert, its sums are added.
+A token goes to the expert with the highest score, with weight 1. An expert is appended by adding its sums.
 
-Shape suffixes: R rows, S tokens of a row, T tokens, H model width, N experts, F = H + 1 features.
+Shape suffixes: R rows, S tokens per row, T tokens, H model width, N experts, F = H + 1 features.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ BATCH_ROWS = 8
 
 @dataclass(frozen=True)
 class Sums:
-    """What one block's gate is solved from: Σ x xᵀ [F, F] and Σ x yᵀ [F, N], in double precision."""
+    """Sums from which one block's gate is solved: Σ x xᵀ [F, F] and Σ x yᵀ [F, N], in double precision."""
 
     second_FF: torch.Tensor
     own_FN: torch.Tensor
 
     def __add__(self, other: Sums) -> Sums:
-        """The sums over the text of both."""
+        """Return the sums over the text of both."""
         return Sums(self.second_FF + other.second_FF, self.own_FN + other.own_FN)
 
 
@@ -56,7 +56,10 @@ class Gate:
 
 
 def open_untrained(registry: Registry, seed: str, experts: Sequence[str]) -> OpenMix:
-    """The experts over the mean of their trunks, for gates to be solved. Raises what `resolve` and `assemble` do."""
+    """Open the experts over the mean of their trunks, before gates are solved.
+
+    Raises the errors of `resolve` and `assemble`.
+    """
     recipe = Recipe(
         name="dume",
         seed=seed,
@@ -70,9 +73,9 @@ def open_untrained(registry: Registry, seed: str, experts: Sequence[str]) -> Ope
 
 @torch.inference_mode()
 def collect(model: NexusForCausalLM, rows: Mapping[int, torch.Tensor]) -> list[Sums]:
-    """The sums of every block over rows of text [R, S] by the place of their domain's expert.
+    """Return the sums of every block over `rows`, which are text [R, S] by the index of the domain's expert.
 
-    Raises RecipeError for a mix that keeps its shared expert beside a gate of 1, which is no DUME.
+    Raises RecipeError for an additive mix, which would use its shared expert in addition to a gate of weight 1.
     """
     _require_convex(model)
     n = len(model.config.experts)
@@ -98,7 +101,7 @@ def collect(model: NexusForCausalLM, rows: Mapping[int, torch.Tensor]) -> list[S
 
 
 def solve(sums: Sums, ridge: float = RIDGE) -> Gate:
-    """The gate of one block."""
+    """Solve the gate of one block."""
     regular_FF = sums.second_FF + ridge * torch.eye(len(sums.second_FF), dtype=sums.second_FF.dtype)
     solved_FN = torch.cholesky_solve(sums.own_FN, torch.linalg.cholesky(regular_FF))
     length_N = solved_FN[:-1].norm(dim=0).clamp(min=1e-6)
@@ -108,7 +111,10 @@ def solve(sums: Sums, ridge: float = RIDGE) -> Gate:
 
 @contextmanager
 def routed(model: NexusForCausalLM, gates: Sequence[Gate]) -> Iterator[NexusForCausalLM]:
-    """The mix with these gates in place of its routers; each token's expert has weight 1. Raises RecipeError."""
+    """Replace the mix's routers with these gates inside the block; each token's expert has weight 1.
+
+    Raises RecipeError for an additive mix.
+    """
     _require_convex(model)
     mixtures = model.mixtures()
     try:
@@ -132,6 +138,6 @@ def _route(gate: Gate) -> Callable[[torch.Tensor], Routing]:
 def _require_convex(model: NexusForCausalLM) -> None:
     if not all(mixture.convex for mixture in model.mixtures()):
         raise RecipeError(
-            "gates of weight 1 leave no shared expert in a convex mix only, and this one is additive: "
+            "DUME needs a convex mix, in which a gate of weight 1 removes the shared expert, but this mix is additive: "
             "compose it with combine: convex"
         )

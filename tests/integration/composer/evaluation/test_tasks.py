@@ -118,7 +118,7 @@ def test_the_command_shows_a_row_for_each_metric_and_a_column_for_each_model(
 
 def test_an_unknown_task_is_named_before_any_model_is_opened(registry, mix, folder):
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")
-    with pytest.raises(RecipeError, match=r"no task which_words: .*--task-path"):
+    with pytest.raises(RecipeError, match=r"unknown task: which_words; .*--task-path"):
         evaluate_tasks(registry, "pair", ["which_words"], task_path=folder)
 
 

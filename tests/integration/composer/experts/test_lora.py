@@ -294,9 +294,9 @@ def refused(registry: Registry, folder: Path, error: type[RegistryError], told: 
         ({"target_modules": MLP, "trainable_token_indices": [1, 2]}, "rows of the embedding"),
         (
             {"target_modules": ["lm_head"], "save_embedding_layers": True},
-            "lm_head.base_layer.weight' is a whole tensor of the model beside its adapter",
+            "lm_head.base_layer.weight' is a whole tensor of the model: leave it out",
         ),
-        ({"target_modules": ["embed_tokens"]}, "lora_embedding_A' is no lora_A or lora_B of a projection"),
+        ({"target_modules": ["embed_tokens"]}, "lora_embedding_A' is not a lora_A or lora_B of a projection"),
     ],
 )
 def test_an_adapter_that_is_more_than_a_low_rank_sum_is_refused_with_the_reason(
@@ -309,12 +309,16 @@ def test_an_adapter_that_is_more_than_a_low_rank_sum_is_refused_with_the_reason(
     ("changes", "error", "told"),
     [
         ({"peft_type": "VERA"}, IncompatibleError, "peft_type is 'VERA', expected LORA"),
-        ({"init_lora_weights": "pissa"}, IncompatibleError, "changes the seed that it is added to"),
-        ({"use_sorcery": True}, IncompatibleError, "'use_sorcery' is True: this version does not know"),
-        ({"r": 8}, IncompatibleError, "the rank is 8, but A has 4 rows and B 4 columns"),
+        ({"init_lora_weights": "pissa"}, IncompatibleError, "this initialisation changes the seed's weights"),
+        (
+            {"use_sorcery": True},
+            IncompatibleError,
+            "'use_sorcery' is True: this version of nexusmix does not know",
+        ),
+        ({"r": 8}, IncompatibleError, "the rank is 8, but lora_A has 4 rows and lora_B has 4 columns"),
         ({"r": "4"}, IncompatibleError, "the rank is '4'"),
         ({"lora_alpha": None}, IncompatibleError, "lora_alpha is None, expected a number"),
-        ({"r": 0}, IncompatibleError, "the rank is 0, expected a whole number from 1"),
+        ({"r": 0}, IncompatibleError, "the rank is 0, expected an integer ≥ 1"),
         ({"r": -4}, IncompatibleError, "the rank is -4"),
         ({"r": True}, IncompatibleError, "the rank is True"),
         ({"r": 4.0}, IncompatibleError, "the rank is 4.0"),
@@ -328,9 +332,9 @@ def test_an_adapter_that_is_more_than_a_low_rank_sum_is_refused_with_the_reason(
         ({"lora_alpha": float("inf")}, UnsafeFileError, "Infinity is not JSON"),
         ({"alpha_pattern": {"up_proj": None}}, IncompatibleError, "lora_alpha is None"),
         ({"use_rslora": "false"}, IncompatibleError, "use_rslora is 'false', expected true or false"),
-        ({"target_modules": {"up_proj": 1}}, IncompatibleError, "expected names of modules"),
-        ({"target_modules": ["up_proj", 3]}, IncompatibleError, "expected names of modules"),
-        ({"rank_pattern": {"(a+)+$": 4}}, IncompatibleError, "only plain names of modules are read"),
+        ({"target_modules": {"up_proj": 1}}, IncompatibleError, "expected module names"),
+        ({"target_modules": ["up_proj", 3]}, IncompatibleError, "expected module names"),
+        ({"rank_pattern": {"(a+)+$": 4}}, IncompatibleError, "only plain module names are supported"),
         ({"target_modules": [*MLP, "c_fc"]}, IncompatibleError, "target_modules names 'c_fc'"),
         ({"target_modules": [*ATTENTION, *MLP, "k_proj"]}, IncompatibleError, "names 'k_proj'"),
     ],
@@ -359,7 +363,7 @@ def test_an_adapter_that_changes_nothing_is_refused(
             tensors[name] = (tensor * -0.0 if f"lora_{side}" in name else tensor).to(dtype)
 
     edit_tensors(adapter, zero)
-    refused(seeded, adapter, IncompatibleError, "it changes nothing: every lora_B")
+    refused(seeded, adapter, IncompatibleError, "it changes nothing: in every pair, lora_A, lora_B")
 
 
 def test_an_adapter_of_scale_zero_is_refused(seeded: Registry, adapter: Path) -> None:
@@ -395,7 +399,7 @@ def test_an_adapter_of_another_base_is_refused_unless_it_is_allowed(
     named: Registry, adapter: Path, tmp_path: Path, base: str
 ) -> None:
     edit_adapter(adapter, base_model_name_or_path=base)
-    refused(named, adapter, IncompatibleError, f"it was trained on '{base}', and seed base is 'acme/Pico-1B'")
+    refused(named, adapter, IncompatibleError, f"it was trained on '{base}', but seed base is 'acme/Pico-1B'")
     refused(named, adapter, IncompatibleError, "--allow-other-base")
     merge_adapter(named, "base", adapter, tmp_path / "merged", allow_other_base=True)
 
@@ -434,15 +438,19 @@ def test_an_adapter_that_lost_a_module_which_its_configuration_adapts_is_refused
     seeded: Registry, adapter: Path
 ) -> None:
     edit_tensors(adapter, lambda tensors: [tensors.pop(f"{PREFIX}{side}.weight") for side in "AB"])
-    refused(seeded, adapter, IncompatibleError, "up_proj.weight' is adapted by the configuration, but not")
+    refused(
+        seeded, adapter, IncompatibleError, "up_proj.weight', but adapter_model.safetensors has no tensors"
+    )
 
 
 def test_an_adapter_of_another_model_is_refused_with_every_shape(registry: Registry, tmp_path: Path) -> None:
     add_seed(registry, "base", pico.write_pico(tmp_path / "small"), license="MIT")
     large = pico.write_pico(tmp_path / "large", intermediate_size=64, num_hidden_layers=3)
     folder = write_adapter(large, tmp_path / "adapter", target_modules=["up_proj"])
-    refused(registry, folder, IncompatibleError, "seed has [48, 32], adapter [64, 32]")
-    refused(registry, folder, IncompatibleError, "seed base has no 'model.layers.2.mlp.up_proj.weight'")
+    refused(registry, folder, IncompatibleError, "the seed's shape is [48, 32], the adapter's [64, 32]")
+    refused(
+        registry, folder, IncompatibleError, "seed base has no tensor 'model.layers.2.mlp.up_proj.weight'"
+    )
 
 
 def test_an_adapter_of_a_tied_head_is_refused(registry: Registry, tmp_path: Path) -> None:
@@ -450,7 +458,7 @@ def test_an_adapter_of_a_tied_head_is_refused(registry: Registry, tmp_path: Path
     add_seed(registry, "base", seed, license="MIT")
     untied = pico.write_pico(tmp_path / "untied")
     folder = write_adapter(untied, tmp_path / "adapter", target_modules=["lm_head"])
-    refused(registry, folder, IncompatibleError, "seed base has no 'lm_head.weight'")
+    refused(registry, folder, IncompatibleError, "seed base has no tensor 'lm_head.weight'")
 
 
 def test_an_adapter_trained_with_another_tokenizer_is_refused(seeded: Registry, adapter: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_null_expert_is_exported_as_one_whose_weights_are_zero(combine, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"top_p": 0.6}, r"the same number of experts for every token.* top_p = 0\.6"),
+        ({"top_p": 0.6}, r"the same number of experts for every token.*\(top_p = 0\.6\)"),
         ({"router": "recurrent"}, "the recurrent router carries a state from block to block"),
     ],
 )

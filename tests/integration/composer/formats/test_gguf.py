@@ -209,13 +209,13 @@ def test_a_chat_template_comes_along(plain, tmp_path, monkeypatch):
     [
         (
             {"pre_tokenizer": as_json([("Split", r"\p{N}+|\s+"), ("ByteLevel", False)])},
-            r"equals none of gpt-2, smollm",
+            r"is equal to none of gpt-2, smollm",
         ),
         (
             {"pre_tokenizer": as_json([QWEN2, ("ByteLevel", False)]), "merge_words": True},
             "ignore_merges = True",
         ),
-        ({"pre_tokenizer": as_json([LLAMA3])}, "its pre-tokenizer .* equals none of"),
+        ({"pre_tokenizer": as_json([LLAMA3])}, "its pre-tokenizer .* is equal to none of"),
         ({"normalizer": {"type": "Lowercase"}}, "it normalises text"),
     ],
 )
@@ -225,7 +225,7 @@ def test_a_tokenizer_that_llama_cpp_would_read_differently_is_refused(tokenizer,
 
 
 def test_a_tokenizer_is_refused_that_has_no_end_or_more_tokens_than_there_are_rows():
-    with pytest.raises(ExportError, match="ids up to 399, and the embeddings have 300 rows"):
+    with pytest.raises(ExportError, match="ids up to 399, but the embeddings have 300 rows"):
         add_tokenizer(GGUFWriter(None, "qwen2moe"), make_tokenizer(), 300, [])
     endless = make_tokenizer()
     endless.eos_token = None
