@@ -56,7 +56,8 @@ class Training(BaseModel):
     warm_start: bool = True
     tokens: Annotated[int, Field(ge=0)] = 100_000
     train: TrainedPart = "all"
-    # None trains only a router without a warm start: a short fine-tune makes a warm-started router worse.
+    # None trains only a router without a warm start, or one that needs training: a short fine-tune makes a
+    # warm-started router worse.
     # If true, an extension solves the embeddings of all experts again, else only that of the new expert.
     train_router: bool | None = None
     # Shares of the domains: equal, proportional to their text, or found by short proxy runs (data_mix.py).

@@ -172,7 +172,7 @@ DataMix = Annotated[
     str | None,
     typer.Option(
         metavar="RULE",
-        help=f"Shares of the domains in the tokens: {DATA_MIXES.choices()} to their text.",
+        help=f"Shares of the domains in the tokens: {DATA_MIXES.choices()}.",
         show_default="uniform",
         rich_help_panel=TRAINING,
     ),
