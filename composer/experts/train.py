@@ -56,8 +56,8 @@ def train_expert(
 ) -> BranchResult:
     """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
 
-    Documents that the registry holds out, or keeps for choices between settings, are not used for training. With `freeze_trunk`, only
-    the FFNs are trained. The expert is then anchored: its trunk stays the seed's, so composing loses nothing.
+    Documents that the registry holds out, or keeps for choices between settings, are not used for training. With
+    `freeze_trunk`, only the FFNs are trained. The expert is then anchored: its trunk stays the seed's, so composing loses nothing.
     An interrupted training resumes from its last checkpoint, which is stored next to `out`.
 
     Raises NotFoundError, RecipeError (no text, or `out` exists), TrainingDivergedError.
@@ -72,7 +72,8 @@ def train_expert(
     texts = list(filter(_trains, documents.read_documents(data)))
     if not texts:
         raise RecipeError(
-            f"no text to train on in {', '.join(map(str, data))}; held-out documents, and those kept for choices, do not count"
+            f"no text to train on in {', '.join(map(str, data))}; held-out documents, and those kept for choices, "
+            "do not count"
         )
     tokenizer = open_tokenizer(registry.blobs, seed.files)
     rows = mixed_rows(

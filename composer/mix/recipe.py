@@ -1,4 +1,4 @@
-"""The recipe: what the user asks for."""
+"""The recipe: a request for a mix, and the settings of its training."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from composer.errors import RecipeError
+from composer.mix import research
 from composer.mix.routing import RoutingOptions
 from composer.trunks import TrunkMergeChoice
 from composer.trunks.regmean import RegMean
@@ -45,53 +46,57 @@ def _valid(cls: type[Model], values: Mapping[str, Any], what: str) -> Model:
 
 
 class Training(BaseModel):
-    """How a mix learns. Tokens are counted over all domains; 0 trains nothing."""
+    """Settings of the warm start and the fine-tune.
+
+    `tokens` counts all domains together; 0 means no fine-tune.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     warm_start: bool = True
     tokens: Annotated[int, Field(ge=0)] = 100_000
     train: TrainedPart = "all"
-    # None: only a router that was not warm-started. A short fine-tune makes a warm-started one worse.
-    # An extension solves the embeddings of all experts anew where it is true, else the new expert's alone.
+    # None trains only a router without a warm start, or one that needs training: a short fine-tune makes a
+    # warm-started router worse.
+    # If true, an extension solves the embeddings of all experts again, else only that of the new expert.
     train_router: bool | None = None
-    # How much of each domain: equal parts, as much as it has text, or what short runs found best (data_mix.py).
+    # Shares of the domains: equal, proportional to their text, or found by short proxy runs (data_mix.py).
     data_mix: DataMixName = "uniform"
     regmix_runs: Annotated[int, Field(ge=2)] = 16
     regmix_tokens: Annotated[int, Field(ge=8)] = 4096
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
-    # The losses of losses.py by their factors; `global_batch` balances a whole step, not each micro-batch.
+    # Factors of the losses in losses.py. `global_batch` balances a whole step instead of each micro-batch.
     load_balance: Annotated[float, Field(ge=0)] = 0.01
     balance_over: Literal["micro_batch", "global_batch"] = "micro_batch"
     z_loss: Annotated[float, Field(ge=0)] = 0.0
     entropy: Annotated[float, Field(ge=0)] = 0.0
-    # The weight of a loss that asks each token to choose its own domain's expert; 0: the paper's fine-tune.
-    # None: 0 without a warm start, else GUIDANCE.
+    # Factor of the loss −log p of the expert of each token's domain. 0 gives the paper's fine-tune.
+    # None means 0 without a warm start, else GUIDANCE.
     guidance: Annotated[float | None, Field(ge=0)] = None
-    # The share of the fine-tune's steps in which routing goes from dense to what the mix does (selection.py).
+    # Share of the fine-tune's steps in which routing changes from dense to the mix's own (selection.py).
     dense_to_sparse: Annotated[float, Field(ge=0, le=1)] = 0.0
     sequence_length: Annotated[int, Field(ge=8)] = 256
     batch_tokens: Annotated[int, Field(ge=8)] = 512
-    # Both save memory: a step's batch in so many pieces, and activations computed again when they are needed.
+    # Both save memory: the batch of a step is split into micro-batches; activations are recomputed.
     micro_batches: Annotated[int, Field(ge=1)] = 1
     gradient_checkpointing: bool = False
     random_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @property
     def guided(self) -> float:
-        """The weight of the guidance loss."""
+        """Factor of the guidance loss."""
         if self.guidance is not None:
             return self.guidance
         return GUIDANCE if self.warm_start else 0.0
 
     @property
     def learns(self) -> bool:
-        """Whether anything is trained or solved at all."""
+        """Whether anything is solved or trained."""
         return self.warm_start or self.tokens > 0
 
     @property
     def batch_rows(self) -> int:
-        """Rows of `sequence_length` tokens in a step."""
+        """Rows of `sequence_length` tokens per step."""
         return max(1, self.batch_tokens // self.sequence_length)
 
     def for_routed_trunk(self) -> Training:
@@ -105,23 +110,24 @@ class Training(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Training:
-        """Validated settings. Raises RecipeError naming every field that is wrong."""
+        """Validate settings. Raises RecipeError that names every wrong field."""
         return _valid(cls, values, "training")
 
     @model_validator(mode="after")
     def _micro_batches_are_whole_rows(self) -> Training:
         if self.batch_rows % self.micro_batches:
             raise ValueError(
-                f"{self.micro_batches} micro_batches cannot share the {self.batch_rows} rows of a step "
-                "(batch_tokens / sequence_length) evenly"
+                f"micro_batches is {self.micro_batches}, which does not divide the {self.batch_rows} rows of a step "
+                "(batch_tokens / sequence_length); give a divisor"
             )
         return self
 
 
 class Recipe(RoutingOptions):
-    """What the user asks for. `experts` are names (the newest version is taken) or `name@version`.
+    """A request for a mix. `experts` are names, which mean the newest version, or `name@version`.
 
-    `trunk_merge` is a method's name, or a mapping with its parameters: {method: ties, density: 0.3}.
+    `trunk_merge` is the name of a method, or a mapping with its parameters: {method: ties, density: 0.3}.
+    The input may give research options in a block: {research: {top_p: 0.9}}. The fields stay flat.
     """
 
     name: str
@@ -134,22 +140,32 @@ class Recipe(RoutingOptions):
         default=None, description="reason to combine licences that forbid it"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_research_block(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or research.BLOCK not in values:
+            return values
+        training = values.get("training")
+        if isinstance(training, Training):
+            values = {**values, "training": training.model_dump(exclude_unset=True)}
+        return research.flat(values)
+
     @field_validator("experts")
     @classmethod
     def _no_expert_twice(cls, experts: list[str]) -> list[str]:
         twice = sorted({e for e in experts if experts.count(e) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} stands twice; an expert is routed to once")
+            raise ValueError(f"experts listed more than once: {', '.join(twice)}")
         return experts
 
     @model_validator(mode="after")
     def _experts_are_chosen_in_one_way(self) -> Recipe:
         if self.top_p is not None and self.top_k != 1:
-            raise ValueError(f"top_k {self.top_k} and top_p {self.top_p} exclude each other; give one")
+            raise ValueError(f"top_k is {self.top_k} and top_p is {self.top_p}; give only one of them")
         if self.null_experts and self.top_p is None and self.top_k == 1:
             raise ValueError(
-                "null_experts need top_k of 2 or more, or top_p: the best expert always scores above the average, "
-                "where null experts begin"
+                "null_experts need top_k of 2 or more, or top_p: their initial score is the average of the experts', "
+                "so the best expert always scores higher"
             )
         return self
 
@@ -169,8 +185,12 @@ class Recipe(RoutingOptions):
 
     @model_validator(mode="after")
     def _something_trains(self) -> Recipe:
-        if self.router == "random" and self.training.train == "router" and self.training.tokens:
-            raise ValueError("the random router is fixed, so that train: router trains nothing")
+        fixed = not ROUTERS[self.router].trainable
+        if fixed and self.training.train == "router" and self.training.tokens:
+            raise ValueError(
+                f"train is router, but no training changes the router {self.router}; "
+                "train another part, or set tokens to 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -179,28 +199,40 @@ class Recipe(RoutingOptions):
         if isinstance(merge, Weighted) and len(merge.weights) != len(self.experts):
             raise ValueError(
                 f"trunk_merge has {len(merge.weights)} weights for {len(self.experts)} experts; "
-                "give one for each, in their order"
+                "give one weight per expert, in the order of experts"
             )
         return self
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:
-        """A validated recipe. Raises RecipeError naming every field that is wrong."""
+        """Validate a recipe. Raises RecipeError that names every wrong field."""
         return _valid(cls, values, "recipe")
 
     @classmethod
     def from_yaml(cls, path: Path, **overrides: Any) -> Recipe:
-        """Read a recipe file; overrides replace its fields. Raises RecipeError."""
+        """Read a recipe file; `overrides` replace its fields, also those in its research block.
+
+        Raises RecipeError.
+        """
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}") from error
         if not isinstance(values, dict):
-            raise RecipeError(f"{path} must hold a mapping of recipe fields, got {type(values).__name__}")
-        return cls.parse({**values, **overrides})
+            raise RecipeError(f"{path}: expected a mapping of recipe fields, got {type(values).__name__}")
+        try:
+            fields = research.flat(values)
+        except ValueError as error:
+            raise RecipeError(f"the recipe is not valid: {error}") from error
+        return cls.parse({**fields, **overrides})
+
+    def written(self, **dump: Any) -> dict[str, Any]:
+        """Fields for a reader, with the research options in their block. `dump` is passed to model_dump."""
+        defaults = type(self)(name=self.name, seed=self.seed, experts=self.experts)
+        return research.with_block(self.model_dump(**dump), defaults.model_dump())
 
     def to_yaml(self) -> str:
-        """The recipe as a file that `from_yaml` reads."""
-        values = self.model_dump(exclude_none=True)
-        first = {name: values[name] for name in ("name", "seed", "experts", "router")}
+        """Text of a file that `from_yaml` reads."""
+        values = self.written(exclude_none=True)
+        first = {name: values[name] for name in ("name", "seed", "experts")}
         return yaml.safe_dump({**first, **values}, sort_keys=False, allow_unicode=True)

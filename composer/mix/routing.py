@@ -1,4 +1,4 @@
-"""How a mix combines its experts and how many of them a token takes: asked by a recipe, kept by a mix."""
+"""Options for the combination and the selection of experts, shared by recipes and mixes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Combine = Literal["convex", "additive"]
 
 
 class RoutingOptions(BaseModel):
-    """Fields that a recipe, a lock's settings and a manifest share.
+    """Fields that a recipe, the settings of a lock and a manifest share.
 
-    With `top_p` a token takes as few experts as reach this probability together; `null_experts` compute nothing and
-    leave the token to the seed.
+    With `top_p` a token uses the fewest experts whose probabilities sum to it, instead of `top_k` experts.
+    `null_experts` are extra choices that compute nothing: a token that chooses one uses one expert fewer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,19 +24,19 @@ class RoutingOptions(BaseModel):
     null_experts: Annotated[int, Field(ge=0)] = 0
 
     def routing(self) -> dict[str, Any]:
-        """The shared fields alone, by name."""
+        """Values of these fields by name."""
         return {name: getattr(self, name) for name in RoutingOptions.model_fields}
 
     @property
     def selection(self) -> str:
-        """How experts are chosen, in words: "top-2 with 1 null expert"."""
+        """Selection of experts in words: "top-2 with 1 null expert"."""
         chosen = f"top-{self.top_k}" if self.top_p is None else f"top-p {self.top_p:g}"
         nulls = f" with {self.null_experts} null expert{'s'[: self.null_experts > 1]}"
         return chosen + nulls if self.null_experts else chosen
 
     @property
     def experts_per_token(self) -> str:
-        """How many experts a token takes, in words: "2", "at most 2", "as many as reach p = 0.6"."""
+        """Number of experts per token in words: "2", "at most 2", "as many as reach p = 0.6"."""
         if self.top_p is not None:
             return f"as many as reach p = {self.top_p:g}"
         return f"at most {self.top_k}" if self.null_experts else str(self.top_k)

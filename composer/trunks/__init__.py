@@ -1,6 +1,6 @@
-"""Trunk merges: how the experts' non-FFN parameters become the mix's.
+"""Trunk merges: rules that merge the experts' non-FFN parameters into the mix's trunk.
 
-One file each, one row each in composer/variants.py.
+Each has one file here and one row in composer/variants.py.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["NamedMerge", "TrunkMerge", "TrunkMergeChoice", "chosen_merge"]
 
 
 def chosen_merge(choice: Any) -> NamedMerge:
-    """The merge of a name, or of a mapping with its `method` and its parameters; a merge is returned as it is.
+    """Return the merge of a name, or of a mapping with `method` and parameters; a merge is returned unchanged.
 
-    Raises ValueError for a merge that does not exist and for wrong parameters.
+    Raises ValueError for an unknown merge and for wrong parameters.
     """
     if isinstance(choice, NamedMerge):
         return choice
-    # A method that needs no parameters may be written as its name alone.
+    # The name alone suffices for a method that needs no parameters.
     values = {"method": choice} if isinstance(choice, str) else choice
     if not isinstance(values, Mapping) or not isinstance(values.get("method"), str):
-        raise ValueError(f"a trunk merge is a name, or a mapping with its name as `method`; got {choice!r}")
+        raise ValueError(f"expected the name of a trunk merge, or a mapping with `method`; got {choice!r}")
     merge: type[NamedMerge] = TRUNK_MERGES.find(values["method"]).load()
     try:
         return merge.model_validate(values)

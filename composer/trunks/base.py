@@ -1,6 +1,6 @@
-"""The protocol of a trunk merge, and the form of those that a recipe can name.
+"""Protocol of a trunk merge, and base class of the merges that a recipe can name.
 
-They compute with numpy: a trunk is merged without importing torch, which takes longer than the merge.
+They compute with numpy: the import of torch would take longer than the merge.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from pydantic import BaseModel, ConfigDict
 
 
 class TrunkMerge(Protocol):
-    """Merges one tensor of the trunk at a time, so memory does not grow with the model.
+    """Merge of one tensor of the trunk at a time, so that memory does not grow with the model.
 
-    `elementwise` merges see no more than one element at once: they are fed flat pieces of a tensor, and an
-    iterator that holds one expert's piece at a time. The others are fed whole tensors, and hold at most that
-    tensor of every expert.
+    An `elementwise` merge computes each element independently. Its input is flat pieces of a tensor, and an iterator
+    with one expert's piece in memory at a time. The input of other merges is whole tensors; they have at most that
+    tensor of every expert in memory.
     """
 
     elementwise: ClassVar[bool]
 
     def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
-        """float32 arrays of one shape in, one of the same shape out. `experts` may be walked only once."""
+        """Merge float32 arrays of one shape to one of the same shape. `experts` can be iterated only once."""
         ...
 
 
 class NamedMerge(BaseModel):
-    """A merge as a recipe writes it: its fields are `method`, which is its name, and its parameters."""
+    """A merge in a recipe. Its fields are `method`, which is its name, and its parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     method: str
     elementwise: ClassVar[bool]
-    fitted: ClassVar[bool] = False  # whether the warm start puts closed forms in place of the merge
+    fitted: ClassVar[bool] = False  # whether the warm start replaces the merge by closed forms
     routed: ClassVar[bool] = False  # whether nothing is merged: each token passes through one whole expert
 
     def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:
-        """As TrunkMerge has it."""
+        """See TrunkMerge."""
         raise NotImplementedError
 
 
 def smallest_kept(values: np.ndarray, density: float) -> float:
-    """The value that the highest `density` share of the elements reach; at least one element reaches it."""
+    """Return the least value among the highest `density` share of the elements, which has at least one element."""
     dropped = values.size - max(1, round(density * values.size))
     return float(np.partition(values, dropped, axis=None)[dropped])

@@ -11,7 +11,7 @@ from composer.trunks.base import NamedMerge
 
 
 class Mean(NamedMerge):
-    """The paper's trunk. The seed has no part in it."""
+    """The paper's trunk, which does not depend on the seed's."""
 
     elementwise: ClassVar[bool] = True
     method: Literal["mean"] = "mean"

@@ -7,9 +7,9 @@ With task vectors τ_i = φ_i − φ_seed of N experts, all products element by 
     drop              β_i = a_i · b_i where it is among the highest, else 0
     rescale           φ   = φ_seed + λ · Σ β_i τ_i / Σ β_i
 
-norm maps a tensor's least element to 0 and its greatest to 1. The paper balances all of a model's parameters
-at once; here each tensor is balanced by itself. (The authors' published code takes tanh for inter-balancing
-and clips outliers; this follows the equations.)
+norm maps a tensor's least element to 0 and its greatest to 1. The paper balances all parameters of a model together;
+here each tensor is balanced separately. The authors' published code uses tanh for inter-balancing and clips outliers;
+this file follows the equations.
 """
 
 from __future__ import annotations
@@ -52,6 +52,6 @@ class Pcb(NamedMerge):
 def _balanced(values: np.ndarray, sharpness: int = 1) -> np.ndarray:
     """softmax(sharpness · norm(values)) over all elements; equal values share equally."""
     low, high = values.min(), values.max()
-    # Softmax does not change by a shift, so the greatest goes to 0 here, where no power overflows.
+    # A shift does not change softmax. Here the greatest value becomes 0, so that no power overflows.
     powers = np.exp(sharpness * ((values - high) / max(high - low, TINY)))
     return powers / powers.sum()

@@ -1,7 +1,7 @@
-"""RegMean (arXiv 2212.09849): linear layers that come nearest to every expert's outputs on its own text.
+"""RegMean (arXiv 2212.09849): linear layers whose outputs are closest to those of every expert on its own text.
 
-Without text, as here, it is the mean of the experts and the seed. Where the warm start has text, it puts its
-closed forms in place of that mean (warmstart/trunk.py).
+Here, without text, the merge is the mean of the experts and the seed. A warm start with text replaces that mean by
+closed forms (composer/training/warm_start/trunk.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from composer.trunks.mean_with_seed import MeanWithSeed
 
 
 class RegMean(NamedMerge):
-    """The mean for a start; a warm start then fits it to the experts' text."""
+    """The mean of the experts and the seed, which a warm start then fits to the experts' text."""
 
     elementwise: ClassVar[bool] = True
     fitted: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""The seed's trunk, unchanged: what anchored experts were trained with."""
+"""The seed's trunk, unchanged: the trunk with which anchored experts were trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from composer.trunks.base import NamedMerge
 
 
 class Seed(NamedMerge):
-    """Right when every expert is anchored; costs free experts what their trunks learned."""
+    """Exact if every expert is anchored. Free experts lose the training of their trunks."""
 
     elementwise: ClassVar[bool] = True
     method: Literal["seed"] = "seed"

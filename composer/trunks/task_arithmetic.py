@@ -12,7 +12,7 @@ from composer.trunks.base import NamedMerge
 
 
 class TaskArithmetic(NamedMerge):
-    """Adds what every expert learned. `scale` is λ: 1/n gives the mean of the experts, 0 the seed."""
+    """The seed plus the scaled sum of task vectors. `scale` is λ: 1/n gives the mean of n experts, 0 the seed."""
 
     elementwise: ClassVar[bool] = True
     method: Literal["task_arithmetic"] = "task_arithmetic"

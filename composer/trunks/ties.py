@@ -1,10 +1,10 @@
-"""TIES: trim, elect a sign, merge what agrees with it (Resolving interference when merging, arXiv 2306.01708).
+"""TIES: trim, elect a sign, merge the values of that sign (Resolving interference when merging, arXiv 2306.01708).
 
 With task vectors τ_i = φ_i − φ_seed, of which only the largest by magnitude are kept:
 
     γ = sign(Σ τ_i)        φ = φ_seed + λ · mean of those τ_i whose sign is γ, element by element
 
-The paper trims over all of a model's parameters at once; here each tensor is trimmed by itself.
+The paper trims all parameters of a model together; here each tensor is trimmed separately.
 """
 
 from __future__ import annotations

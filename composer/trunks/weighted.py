@@ -12,7 +12,7 @@ from composer.trunks.base import NamedMerge
 
 
 class Weighted(NamedMerge):
-    """`weights` stand in the order of the recipe's experts; equal ones give the mean."""
+    """`weights` are in the order of the recipe's experts; equal weights give the mean."""
 
     elementwise: ClassVar[bool] = True
     method: Literal["weighted"] = "weighted"
@@ -22,7 +22,7 @@ class Weighted(NamedMerge):
     @classmethod
     def _some_weight(cls, weights: list[float]) -> list[float]:
         if sum(weights) <= 0:
-            raise ValueError("all weights are zero; at least one expert must count")
+            raise ValueError("all weights are zero; give at least one a positive value")
         return weights
 
     def __call__(self, seed: np.ndarray, experts: Iterable[np.ndarray]) -> np.ndarray:

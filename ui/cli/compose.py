@@ -1,4 +1,4 @@
-"""`nexusmix compose`: turn chosen experts into one Nexus mixture and publish it."""
+"""`nexusmix compose`: compose a mix of experts and publish it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ import typer
 from composer.variants import ROUTERS, TRUNK_MERGES
 from ui.cli.kit.context import (
     TRAINING,
+    BalanceOver,
     DataMix,
+    DenseToSparse,
+    Entropy,
     Json,
     LearningRate,
     LicenseOverride,
+    NullExperts,
     Queue,
+    RegmixRuns,
+    RegmixTokens,
+    TopP,
     Train,
     TrainRouter,
     TrainTokens,
     WarmStart,
+    ZLoss,
     examples,
     given,
     open_registry,
+    parse_names,
+    research_values,
 )
 from ui.cli.kit.output import note, print_json, progress
 from ui.cli.kit.report import print_composed
@@ -31,7 +41,7 @@ from ui.wording.shapes import composed_shape
 if TYPE_CHECKING:
     from composer.mix.recipe import Recipe
 
-EXAMPLES = examples(
+EXAMPLES = research_values("--router", "--trunk-merge", "--data-mix") + examples(
     "nexusmix compose team --seed smol --experts python,law,math",
     "nexusmix compose team --seed smol --experts python,law@2 --tokens 1M",
     "nexusmix compose team --recipe team.yaml",
@@ -41,16 +51,16 @@ EXAMPLES = examples(
 def compose(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The mix's name.")],
-    seed: Annotated[str | None, typer.Option(metavar="SEED", help="The seed that all experts share.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="SEED", help="The seed of all the experts.")] = None,
     experts: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="The experts, by NAME (newest) or NAME@V.")
+        str | None, typer.Option(metavar="A,B,C", help="The experts: NAME (its newest version) or NAME@N.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A recipe in YAML; options given here override it.")
+        Path | None, typer.Option(metavar="FILE", help="A recipe in YAML; other options override it.")
     ] = None,
     router: Annotated[
         str | None,
-        typer.Option(metavar="ROUTER", help=f"How tokens find experts: {ROUTERS.choices()}."),
+        typer.Option(metavar="ROUTER", help=f"Router that chooses experts for tokens: {ROUTERS.choices()}."),
     ] = None,
     combine: Annotated[
         str | None,
@@ -59,47 +69,47 @@ def compose(
         ),
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, metavar="K", help="Routed experts per token.")] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(metavar="P", help="As few experts per token as have this probability together."),
-    ] = None,
-    null_experts: Annotated[
-        int | None,
-        typer.Option(
-            min=0, metavar="M", help="Choices that compute nothing, beside --top-k 2 or more or --top-p."
-        ),
-    ] = None,
     trunk_merge: Annotated[
         str | None,
         typer.Option(
             metavar="RULE",
-            help=f"The mix's trunk: {TRUNK_MERGES.choices()}; their parameters, and weighted, in a recipe.",
+            help=f"Rule that merges the trunks: {TRUNK_MERGES.choices()}. A recipe can give its parameters.",
         ),
     ] = None,
     license_override: LicenseOverride = None,
     tokens: TrainTokens = None,
     warm_start: WarmStart = None,
     train: Train = None,
-    train_router: TrainRouter = None,
     data_mix: DataMix = None,
     learning_rate: LearningRate = None,
     random_seed: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="The same number, the same mix.", rich_help_panel=TRAINING),
+        typer.Option(
+            min=0, metavar="N", help="The same number gives the same mix.", rich_help_panel=TRAINING
+        ),
     ] = None,
+    top_p: TopP = None,
+    null_experts: NullExperts = None,
+    train_router: TrainRouter = None,
+    regmix_runs: RegmixRuns = None,
+    regmix_tokens: RegmixTokens = None,
+    balance_over: BalanceOver = None,
+    z_loss: ZLoss = None,
+    entropy: Entropy = None,
+    dense_to_sparse: DenseToSparse = None,
     queue: Queue = False,
     as_json: Json = False,
 ) -> None:
     """Compose a mix of chosen experts.
 
-    Their trunks are merged, their FFNs attached as routed experts beside the seed's own, the router is fitted
-    to their domains, and all of it is fine-tuned shortly. What is left out takes
-    the recipe's value, or the default that worked best. The experts' FFNs are referenced, never copied.
+    The experts' trunks are merged. Their FFNs become routed experts next to the seed's FFN; they are referenced, not
+    copied. The router is fitted to the domains, and a short fine-tune follows. An option that is not given has the
+    recipe's value, or else the default that measured best.
     """
     top = {
         "name": name,
         "seed": seed,
-        "experts": [expert.strip() for expert in experts.split(",") if expert.strip()] if experts else None,
+        "experts": parse_names(experts) or None,
         "router": router,
         "combine": combine,
         "top_k": top_k,
@@ -116,9 +126,15 @@ def compose(
         "data_mix": data_mix,
         "learning_rate": learning_rate,
         "random_seed": random_seed,
+        "regmix_runs": regmix_runs,
+        "regmix_tokens": regmix_tokens,
+        "balance_over": balance_over,
+        "z_loss": z_loss,
+        "entropy": entropy,
+        "dense_to_sparse": dense_to_sparse,
     }
     if recipe is None and (seed is None or experts is None):
-        raise typer.BadParameter("give --seed and --experts, or --recipe FILE that holds them")
+        raise typer.BadParameter("expected --seed and --experts, or --recipe FILE that contains them")
     resolved = read_recipe(recipe, given(top), given(training))
     if queue:
         from ui.queue.jobs import submit
@@ -138,7 +154,7 @@ def compose(
 
 
 def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]) -> Recipe:
-    """The recipe of `file`, if any, with the options of the command line over its fields."""
+    """Read the recipe `file`, if any, and override its fields by the options of the command line."""
     from composer.mix.recipe import Recipe
 
     if file is None:

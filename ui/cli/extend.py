@@ -1,4 +1,4 @@
-"""`nexusmix extend`: give a mix one more expert, keeping its router."""
+"""`nexusmix extend`: add one expert to a mix and keep its router."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ui.cli.kit.context import (
+    BalanceOver,
     DataMix,
+    DenseToSparse,
+    Entropy,
     ExpertRef,
     Json,
     LearningRate,
@@ -15,13 +18,17 @@ from ui.cli.kit.context import (
     MixRef,
     Queue,
     RandomSeed,
+    RegmixRuns,
+    RegmixTokens,
     Train,
     TrainRouter,
     TrainTokens,
     WarmStart,
+    ZLoss,
     examples,
     given,
     open_registry,
+    research_values,
 )
 from ui.cli.kit.output import note, print_json, progress
 from ui.cli.kit.report import print_composed
@@ -32,7 +39,9 @@ if TYPE_CHECKING:
     from composer.mix.recipe import Training
     from registry.home import Registry
 
-EXAMPLES = examples("nexusmix extend team cooking", "nexusmix extend team@1 cooking@2 --tokens 200k")
+EXAMPLES = research_values("--data-mix") + examples(
+    "nexusmix extend team cooking", "nexusmix extend team@1 cooking@2 --tokens 200k"
+)
 
 
 def extend(
@@ -42,18 +51,24 @@ def extend(
     tokens: TrainTokens = None,
     warm_start: WarmStart = None,
     train: Train = None,
-    train_router: TrainRouter = None,
     data_mix: DataMix = None,
     learning_rate: LearningRate = None,
     license_override: LicenseOverride = None,
     random_seed: RandomSeed = 0,
+    train_router: TrainRouter = None,
+    regmix_runs: RegmixRuns = None,
+    regmix_tokens: RegmixTokens = None,
+    balance_over: BalanceOver = None,
+    z_loss: ZLoss = None,
+    entropy: Entropy = None,
+    dense_to_sparse: DenseToSparse = None,
     queue: Queue = False,
     as_json: Json = False,
 ) -> None:
     """Extend a mix by one more expert.
 
-    The expert's domain embedding is projected by the mix's own router, of which no parameter is reset. The
-    result is the mix's next version, with the old one as its parent.
+    No router parameter is reset: the mix's router computes the gate from the new expert's domain embedding. The
+    result is the mix's next version, with the old version as its parent.
     """
     from composer.extension import extend as run
     from ui.queue.jobs import submit
@@ -67,6 +82,12 @@ def extend(
             "data_mix": data_mix,
             "learning_rate": learning_rate,
             "random_seed": random_seed,
+            "regmix_runs": regmix_runs,
+            "regmix_tokens": regmix_tokens,
+            "balance_over": balance_over,
+            "z_loss": z_loss,
+            "entropy": entropy,
+            "dense_to_sparse": dense_to_sparse,
         }
     )
     with open_registry(ctx) as registry:
@@ -92,7 +113,7 @@ def extend(
 
 
 def _training(registry: Registry, mix: str, asked: dict[str, Any]) -> Training:
-    """How the extension learns: as a mix does by default, with this mix's load balance, but for what was asked."""
+    """Training settings of the extension: the given options, this mix's load balance, and defaults."""
     from composer.mix.opening import find_mix
     from composer.mix.recipe import Training
 

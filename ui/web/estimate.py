@@ -1,4 +1,4 @@
-"""What a mix will be before it is composed: its weights, the bytes it adds, its licence and roughly the time."""
+"""Estimate of a mix before it is composed: its weights, new bytes, licence and time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry.records import Digest, ExpertRecord, SeedRecord
 
 # Floating-point operations per weight and token: forward and backward, as scaling laws count them.
 TRAINING_OPERATIONS = 6
-# What one core of an ordinary machine trains with; only used until a run here has shown better.
+# Training speed of one ordinary core. It is used until a run on this machine gives a measured speed.
 OPERATIONS_PER_CORE = 1.5e10
 LATEST_RUNS = 20
 ROUTER_BYTES = 4  # routers stay float32
@@ -29,7 +29,10 @@ PROFILE_BYTES = 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mix to be. Counts are weights, `seconds` is rough; `license` is None where `conflict` says why not."""
+    """Estimate of a mix, counted in weights. `seconds` is rough; it comes from earlier runs if `seconds_measured`.
+
+    If the licences conflict, `license` is None and `conflict` is the reason.
+    """
 
     total: int
     active: int
@@ -42,7 +45,7 @@ class Estimate:
 
     @property
     def is_allowed(self) -> bool:
-        """Whether the licences let these experts stand in one mix."""
+        """Whether the licences allow one mix of these experts."""
         return self.license is not None
 
 
@@ -56,7 +59,7 @@ def estimate(
     if recipe["trunk_merge"]["method"] == "routed":
         return _routed(seed, experts, trunk, shared, routed)
     router = _router_weights(seed, experts, recipe["router"])
-    # With top-p it depends on the token: all at most.
+    # With top-p the number of experts depends on the token; the upper bound is all of them.
     top = sorted(routed, reverse=True)[: len(routed) if recipe["top_p"] else recipe["top_k"]]
     gates = _layers(seed) * seed.config["hidden_size"] * len(experts)
     active = trunk + shared + sum(top) + gates
@@ -101,7 +104,7 @@ def _bytes_written(
     ffns: int,
     router: int,
 ) -> int:
-    """The blobs that will exist because of this mix; what is only referred to costs nothing."""
+    """Bytes of the blobs that this mix adds; blobs that it only references add none."""
     training = recipe["training"]
     trained = training["train"] if training["tokens"] else "router"
     width = DTYPE_BYTES[seed.dtype]
@@ -115,9 +118,9 @@ def _bytes_written(
 
 
 def _seconds(registry: Registry, seed: SeedRecord, active: int, tokens: int) -> tuple[float, bool]:
-    """How long composing will take: as fast as the latest runs on this seed, or by counting operations.
+    """Seconds of composing, and whether they come from the latest runs on this seed, not from counted operations.
 
-    A warm start takes its time however many tokens follow, so it is not part of the rate.
+    The time of a warm start does not depend on the tokens of the fine-tune, so it is not part of the rate.
     """
     rates, others = [], []
     for run in runs.list_runs(registry, states=["succeeded"], kind="compose", limit=LATEST_RUNS):
@@ -142,7 +145,7 @@ def _license(seed: SeedRecord, experts: Sequence[ExpertRecord]) -> tuple[str | N
 
 
 def _router_weights(seed: SeedRecord, experts: Sequence[ExpertRecord], router: str) -> int:
-    """The parameters of the routers of all blocks, and the domain vectors that each of them keeps."""
+    """Weights of the routers of all blocks, with the domain vectors that each of them stores."""
     hidden, layers, width = seed.config["hidden_size"], _layers(seed), experts[0].embedding.embedder.dimension
     domains = len(experts) * width
     shapes = [first.shape for first in initial_parameters(router, hidden, width, len(experts)).values()]
@@ -154,5 +157,5 @@ def _layers(seed: SeedRecord) -> int:
 
 
 def _weights(registry: Registry, digest: Digest, dtype: str) -> int:
-    """The weights of a blob by its size; the header's few kilobytes do not matter to an estimate."""
+    """Number of weights in a blob by its size; the header's few kilobytes are ignored."""
     return registry.blobs.size(digest) // DTYPE_BYTES[dtype]

@@ -1,4 +1,4 @@
-"""The recipe as a form: each choice with a line that says what it means, and the recipe's own default first."""
+"""Form of a recipe: each choice with a line of explanation, and the recipe's default first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from composer.variants import ROUTERS, TRUNK_MERGES
+from composer.mix.research import OPTIONS
+from composer.variants import DATA_MIXES, ROUTERS, TRUNK_MERGES, chosen_by_name
 from registry.names import check_name
 from registry.records import ExpertRecord
 from ui.web.recipes import default_name
@@ -19,34 +20,22 @@ if TYPE_CHECKING:
 
 TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
 TRAINED = {"all": "Everything", "trunk": "Trunk", "ffn": "FFNs", "router": "Router"}
-TOP_K, TOP_P = "top_k", "top_p"
-FIRST_TOP_P = 0.7
+ROUTER_TRAINING = {None: "Default", True: "Yes", False: "No"}
+BALANCE_OVER = {"micro_batch": "Micro-batch", "global_batch": "Global batch"}
 MOST_NULL_EXPERTS = 4
 
-# What stands in the recipe, its name on the page, and what it means.
+# The value in the recipe, its name on the page, and its explanation.
 Choices = Mapping[str, tuple[str, str]]
-SELECTIONS: Choices = {
-    TOP_K: ("A fixed number", "Every token takes the same number of experts (top-k)."),
-    TOP_P: (
-        "As many as it needs",
-        "As few as reach a probability together; an easy token takes one (top-p).",
-    ),
-}
 COMBINATIONS: Choices = {
-    "convex": ("Convex", "(1 − p) · seed + p · expert: an unsure token stays with the seed."),
+    "convex": ("Convex", "(1 − p) · seed + p · expert: at a low p the seed dominates."),
     "additive": ("Additive", "seed + p · expert, as in the paper."),
-}
-DATA_MIXES: Choices = {
-    "uniform": ("Equal parts", "As much of each domain, however much text it has."),
-    "proportional": ("As there is text", "A domain with more text is seen more often."),
-    "regmix": ("By trial", "Short runs on different mixtures tell which is best (RegMix); takes longer."),
 }
 
 
 def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
-    """Draw the controls and return the recipe's fields, but for its seed and its experts.
+    """Draw the controls and return the recipe's fields, except its seed and its experts.
 
-    The name is None where what was typed cannot be one.
+    The name is None if the typed name is not valid.
     """
     from composer.mix.recipe import Recipe
 
@@ -54,7 +43,7 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
     training = default.training
     st.subheader("Recipe", anchor=False)
     typed = st.text_input(
-        "Name", value="", placeholder=default_name(experts), help="Composed again, it gets the next version."
+        "Name", value="", placeholder=default_name(experts), help="A name that exists gets the next version."
     )
     name = None
     with shown_refusal():
@@ -64,7 +53,7 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
         sorted({*TOKENS, training.tokens}),
         value=training.tokens,
         format_func=lambda count: parameters(count) if count else "none",
-        help="After its warm start the router is good already; a short fine-tune settles the rest.",
+        help="The warm start fits the router; a short fine-tune then trains the other parts.",
     )
     train = st.segmented_control(
         "What to train",
@@ -73,55 +62,106 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
         required=True,
         format_func=TRAINED.__getitem__,
         disabled=tokens == 0,
-        help="Training FFNs writes new ones.",
+        help="Trained FFNs are written as new blobs.",
     )
-    selection = _selection(default, len(experts))
+    top_k = st.number_input("Experts per token", 1, len(experts), default.top_k, width=160)
     with st.expander("More"):
-        st.caption("A recipe file says more than this form: losses, batches, parameters of a merge.")
+        st.caption("A recipe file can set more: batches, the load balance, parameters of a merge.")
         router = _one_of("Router", ROUTERS.words(), default.router)
         combine = _one_of("Combination", COMBINATIONS, default.combine)
         merge = _from_list("Trunk", TRUNK_MERGES.words(), default.trunk_merge.method)
         more = _training(training, tokens)
+    with st.expander("Research options"):
+        st.caption(
+            "Options without a clear measured gain, each with its verdict. The figures are in bench/RESULTS.md."
+        )
+        selection = _research_selection(default, top_k)
+        chosen = _research_variants(tokens)
+        losses = _research_training(training, tokens)
+    data_mix = chosen.pop("data_mix", more["data_mix"])
     return {
         "name": name,
         "router": router,
         "combine": combine,
         **selection,
         "trunk_merge": default.trunk_merge if merge == default.trunk_merge.method else merge,
-        "training": {"tokens": tokens, "train": train, **more},
+        **chosen,
+        "training": {"tokens": tokens, "train": train, **more, **losses, "data_mix": data_mix},
     }
 
 
-def _selection(default: Recipe, experts: int) -> dict[str, Any]:
-    """How many experts a token takes, and whether it may take none."""
-    way = _one_of("Experts a token", SELECTIONS, TOP_K)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        if way == TOP_P:
-            chosen: dict[str, Any] = {TOP_P: st.slider("Probability", 0.1, 1.0, FIRST_TOP_P, 0.05, width=260)}
-        else:
-            chosen = {TOP_K: st.number_input("Number", 1, experts, default.top_k, width=130)}
-        may_be_none = way == TOP_P or chosen[TOP_K] > 1
-        nulls = st.number_input(
-            "Null experts",
-            0,
-            MOST_NULL_EXPERTS,
-            default.null_experts,
-            width=130,
-            disabled=not may_be_none,
-            help="Choices that compute nothing: a token that takes one is left to the seed. They need two experts "
-            "a token or more.",
+def _research_selection(default: Recipe, top_k: int) -> dict[str, Any]:
+    """Number of experts per token: `top_k`, or `top_p` in its place, and null experts."""
+    top_p = _number("top_p", default.top_p, 0.05, 1.0, step=0.05, placeholder="off")
+    several = top_p is not None or top_k > 1
+    nulls = _number("null_experts", default.null_experts, 0, MOST_NULL_EXPERTS, disabled=not several)
+    return {
+        "top_k": default.top_k if top_p is not None else top_k,
+        "top_p": top_p,
+        "null_experts": nulls if several else default.null_experts,
+    }
+
+
+def _research_variants(tokens: int) -> dict[str, Any]:
+    """The chosen research rows by option; they replace the choices under "More"."""
+    chosen: dict[str, str] = {}
+    for option in OPTIONS.values():
+        rows = {row.name: row for row in option.rows() if chosen_by_name(row)}
+        if not rows:
+            continue
+        titles: dict[str | None, str] = {None: "None", **{row.name: row.title for row in rows.values()}}
+        name = st.selectbox(
+            option.title,
+            list(titles),
+            format_func=titles.__getitem__,
+            disabled=option.training and tokens == 0,
         )
-    return {**chosen, "null_experts": nulls if may_be_none else default.null_experts}
+        for row in [rows[name]] if name else rows.values():
+            st.caption(f"{row.title}: {row.summary} Verdict: {row.verdict}.")
+        if name:
+            chosen[option.name] = name
+    return chosen
+
+
+def _research_training(default: Training, tokens: int) -> dict[str, Any]:
+    """Research options of the fine-tune."""
+    off = {"disabled": tokens == 0}
+    return {
+        "train_router": _choice("train_router", ROUTER_TRAINING, default.train_router, **off),
+        "regmix_runs": _number("regmix_runs", default.regmix_runs, 2, None, **off),
+        "regmix_tokens": _number("regmix_tokens", default.regmix_tokens, 8, None, **off),
+        "balance_over": _choice("balance_over", BALANCE_OVER, default.balance_over, **off),
+        "z_loss": _number("z_loss", default.z_loss, 0.0, None, format="%.1e", **off),
+        "entropy": _number("entropy", default.entropy, 0.0, None, format="%.1e", **off),
+        "dense_to_sparse": _number("dense_to_sparse", default.dense_to_sparse, 0.0, 1.0, step=0.05, **off),
+    }
+
+
+def _number(name: str, default: Any, least: Any, most: Any, **more: Any) -> Any:
+    """Input of a research option that is a number, with its verdict."""
+    value = st.number_input(OPTIONS[name].title, least, most, default, width=160, **more)
+    st.caption(OPTIONS[name].about)
+    return value
+
+
+def _choice(name: str, titles: Mapping[Any, str], default: Any, **more: Any) -> Any:
+    """Input of a research option that is one of a few values, with its verdict."""
+    values = list(titles)
+    value = st.selectbox(
+        OPTIONS[name].title, values, index=values.index(default), format_func=titles.__getitem__, **more
+    )
+    st.caption(OPTIONS[name].about)
+    return value
 
 
 def _training(default: Training, tokens: int) -> dict[str, Any]:
-    """The rest of the fine-tune."""
+    """Further settings of the training."""
     warm_start = st.toggle(
         "Fit the router to the domains first",
         value=default.warm_start,
-        help="Solved in closed form on the experts' own samples, in seconds.",
+        help="The warm start: closed forms on the experts' samples, in seconds.",
     )
-    data_mix = _one_of("How much of each domain", DATA_MIXES, default.data_mix, disabled=tokens == 0)
+    data_mix = _one_of("Data mix", DATA_MIXES.words(), default.data_mix, disabled=tokens == 0)
     with st.container(horizontal=True):
         rate = st.number_input("Learning rate", 1e-6, 1.0, default.learning_rate, format="%.1e", width=150)
         random_seed = st.number_input("Random seed", 0, 2**32 - 1, default.random_seed, width=150)
@@ -134,7 +174,7 @@ def _training(default: Training, tokens: int) -> dict[str, Any]:
 
 
 def _one_of(title: str, choices: Choices, default: str, **more: Any) -> str:
-    """All choices with their meaning below."""
+    """Radio buttons: all choices with their explanations."""
     keys = list(choices)
     chosen: str = st.radio(
         title,
@@ -148,7 +188,7 @@ def _one_of(title: str, choices: Choices, default: str, **more: Any) -> str:
 
 
 def _from_list(title: str, choices: Choices, default: str) -> str:
-    """Many choices: a list, and the meaning of the chosen one."""
+    """List of choices, with the explanation of the selected one below."""
     keys = sorted(choices, key=lambda key: key != default)
     chosen: str = st.selectbox(title, keys, format_func=lambda key: choices[key][0])
     st.caption(choices[chosen][1])

@@ -1,4 +1,4 @@
-"""A recipe as it is put together on a screen: its command line, its default name, experts proposed by samples."""
+"""Functions for a recipe on a page: its command line, its default name, and experts proposed for samples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from composer.mix.research import OPTIONS
 from ui.query import CLOSE
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ MOST_PROPOSED = 4
 NAME_CHARS = 40
 BETWEEN_SAMPLES = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)
 _TRAINING_FLAGS = ("tokens", "train", "data_mix", "learning_rate", "random_seed")
+_RESEARCH_FLAGS = tuple(o.name for o in OPTIONS.values() if o.training and not o.variants)
 
 
 def command(recipe: Recipe) -> str:
-    """The shell command that composes a recipe; what has its default is left out.
+    """Shell command that composes a recipe, without the options that have their defaults.
 
-    What no option of the command says, such as a merge's parameters, stands in the recipe's file only.
+    Fields that no option sets, such as the parameters of a merge, are only in the recipe file.
     """
     from composer.mix.routing import RoutingOptions
 
@@ -33,11 +35,15 @@ def command(recipe: Recipe) -> str:
     words += ["--seed", recipe.seed, "--experts", ",".join(recipe.experts)]
     for part, standard, names in (
         (recipe, default, flags),
-        (recipe.training, default.training, _TRAINING_FLAGS),
+        (recipe.training, default.training, (*_TRAINING_FLAGS, *_RESEARCH_FLAGS)),
     ):
         for name in names:
             value = getattr(part, name)
-            if value != getattr(standard, name):
+            if value == getattr(standard, name):
+                continue
+            if name == "train_router":
+                words.append("--train-router" if value else "--freeze-router")
+            else:
                 words += [f"--{name.replace('_', '-')}", str(value)]
     if recipe.trunk_merge != default.trunk_merge:
         words += ["--trunk-merge", recipe.trunk_merge.method]
@@ -47,7 +53,7 @@ def command(recipe: Recipe) -> str:
 
 
 def default_name(experts: Sequence[ExpertRecord]) -> str:
-    """The experts' names joined, as many as a short name holds: "law-python"."""
+    """Join the names of the first experts to a name of limited length: "law-python"."""
     name = ""
     for expert in experts:
         longer = f"{name}-{expert.name}" if name else expert.name
@@ -58,10 +64,10 @@ def default_name(experts: Sequence[ExpertRecord]) -> str:
 
 
 def propose(registry: Registry, text: str, seed: str, limit: int = MOST_PROPOSED) -> dict[str, float]:
-    """The experts of a seed that are nearest to pasted samples, best first, each with its cosine.
+    """Find the experts of a seed that are nearest to pasted samples: cosine by expert, best first.
 
-    Lines of three or more dashes separate samples. The best expert of each sample is always among them, then
-    the best of what remains. Raises what `catalog.search` raises.
+    Lines of three or more dashes separate samples. The result has the best expert of each sample, and then the best
+    of the others. Raises the errors of `catalog.queries.search`.
     """
     from registry.catalog import queries
     from ui.query import vector_of_sample
@@ -71,8 +77,8 @@ def propose(registry: Registry, text: str, seed: str, limit: int = MOST_PROPOSED
     others: dict[str, float] = {}
     for sample in samples:
         hits = queries.search(registry, vector_of_sample(registry, sample), seed=seed, limit=limit)
-        for place, hit in enumerate(hits):
-            pool = best if place == 0 else others
+        for rank, hit in enumerate(hits):
+            pool = best if rank == 0 else others
             pool[hit.expert.ref] = max(hit.score, pool.get(hit.expert.ref, -1.0))
     close = {ref: score for ref, score in others.items() if ref not in best and score >= CLOSE}
     for ref in sorted(close, key=lambda ref: -close[ref])[: max(0, limit - len(best))]:

@@ -94,9 +94,26 @@ def test_the_table_of_the_readme_is_written_from_the_rows(dummy_rows: None) -> N
     assert "`dummy_family`" in table
 
 
-def test_the_readme_has_the_table_of_today() -> None:
-    document = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert variant_table.rewritten(document) == document, "run: python -m composer.variant_table README.md"
+@pytest.mark.parametrize("name", ["README.md", "docs/COMMANDS.md"])
+def test_the_documents_have_the_tables_of_today(name: str) -> None:
+    document = (ROOT / name).read_text(encoding="utf-8")
+    assert variant_table.rewritten(document) == document, f"run: python -m composer.variant_table {name}"
+
+
+def test_the_table_lists_research_variants_apart_with_their_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = variants.RouterVariant(
+        "late", "Late", "Routes late.", "dummy_router:DummyRouter", verdict="no gain"
+    )
+    monkeypatch.setitem(variants.ROUTERS, "late", row)
+    proven, _, apart = variant_table.markdown().partition("Research variants")
+    assert "`late`" not in proven and "| router | `late` | Routes late. | no gain |  |" in apart
+    assert "| `router: late` | Routes late. | no gain |" in variant_table.research_options()
+    assert "late" not in variants.ROUTERS.choices() and "late" in variants.ROUTERS.words(research=True)
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="no markers"):
+        variant_table.rewritten("# Title")
 
 
 @pytest.mark.parametrize("field_name", ["router", "trunk_merge"])
@@ -107,11 +124,13 @@ def test_a_variant_without_a_row_is_refused_with_those_that_exist(field_name: st
 
 
 def test_every_row_names_code_that_exists() -> None:
-    for table in (variants.ROUTERS, variants.TRUNK_MERGES, variants.EXPORT_FORMATS):
+    for table in (variants.ROUTERS, variants.TRUNK_MERGES, variants.DATA_MIXES, variants.EXPORT_FORMATS):
         for name, row in table.items():
             code = row.load()
             assert row.name == name and (callable(code) or callable(code.plan))
             assert row.title and row.summary.endswith(".")
+    for row in variants.ROUTERS.values():
+        assert row.trainable is not row.load().fixed
 
 
 def test_the_rows_are_read_without_torch_and_numpy() -> None:

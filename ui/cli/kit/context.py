@@ -1,4 +1,4 @@
-"""What every verb shares: the global options, the registry they point to, and the option types."""
+"""Parts that all commands share: the global options, the registry that they open, and the option types."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from composer.mix.research import OPTIONS
+from composer.variants import DATA_MIXES
+
 if TYPE_CHECKING:
     from registry.home import Registry
 
@@ -22,16 +25,16 @@ COUNT_SCALES = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 @dataclass(frozen=True)
 class GlobalOptions:
-    """The options that stand before the verb; `home` is None when the environment decides."""
+    """Options before the command's name. If `home` is None, the environment decides."""
 
     home: Path | None = None
 
 
 @contextmanager
 def open_registry(ctx: typer.Context, *, frees_room: bool = False) -> Iterator[Registry]:
-    """Open the registry that `--home` or the environment names; its connections close with the block.
+    """Open the registry that `--home` or the environment names, and close its connections at the end.
 
-    A verb that `frees_room` also runs on a full disk.
+    `frees_room` opens it on a full disk too.
     """
     from registry import disk_reserve, home
 
@@ -48,25 +51,25 @@ def parse_count(text: str) -> int:
     """Read a number of tokens: "300000", "300k", "1.5M"."""
     match = COUNT.fullmatch(str(text).strip().replace("_", "").replace(",", ""))
     if match is None:
-        raise typer.BadParameter(f"{text!r} is not a count; write for instance 300000, 300k or 1.5M")
+        raise typer.BadParameter(f"{text!r} is not a count; expected for instance 300000, 300k or 1.5M")
     return round(float(match[1]) * COUNT_SCALES[match[2].lower()])
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """Read names separated by commas: "python,law@2"; None stays None."""
+    """Read names separated by commas: "python,law@2". None gives None."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that the user wrote; who reads them knows the defaults of the others."""
+    """Return the options that the user gave; the reader has defaults for the others."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 class Verb(TyperCommand):
-    """A command whose help shows no value for flags, which take none."""
+    """A command whose help shows no value for flags."""
 
     def get_params(self, ctx: Any) -> Any:
-        """The parameters; a flag's column for its value is empty."""
+        """Return the parameters; flags have an empty metavar."""
         parameters = super().get_params(ctx)
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
@@ -75,13 +78,23 @@ class Verb(TyperCommand):
 
 
 def examples(*lines: str) -> str:
-    """The foot of a verb's help: a heading and its example commands, one a line."""
+    """Last part of a command's help: a heading and one example command per line."""
     body = "\n".join(f"  [cyan]$[/cyan] {line}" for line in lines)
     return f"[bold]Examples[/bold]\n{body}"
 
 
+def research_values(*flags: str) -> str:
+    """Part of a command's help with the research values of these options, which other panels do not list."""
+    rows = [
+        f"  [cyan]{flag} {row.name}[/cyan]: {row.summary} Verdict: {row.verdict}."
+        for flag in flags
+        for row in OPTIONS[flag.removeprefix("--").replace("-", "_")].rows()
+    ]
+    return "\n".join(["[bold]Research values[/bold]", *rows]) + "\n\n"
+
+
 def paragraphs(function: Callable[..., object]) -> str:
-    """A function's docstring as help: each paragraph one line, for the terminal to wrap."""
+    """Help text from a function's docstring: one line per paragraph, which the terminal wraps."""
     parts = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     return "\n\n".join(" ".join(part.split()) for part in parts)
 
@@ -116,8 +129,8 @@ ActiveExperts = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Route to these experts only. Masking is not removal: what the others gave to the averaged trunk stays; "
-        "use remove for that.",
+        help="Route to these experts only. The other experts' share of the merged trunk stays; "
+        "use the command remove to remove it.",
     ),
 ]
 Tokens = Annotated[
@@ -125,7 +138,7 @@ Tokens = Annotated[
     typer.Option(parser=parse_count, metavar="N", help="Length of the training in tokens, as in 300k or 1M."),
 ]
 
-# How a mix learns, for compose and extend; what is left out takes the default.
+# Training options of compose and extend. None means the default.
 TRAINING = "Training"
 TrainTokens = Annotated[
     int | None,
@@ -141,7 +154,7 @@ WarmStart = Annotated[
     bool | None,
     typer.Option(
         "--warm-start/--no-warm-start",
-        help="Fit the router to the domains first.",
+        help="Fit the router to the domains before the fine-tune.",
         show_default="warm-start",
         rich_help_panel=TRAINING,
     ),
@@ -150,18 +163,8 @@ Train = Annotated[
     str | None,
     typer.Option(
         metavar="PART",
-        help="The parts that the fine-tune changes: router, trunk, ffn or all.",
+        help="Parts that the fine-tune changes: router, trunk, ffn or all.",
         show_default="all",
-        rich_help_panel=TRAINING,
-    ),
-]
-TrainRouter = Annotated[
-    bool | None,
-    typer.Option(
-        "--train-router/--freeze-router",
-        help="Train the router in the fine-tune too. An extension then fits the embeddings of all experts anew, "
-        "not only the new one's; without a fine-tune this is the default where the trunk is fitted anew.",
-        show_default="only a router without a warm start",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -169,13 +172,38 @@ DataMix = Annotated[
     str | None,
     typer.Option(
         metavar="RULE",
-        help="The domains' shares of the tokens: uniform, proportional to their text, or regmix (found by short "
-        "proxy runs).",
+        help=f"Shares of the domains in the tokens: {DATA_MIXES.choices()}.",
         show_default="uniform",
         rich_help_panel=TRAINING,
     ),
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option(metavar="X", help="Peak of the schedule.", show_default="0.0003", rich_help_panel=TRAINING),
+    typer.Option(
+        metavar="X",
+        help="Peak learning rate of the schedule.",
+        show_default="0.0003",
+        rich_help_panel=TRAINING,
+    ),
 ]
+
+# Research options of compose and extend. Their help ends with the verdict of their measurement.
+RESEARCH = "Research options"
+
+
+def _research(name: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, help=OPTIONS[name].about, rich_help_panel=RESEARCH, **more)
+
+
+TopP = Annotated[float | None, _research("top_p", metavar="P")]
+NullExperts = Annotated[int | None, _research("null_experts", min=0, metavar="M")]
+TrainRouter = Annotated[
+    bool | None,
+    _research("train_router", "--train-router/--freeze-router"),
+]
+RegmixRuns = Annotated[int | None, _research("regmix_runs", min=2, metavar="N")]
+RegmixTokens = Annotated[int | None, _research("regmix_tokens", parser=parse_count, metavar="N")]
+BalanceOver = Annotated[str | None, _research("balance_over", metavar="BATCH")]
+ZLoss = Annotated[float | None, _research("z_loss", metavar="X")]
+Entropy = Annotated[float | None, _research("entropy", metavar="X")]
+DenseToSparse = Annotated[float | None, _research("dense_to_sparse", metavar="X")]

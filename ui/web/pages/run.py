@@ -208,4 +208,4 @@ def _request(run: RunRecord) -> dict[str, Any]:
         recipe = Recipe.parse(request["recipe"])
     except RecipeError:  # another version's
         return request
-    return {**request, "recipe": recipe.model_dump(mode="json", exclude_defaults=True)}
+    return {**request, "recipe": recipe.written(mode="json", exclude_defaults=True)}

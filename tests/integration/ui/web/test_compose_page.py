@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import get_args
+import shlex
+from typing import Any, get_args
 
 import pico
 import pytest
+import typer
 import yaml
 from pages import button, code, field, html, open_page, said, toggle
+from streamlit.testing.v1 import AppTest
 
 from composer.mix import recipe, routing
+from composer.mix.research import OPTIONS
+from composer.variants import DATA_MIXES, chosen_by_name
 from registry.home import Registry
 from registry.queue import runs
+from ui.cli import app as cli
 from ui.queue.jobs import execute, submit
 from ui.web import recipe_form
 from ui.web.recipes import propose
@@ -46,7 +52,7 @@ def test_every_control_reaches_the_command(filled: Registry) -> None:
     app.text_input[0].set_value("team")
     app.select_slider[0].set_value(10_000)
     app.number_input[0].set_value(2)
-    app.selectbox[1].set_value("ties")
+    field(app, "Research trunk merge").set_value("ties")
     toggle(app, "Fit the router to the domains first").set_value(False).run()
     assert code(app)[-2] == (
         "nexusmix compose team --seed smol --experts code@1,law@1 --top-k 2 --tokens 10000 "
@@ -54,16 +60,20 @@ def test_every_control_reaches_the_command(filled: Registry) -> None:
     )
 
 
+def number(app: AppTest, label: str) -> Any:
+    """The number input with this label."""
+    return next(each for each in app.number_input if each.label == label)
+
+
 def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(filled: Registry) -> None:
     app = open_page("compose", seed="smol", experts="code@1,law@1")
-    (nulls,) = (each for each in app.number_input if each.label == "Null experts")
-    assert nulls.disabled
-    field(app, "Experts a token").set_value("top_p").run()
+    assert number(app, "Null experts").disabled
+    number(app, "Experts per token").set_value(2)
+    number(app, "Top-p").set_value(0.7).run()
     assert not app.exception
-    (nulls,) = (each for each in app.number_input if each.label == "Null experts")
-    nulls.set_value(1)
+    number(app, "Null experts").set_value(1)
     field(app, "Router").set_value("linear")
-    field(app, "How much of each domain").set_value("proportional").run()
+    field(app, "Data mix").set_value("proportional").run()
     assert not app.exception
     assert code(app)[-2] == (
         "nexusmix compose code-law --seed smol --experts code@1,law@1 --router linear --top-p 0.7 "
@@ -71,12 +81,70 @@ def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(fil
     )
 
 
+def test_research_options_are_in_one_closed_expander_with_their_verdicts(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    (corner,) = (each for each in app.expander if each.label == "Research options")
+    assert not corner.proto.expanded
+    titles = {each.label for kind in (corner.selectbox, corner.number_input) for each in kind}
+    assert titles == {option.title for option in OPTIONS.values()}
+    small = "\n".join(each.value for each in corner.caption)
+    for option in OPTIONS.values():
+        rows = [row for row in option.rows() if chosen_by_name(row)]
+        assert all(
+            f"Verdict: {verdict}." in small for verdict in [row.verdict for row in rows] or [option.verdict]
+        )
+    elsewhere = (set(field(app, name).options) for name in ("Router", "Trunk", "Data mix"))
+    titles_of_rows = {row.title for option in OPTIONS.values() for row in option.rows()}
+    assert not set.union(*elsewhere) & titles_of_rows
+    everywhere = [each.label for kind in (app.selectbox, app.number_input) for each in kind]
+    assert all(everywhere.count(title) == 1 for title in titles)
+
+
+def test_every_research_option_reaches_the_command_and_the_recipe_file(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    assert "research" not in yaml.safe_load(code(app)[-1])
+    values = {"Top-p": 0.9, "RegMix runs": 4, "RegMix tokens": 64, "Z-loss": 0.001, "Entropy loss": 0.01}
+    for title, value in {**values, "Dense to sparse": 0.5}.items():
+        number(app, title).set_value(value)
+    choices = {"Research router": "recurrent", "Research trunk merge": "pcb", "Research data mix": "regmix"}
+    for title, choice in {**choices, "Train the router": True, "Load balance over": "global_batch"}.items():
+        field(app, title).set_value(choice)
+    app.run()
+    number(app, "Null experts").set_value(1)
+    app.run()
+    assert not app.exception and not app.error
+    wanted = {
+        "router": "recurrent",
+        "trunk_merge": {"method": "pcb", "density": 0.2, "scale": 1.0},
+        "top_p": 0.9,
+        "null_experts": 1,
+        "train_router": True,
+        "data_mix": "regmix",
+        "regmix_runs": 4,
+        "regmix_tokens": 64,
+        "balance_over": "global_batch",
+        "z_loss": 0.001,
+        "entropy": 0.01,
+        "dense_to_sparse": 0.5,
+    }
+    assert wanted.keys() == OPTIONS.keys()
+    written = yaml.safe_load(code(app)[-1])
+    assert written["research"] == wanted
+    verb = typer.main.get_command(cli)
+    with_flags = verb.commands["compose"].make_context("compose", shlex.split(code(app)[-2])[2:]).params  # type: ignore[attr-defined]
+    assert {name: with_flags[name] for name in wanted} == {**wanted, "trunk_merge": "pcb"}
+
+
 @pytest.mark.parametrize(
     ("choices", "names"),
     [
         (recipe_form.COMBINATIONS, get_args(routing.Combine)),
-        (recipe_form.DATA_MIXES, get_args(recipe.DataMixName)),
+        (DATA_MIXES, get_args(recipe.DataMixName)),
         (recipe_form.TRAINED, get_args(recipe.TrainedPart)),
+        (
+            recipe_form.BALANCE_OVER,
+            get_args(recipe.Training.model_fields["balance_over"].annotation),
+        ),
     ],
 )
 def test_whatever_a_recipe_may_say_has_its_words_on_the_page(
