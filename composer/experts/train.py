@@ -57,7 +57,8 @@ def train_expert(
     """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
 
     Documents that the registry holds out, or keeps for choices between settings, are not used for training. With
-    `freeze_trunk`, only the FFNs are trained. The expert is then anchored: its trunk stays the seed's, so composing loses nothing.
+    `freeze_trunk`, only the FFNs are trained. The expert is then anchored: its trunk stays the seed's, so composing
+    loses nothing.
     An interrupted training resumes from its last checkpoint, which is stored next to `out`.
 
     Raises NotFoundError, RecipeError (no text, or `out` exists), TrainingDivergedError.
