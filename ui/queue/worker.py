@@ -248,7 +248,7 @@ def _read(outcome: IO[bytes]) -> dict[str, Any] | None:
 
 def _cause_of_death(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "the process was killed, possibly because it ran out of memory"
+        return "the process was killed, possibly because memory ran out"
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}"
     return f"the process ended with exit code {code}"
