@@ -1,4 +1,4 @@
-"""Corpora of the demo's four domains, written from text of the installed packages.
+"""Corpora of the demo's four domains, written from text of the Python installation and its packages.
 
     python   the source of Python's standard library
     cpp      the C++ headers inside the torch wheel
