@@ -1,4 +1,4 @@
-"""From a pasted sample or files to the vector that the catalog is searched with."""
+"""Query vectors for the catalog search, computed from a pasted sample or from files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from registry.home import Registry
     from registry.records import DomainEmbedding
 
-# Below this cosine, sentence embedders see little more in common than that both are text.
+# Minimum cosine of related texts. Below it, sentence embedders find hardly more in common than being text.
 CLOSE = 0.15
 
 
 def vector_of_files(registry: Registry, paths: Sequence[Path]) -> np.ndarray:
-    """The mean vector [m] of the text in files and folders, or of a file made by `nexusmix embed`."""
+    """Return the mean vector [m] of the text in files and folders, or of a file written by `nexusmix embed`."""
     from registry.domains.documents import read_documents
     from registry.domains.embedding import (
         embed_domain,
@@ -36,7 +36,7 @@ def vector_of_files(registry: Registry, paths: Sequence[Path]) -> np.ndarray:
 
 
 def vector_of_sample(registry: Registry, text: str) -> np.ndarray:
-    """The mean vector [m] of a longer sample of text, chunked as a contributed domain is."""
+    """Return the mean vector [m] of a longer sample of text, chunked like a contributed domain."""
     from registry.domains.embedding import embed_domain, load_embedder
 
     embedding, _chunks = embed_domain(load_embedder(registry.embedder), [text])
@@ -44,7 +44,7 @@ def vector_of_sample(registry: Registry, text: str) -> np.ndarray:
 
 
 def _direction(embedding: DomainEmbedding) -> np.ndarray:
-    """The domain's mean [m], L2-normalised so that a search's scores are cosines."""
+    """Return the domain's mean [m], L2-normalised so that search scores are cosines."""
     import numpy as np
 
     return embedding.mean / np.linalg.norm(embedding.mean)

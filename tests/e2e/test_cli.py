@@ -65,7 +65,7 @@ def test_tables_go_to_standard_output_and_remarks_to_standard_error(stocked: She
     assert part.stderr.startswith("2 to 3 of ")
     shown = stocked.run("verify", "law")
     assert shown.stdout == ""
-    assert "holds the bytes that its digest names" in shown.stderr
+    assert "every blob of law matches its digest" in shown.stderr
 
 
 def test_private_text_stays_at_home_and_its_embedding_is_enough(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from composer.evaluation.evaluate import MAX_BYTES
+from composer.experts.train import train_expert
 from composer.mix.recipe import Training
+from composer.reproduce.plan import Settings
 from ui.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +38,7 @@ def test_every_command_is_in_the_list_of_commands(verb: str) -> None:
     assert f"`{verb}`" in (ROOT / "docs" / "COMMANDS.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, "", "seed", "runs"])
 def test_a_flag_shows_no_value_in_the_help(verb: str) -> None:
     outcome = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "200"})
     assert "bool" not in outcome.output
@@ -48,6 +53,23 @@ def test_the_defaults_in_the_help_are_those_of_the_recipe() -> None:
     assert shown["train"] == training.train
     assert shown["data_mix"] == training.data_mix
     assert shown["learning_rate"] == str(training.learning_rate)
+
+
+def test_the_other_defaults_in_the_help_are_those_of_the_functions() -> None:
+    command: Any = typer.main.get_command(app)
+    shown = {
+        (verb, option.name): option.show_default
+        for verb in ("evaluate", "train-expert", "reproduce")
+        for option in command.commands[verb].params
+    }
+    settings: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert shown["evaluate", "max_bytes"] == str(MAX_BYTES)
+    learning_rate = inspect.signature(train_expert).parameters["learning_rate"].default
+    assert shown["train-expert", "learning_rate"] == str(learning_rate)
+    assert shown["reproduce", "random_seeds"] == ",".join(map(str, settings["random_seeds"]))
+    assert shown["reproduce", "budgets"] == ",".join(f"{budget // 1000}k" for budget in settings["budgets"])
+    assert shown["reproduce", "expert_tokens"] == f"{settings['expert_tokens'] // 1000}k"
+    assert shown["reproduce", "max_bytes"] == str(settings["max_bytes"])
 
 
 @pytest.mark.parametrize("verb", VERBS)

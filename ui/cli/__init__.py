@@ -1,4 +1,4 @@
-"""The command line: one verb a file, listed here in the order in which a newcomer meets them."""
+"""The command line. Each file has one command; they are registered here in the order of a first use."""
 
 from __future__ import annotations
 
@@ -44,20 +44,21 @@ from ui.cli import (
 )
 from ui.cli.kit.context import GlobalOptions, Verb, examples, paragraphs
 from ui.cli.kit.failures import INTERRUPTED, report
+from ui.cli.kit.group import Group
 from ui.wording.failures import describe
 
 START = "Start here"
 FIND = "Find experts"
-GIVE = "Give experts"
+GIVE = "Publish experts"
 MIX = "Compose mixes"
-CARE = "Look after the registry"
+CARE = "Maintain the registry"
 
 ABOUT = """\
-A registry of language-model experts that people contribute, and a composer that turns any of them into one \
+A registry of contributed language-model experts, and a composer that combines experts of one seed into one \
 Nexus mixture-of-experts.
 
-Data goes to standard output (JSON with --json), progress to standard error. \
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 incompatible or damaged, 5 conflict, \
+Results go to standard output (JSON with --json), progress to standard error. \
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 incompatible or damaged, 5 conflict, \
 130 interrupted."""
 EXAMPLES = examples(
     "nexusmix demo",
@@ -66,6 +67,7 @@ EXAMPLES = examples(
 )
 
 app = typer.Typer(
+    cls=Group,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -121,15 +123,18 @@ def global_options(
     home: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="The registry's folder; else $NEXUSMIX_HOME, else ~/.local/share/nexusmix."
+            metavar="DIR",
+            help="Folder of the registry.",
+            show_default="$NEXUSMIX_HOME, else ~/.local/share/nexusmix",
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Keep the global options for the verb; without a verb, show the help."""
+    """Store the global options for the command. Without a command, print the help."""
     ctx.obj = GlobalOptions(home=home)
     if ctx.invoked_subcommand is None:
         ctx.get_help()
@@ -137,11 +142,11 @@ def global_options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; every error ends here as one line."""
+    """Run one command and return its exit code. Every error is reported here, in one line."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # Imports make many objects and no garbage: looking for it as often as Python does takes a tenth of their time.
+    # Imports create many objects but no garbage. Python's default collection frequency costs 10 % of their time.
     garbage.set_threshold(50_000)
-    # Progress is ours to show; the bars that libraries draw for single steps would tear it.
+    # Only our own progress is shown: the progress bars of libraries would disrupt it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     interrupted = _watch_for_interrupts()
@@ -149,13 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=list(arguments), prog_name="nexusmix", standalone_mode=False) or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader had enough (`nexusmix list | head -1`): leave quietly, also when Python flushes at exit.
+        # The reader closed the pipe (`nexusmix list | head -1`): exit silently, even when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if not interrupted.is_set():
             return report(error, debug="--debug" in arguments)
-        # An interrupted import of a compiled library fails in ways of its own; the user pressed Ctrl-C.
+        # Ctrl-C during the import of a compiled library can raise any exception: report the interrupt instead.
         code = INTERRUPTED
     if code == INTERRUPTED:
         sys.stderr.write(f"\n{describe(KeyboardInterrupt())[0]}\n")
@@ -163,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _watch_for_interrupts() -> threading.Event:
-    """Ctrl-C raises KeyboardInterrupt as ever; the event says afterwards that it came."""
+    """Return an event that is set by Ctrl-C. Ctrl-C still raises KeyboardInterrupt."""
     came = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""`nexusmix alias`: a word that stands for one version of an expert."""
+"""`nexusmix alias`: a movable name for one version of an expert."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ def alias(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME@WORD", help="The alias.")],
     expert: Annotated[
-        str | None, typer.Argument(metavar="NAME@N", help="The version; without it, say what it stands for.")
+        str | None,
+        typer.Argument(metavar="NAME@N", help="The version to point to. Without it, show the current one."),
     ] = None,
     expected: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="NAME@N", help=f"Change it only if it stands for this now ({NOTHING}: nothing)."
+            "--from",
+            metavar="NAME@N",
+            help=f"Change the alias only if it points to this version now, or '{NOTHING}': only if it is not set.",
         ),
     ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Forget it.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let a word such as stable stand for one version of an expert.
+    """Set, show or delete an alias: a movable name for one version of an expert.
 
-    Wherever an expert is named, NAME@WORD may stand; what is composed
-    is pinned to the version that it stands for then.
+    Every command that expects an expert also accepts NAME@WORD. A mix is
+    pinned to the version that the alias points to when it is composed.
     """
     if delete and expert is not None:
         raise typer.BadParameter("give a version or --delete, not both")
@@ -50,4 +53,4 @@ def alias(
     if as_json:
         print_json({"alias": name, "expert": target})
     else:
-        note(f"{name} stands for {target or 'nothing any more'}")
+        note(f"{name} points to {target}" if target else f"{name} is deleted")

@@ -22,28 +22,34 @@ EXAMPLES = examples(
 def contribute(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The expert's name; contributing again is a new version.")
+        str, typer.Argument(metavar="NAME", help="Name of the expert. An existing name gets a new version.")
     ],
     source: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="Folder of the expert or of its LoRA adapter, or hf:OWNER/NAME[@REVISION]."
+            metavar="PATH", help="Folder of the expert or of its LoRA adapter, or hf:OWNER/NAME\\[@REVISION]."
         ),
     ],
-    seed: Annotated[str, typer.Option(metavar="SEED", help="The seed that it was fine-tuned from.")],
+    seed: Annotated[str, typer.Option(metavar="SEED", help="The seed that the expert was fine-tuned from.")],
     license: License,
     data: Data = None,
     held_out: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="Text kept for evaluation; else 1 document in 20 of --data."),
+        typer.Option(
+            metavar="PATH",
+            help="Held-out text for evaluation. Repeatable.",
+            show_default="1 in 20 documents of --data",
+        ),
     ] = None,
     embedding: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Instead of --data: the file that `nexusmix embed` made from it."),
+        typer.Option(
+            metavar="FILE", help="Instead of --data: an embedding file written by `nexusmix embed`."
+        ),
     ] = None,
     description: Description = "",
     allow_unchanged: Annotated[
-        bool, typer.Option("--allow-unchanged", help="Accept weights that equal the seed's.")
+        bool, typer.Option("--allow-unchanged", help="Accept weights that are equal to the seed's.")
     ] = False,
     allow_unrelated: Annotated[
         bool, typer.Option("--allow-unrelated", help="Accept weights that were not trained from the seed.")
@@ -52,19 +58,21 @@ def contribute(
         bool,
         typer.Option(
             "--allow-other-base",
-            help="Accept a LoRA adapter that names another base model: the same weights under another name.",
+            help="Accept a LoRA adapter whose base model has another name but the same weights as the seed.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Publish an expert: a seed fine-tuned on one domain.
 
-    Nothing heavy runs before its configuration, tokenizer and tensors have been held against the seed's. The
-    weights are stored once, split into roles; the text (or, for private text, only its embedding) says what
-    the expert is for.
+    The configuration, tokenizer and tensors are checked against the seed's before any expensive work. The
+    weights are split into FFNs and trunk and stored once. The text describes the expert's domain; for private
+    text, only its embedding is needed.
     """
     if bool(data) == (embedding is not None):
-        raise typer.BadParameter("give either --data (text) or --embedding (a file made by `nexusmix embed`)")
+        raise typer.BadParameter(
+            "give either --data (text) or --embedding (a file written by `nexusmix embed`)"
+        )
     from composer.experts.contribution import contribute as run
 
     with open_registry(ctx) as registry, progress() as report:

@@ -17,14 +17,16 @@ EXAMPLES = examples("nexusmix delete team@2 --dry-run", "nexusmix delete team@2"
 def delete(
     ctx: typer.Context,
     mix: Annotated[str, typer.Argument(metavar="MIX@N", help="The version to delete.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would free.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report how much space would be freed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Delete one version of a mix.
 
-    Its experts stay. The version is never given again, and its lock is
-    kept: composing that once more gives the same bytes. `nexusmix gc`
-    then frees the room.
+    The experts are not deleted. The version number is never reused. The
+    lock is kept: composing it again gives the same bytes. Afterwards,
+    `nexusmix gc` frees the disk space.
     """
     from registry.catalog.deletion import delete_mix
 

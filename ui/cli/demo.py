@@ -1,4 +1,4 @@
-"""`nexusmix demo`: the main job from text to an extended mix, on this machine, in a registry of its own."""
+"""`nexusmix demo`: the whole workflow from text to an extended mix, on this machine, in a separate registry."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ HOME = Path(".demo")
 
 
 def demo(ctx: typer.Context, as_json: Json = False) -> None:
-    """See everything once, in about 5 minutes.
+    """Run the whole workflow once, in about 5 minutes.
 
-    Four experts are trained on text that is already on this machine, three are composed and evaluated, and
-    the mix is extended by the fourth. It lives in ./.demo (or --home). A second run is quick and changes
-    nothing; after Ctrl-C it goes on.
+    Trains four experts on text that is already on this machine. Composes three of them, evaluates the mix, and
+    extends it by the fourth. The registry is ./.demo (or --home). A second run is fast and changes nothing.
+    After Ctrl-C, the same command resumes.
     """
     from ui.demo.run import run_demo
 
@@ -41,7 +41,7 @@ def _print_result(result: dict[str, Any]) -> None:
     for sample in result["samples"]:
         print_heading(f"{sample['mix']} continues {sample['prompt']!r}")
         print_text(sample["prompt"] + sample["text"])
-    print_heading("What it set out to show")
+    print_heading("Claims")
     for finding in result["findings"]:
         print_text(f"{'✓' if finding['held'] else '✗'} {finding['claim']}")
     note(f"\ndone in {duration(result['seconds'])}; the report is at {result['report']}")

@@ -1,4 +1,4 @@
-"""`nexusmix doctor`: is everything here that the other verbs need, and if not, what to do."""
+"""`nexusmix doctor`: check the requirements of the other commands and report the remedy of each failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOW_DISK_BYTES = 2_000_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One finding: `detail` is what was found, or what is wrong and what to do about it."""
+    """The result of one check: `detail` describes the state found, or the problem and its remedy."""
 
     check: str
     ok: bool
@@ -32,13 +32,13 @@ class Check:
 
 
 class _Unwritten(Exception):
-    """Leaves a blob writer before it publishes anything."""
+    """Raised to leave a blob writer before it publishes a blob."""
 
 
 def doctor(ctx: typer.Context, as_json: Json = False) -> None:
     """Check the installation and the registry.
 
-    Exits with 1 when something is wrong.
+    Exits with code 1 if a check fails.
     """
     from registry.errors import RegistryError
 
@@ -55,11 +55,11 @@ def doctor(ctx: typer.Context, as_json: Json = False) -> None:
         columns = [
             Column("ok", "", show=str),
             Column("check", "Check", style="bold"),
-            Column("detail", "Found"),
+            Column("detail", "Result"),
         ]
         rows = [{**dataclasses.asdict(f), "ok": "✓" if f.ok else "✗"} for f in findings]
-        print_table(rows, columns, empty="nothing to check")
-        note("all is well" if healthy else "something needs attention: see the lines marked ✗")
+        print_table(rows, columns, empty="no checks were run")
+        note("all checks passed" if healthy else "some checks failed: see the lines marked ✗")
     if not healthy:
         raise typer.Exit(FAILURE)
 
@@ -73,7 +73,7 @@ def _registry_checks(registry: Registry) -> Iterator[Check]:
 
 
 def _check(name: str, find: Callable[[], str]) -> Check:
-    """Run one check; whatever it raises is its finding, for a doctor must not fall ill itself."""
+    """Run one check. Any exception becomes a failed result, so that the remaining checks still run."""
     try:
         return Check(name, True, find())
     except Exception as error:
@@ -119,7 +119,9 @@ def _blob_store(registry: Registry) -> str:
     except _Unwritten:
         blobs = plural(sum(1 for _ in registry.blobs.iter_digests()), "blob")
         others = registry.blobs.others().places
-        shared = f", shared with other databases ({'; '.join(others)}), so gc refuses" if others else ""
+        shared = (
+            f", shared with other databases ({'; '.join(others)}), so gc refuses to run" if others else ""
+        )
         return f"writable, {blobs}{shared}"
 
 
@@ -129,8 +131,8 @@ def _disk_space(registry: Registry) -> str:
     usage = shutil.disk_usage(registry.home)
     if usage.free < LOW_DISK_BYTES:
         raise RuntimeError(
-            f"{size(usage.free)} free at {registry.home}, {size(LOW_DISK_BYTES)} advised: free some space, "
-            "or move the home with --home"
+            f"only {size(usage.free)} free at {registry.home}, {size(LOW_DISK_BYTES)} recommended: free some disk "
+            "space, or choose another folder with --home"
         )
     return f"{size(usage.free)} free of {size(usage.total)}"
 

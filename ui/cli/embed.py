@@ -1,4 +1,4 @@
-"""`nexusmix embed`: compute a domain embedding on the machine where private text lives."""
+"""`nexusmix embed`: compute a domain embedding on the machine that stores the private text."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def embed(
     data: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="The text: .jsonl, text files or folders.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the embedding (JSON).")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="JSON file to write the embedding to.")],
     as_json: Json = False,
 ) -> None:
-    """Embed a domain without handing over its text.
+    """Compute the embedding of a domain without sharing its text.
 
-    The file holds vectors, the number of chunks, the hash of the sample and the embedder's name, and no text.
+    The file contains vectors, the number of chunks, the hash of the sample and the embedder's name, but no text.
     """
     from registry.domains.documents import read_documents
     from registry.domains.embedding import embed_domain, load_embedder, save_embedding

@@ -1,4 +1,4 @@
-"""`nexusmix evaluate`: measure a mix on held-out text of every domain."""
+"""`nexusmix evaluate`: measure a mix on held-out text of all its domains."""
 
 from __future__ import annotations
 
@@ -31,50 +31,60 @@ def evaluate(
     ctx: typer.Context,
     mix: MixRef,
     against: Annotated[
-        list[str] | None, typer.Option(metavar="MIX", help="Another mix for comparison. Repeatable.")
+        list[str] | None, typer.Option(metavar="MIX", help="Another mix to compare with. Repeatable.")
     ] = None,
     max_bytes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Bytes of held-out text per domain.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Maximum bytes of held-out text per domain.", show_default="200000"
+        ),
     ] = None,
     active_experts: ActiveExperts = None,
     oracle: Annotated[
         bool,
-        typer.Option("--oracle", help="Also with each domain's own expert forced: a router's ceiling."),
+        typer.Option(
+            "--oracle",
+            help="Also measure with each domain's own expert forced: an upper bound for any router.",
+        ),
     ] = False,
     tasks: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Tasks to run, or groups of them.", rich_help_panel=HARNESS),
+        typer.Option(metavar="A,B", help="Tasks or task groups to run.", rich_help_panel=HARNESS),
     ] = None,
     task_path: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="A folder with task files of your own. They may run code: use what you trust.",
+            help="Folder with your own task files. They can run code: use only files that you trust.",
             rich_help_panel=HARNESS,
         ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Only the first examples of a task.", rich_help_panel=HARNESS),
+        typer.Option(
+            min=1, metavar="N", help="Run only the first N examples of each task.", rich_help_panel=HARNESS
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a mix on held-out text of its domains.
 
-    In bits per byte (lower is better), against the seed, each domain's own expert, dense merging and any
-    other mix; and where each domain's tokens go. The result is kept with the mix, unless experts
-    are masked.
+    Reports bits per byte (lower is better) of the mix, the seed, each domain's own expert, dense merging and the
+    mixes of --against. Also reports the routing shares of each domain's tokens. The result is stored with
+    the mix, unless --active-experts masks experts.
 
-    With --tasks, these tasks are run instead on the seed, every expert, dense merging, the mix and the others, and
-    kept beside the rest.
+    With --tasks, runs only these tasks, on the seed, every expert, dense merging, the mix and the mixes
+    of --against. Their results are also stored with the mix.
     """
     if tasks is not None:
         if active_experts is not None or max_bytes is not None or oracle:
-            raise typer.BadParameter("--tasks goes with none of --active-experts, --max-bytes and --oracle")
+            raise typer.BadParameter(
+                "--tasks cannot be combined with --active-experts, --max-bytes or --oracle"
+            )
         _run_tasks(ctx, mix, tasks, task_path, limit, against or (), as_json)
         return
     if task_path is not None or limit is not None:
-        raise typer.BadParameter("--task-path and --limit go with --tasks")
+        raise typer.BadParameter("--task-path and --limit require --tasks")
     from composer.evaluation.evaluate import evaluate as measure
 
     chosen = {} if max_bytes is None else {"max_bytes": max_bytes}

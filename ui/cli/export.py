@@ -23,19 +23,23 @@ EXAMPLES = examples(
 def export(
     ctx: typer.Context,
     mix: MixRef,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the model.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create for the model.")],
     format: Annotated[
         str, typer.Option(metavar="FORMAT", help=f"One of {EXPORT_FORMATS.choices()}.")
     ] = "nexus",
     dtype: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="float32, bfloat16, float16 or, in gguf, q8_0; else the seed's."),
+        typer.Option(
+            metavar="TYPE",
+            help="float32, bfloat16, float16 or, for gguf only, q8_0.",
+            show_default="the seed's type",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a mix as a Hugging Face folder, or as a GGUF file in a folder.
 
-    The folder appears whole or not at all. A mix that the format cannot express exactly is refused.
+    The folder is written completely or not at all. A mix that the format cannot represent exactly is refused.
     """
     from composer.formats import export as write
 

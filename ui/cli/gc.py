@@ -1,4 +1,4 @@
-"""`nexusmix gc`: remove stored files that nothing refers to."""
+"""`nexusmix gc`: remove unreferenced files of the blob store."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ EXAMPLES = examples("nexusmix gc --dry-run", "nexusmix gc --grace 48")
 
 def gc(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report the blobs that would be removed.")
+    ] = False,
     grace: Annotated[
         float,
-        typer.Option(min=0, metavar="HOURS", help="Keep what is younger: work in progress needs it."),
+        typer.Option(
+            min=0,
+            metavar="HOURS",
+            help="Keep files that are newer than this, because active work may need them.",
+        ),
     ] = 24.0,
     adopt_store: Annotated[
         bool,
         typer.Option(
             "--adopt-store",
-            help="No other database needs the store's blobs: from now on they are this one's.",
+            help="Make this database the only owner of the store. Use it only if no other database needs the blobs.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove blobs that nothing refers to, and what killed work left behind.
+    """Remove unreferenced blobs and the leftovers of killed work.
 
-    Refused where another database keeps blobs in the same store.
+    The command refuses to run if another database may use the same store; see --adopt-store.
     """
     from datetime import timedelta
 

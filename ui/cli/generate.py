@@ -28,9 +28,14 @@ def generate(
     ctx: typer.Context,
     mix: MixRef,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="How many tokens to add.")] = 100,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Maximum number of tokens to generate.")
+    ] = 100,
     temperature: Annotated[
-        float, typer.Option(min=0, metavar="X", help="0 always takes the likeliest token.")
+        float,
+        typer.Option(
+            min=0, metavar="X", help="Sampling temperature. 0 always selects the most likely token."
+        ),
     ] = 0.8,
     random_seed: RandomSeed = 0,
     active_experts: ActiveExperts = None,
@@ -65,6 +70,6 @@ def generate(
 
 
 def _mean_shares(tokens: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The share of each expert over all generated tokens."""
+    """Return the mean share of each expert over all generated tokens."""
     refs = tokens[0] if tokens else {}
     return {ref: sum(token[ref] for token in tokens) / len(tokens) for ref in refs}

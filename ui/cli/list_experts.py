@@ -20,16 +20,17 @@ ROWS_OF_A_TABLE = 100
 def list_experts(
     ctx: typer.Context,
     seed: SeedFilter = None,
-    withdrawn: Annotated[bool, typer.Option("--withdrawn", help="Withdrawn versions too.")] = False,
+    withdrawn: Annotated[bool, typer.Option("--withdrawn", help="Include withdrawn versions.")] = False,
     limit: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help=f"How many; else {ROWS_OF_A_TABLE} in a table and all of them with --json.",
+            help="Maximum number of experts to list.",
+            show_default=f"{ROWS_OF_A_TABLE} in a table, all with --json",
         ),
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, metavar="N", help="How many to pass over first.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, metavar="N", help="Number of experts to skip.")] = 0,
     as_json: Json = False,
 ) -> None:
     """List the experts by name."""
@@ -55,12 +56,12 @@ def list_experts(
     if withdrawn:
         columns.append(Column("withdrawn", "Withdrawn", style="yellow"))
     nothing = (
-        f"there are {plural(count, 'expert')}"
+        f"no experts at this offset: there are {plural(count, 'expert')}"
         if count
         else "no experts yet: nexusmix contribute, or nexusmix demo"
     )
     print_table(rows, columns, empty=nothing)
     if 0 < len(rows) < count:
         note(
-            f"{offset + 1:,} to {offset + len(rows):,} of {plural(count, 'expert')}; --limit and --offset show others"
+            f"{offset + 1:,} to {offset + len(rows):,} of {plural(count, 'expert')}; for more use --limit, --offset"
         )

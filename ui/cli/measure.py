@@ -1,4 +1,4 @@
-"""`nexusmix measure`: how well one expert alone predicts its own and other domains."""
+"""`nexusmix measure`: measure one dense expert on its own domain and on others."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def measure(
     ctx: typer.Context,
     expert: ExpertRef,
     domains: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How many other domains, the nearest first.")
+        int, typer.Option(min=0, metavar="N", help="Number of other domains to measure, nearest first.")
     ] = 8,
     as_json: Json = False,
 ) -> None:
-    """Measure an expert alone on its own and other domains' held-out text.
+    """Measure a single expert on held-out text of its own and other domains.
 
-    Bits per byte beside its seed's: what it gained where it was trained,
-    and what that cost elsewhere.
+    Compares its bits per byte (lower is better) with the seed's: the gain
+    on its own domain, and the loss on the others.
     """
     from composer.evaluation.expert_measurement import measure_transfer
 

@@ -16,7 +16,9 @@ EXAMPLES = examples("nexusmix mixes", "nexusmix mixes team@2")
 
 def mixes(
     ctx: typer.Context,
-    ref: Annotated[str | None, typer.Argument(metavar="MIX", help="One mix, with its evaluation.")] = None,
+    ref: Annotated[
+        str | None, typer.Argument(metavar="MIX", help="Show only this mix, with its evaluation.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the mixes with their parents, or show one."""

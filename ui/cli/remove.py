@@ -15,7 +15,7 @@ EXAMPLES = examples("nexusmix remove team cooking")
 def remove(ctx: typer.Context, mix: MixRef, expert: ExpertRef, as_json: Json = False) -> None:
     """Recompose a mix without one expert.
 
-    Nothing of the expert's weights stays in the new version.
+    The new version contains nothing of the expert's weights.
     """
     from composer.extension import remove as run
 

@@ -19,49 +19,74 @@ EXAMPLES = examples(
 
 def reproduce(
     ctx: typer.Context,
-    seed: Annotated[str, typer.Argument(metavar="SEED", help="A registered seed, or the folder of one.")],
+    seed: Annotated[str, typer.Argument(metavar="SEED", help="A registered seed, or the folder of a seed.")],
     corpora: Annotated[
-        Path, typer.Argument(metavar="CORPORA", help="A folder for each domain: train.jsonl and test.jsonl.")
+        Path,
+        typer.Argument(
+            metavar="CORPORA", help="Folder with one subfolder per domain: train.jsonl, test.jsonl."
+        ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where cells, pictures and the report go.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the measurements, the figures and the report.")
+    ],
     newcomer: Annotated[
-        str | None, typer.Option(metavar="DOMAIN", help="The domain of the extension; else the last one.")
+        str | None,
+        typer.Option(
+            metavar="DOMAIN", help="Domain whose expert extends the mixes.", show_default="the last domain"
+        ),
     ] = None,
     general: Annotated[
-        str | None, typer.Option(metavar="DOMAIN", help="The corpus of general text: no expert of its own.")
+        str | None, typer.Option(metavar="DOMAIN", help="Domain of general text; it gets no expert.")
     ] = None,
     license: Annotated[
-        str | None, typer.Option(metavar="SPDX", help="The licence of a seed that is given as a folder.")
+        str | None, typer.Option(metavar="SPDX", help="Licence of the seed, if SEED is a folder.")
     ] = None,
     random_seeds: Annotated[
-        str | None, typer.Option(metavar="0,1,2", help="Every case is measured once for each.")
+        str | None,
+        typer.Option(
+            metavar="A,B,C", help="Each case is measured once per random seed.", show_default="0,1,2"
+        ),
     ] = None,
     budgets: Annotated[
         str | None,
-        typer.Option(metavar="30k,100k,300k", help="Three budgets in training-token equivalents."),
+        typer.Option(
+            metavar="A,B,C",
+            help="Three rising budgets in training-token equivalents.",
+            show_default="30k,100k,300k",
+        ),
     ] = None,
     expert_tokens: Annotated[
         int | None,
-        typer.Option(parser=parse_count, metavar="N", help="Training of experts that the registry lacks."),
+        typer.Option(
+            parser=parse_count,
+            metavar="N",
+            help="Training tokens of each expert that is not in the registry.",
+            show_default="600k",
+        ),
     ] = None,
     max_bytes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Bytes of unseen text per domain.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Maximum bytes of held-out text per domain.", show_default="40000"
+        ),
     ] = None,
     cases: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Measure these cases only; the report names them.")
+        str | None,
+        typer.Option(metavar="A,B", help="Measure only these cases and the cases that they depend on."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few hundred tokens each: to see that it runs.")
+        bool, typer.Option("--quick", help="Small budgets and little text, only to check that it runs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Reproduce the paper's evaluation on your own corpora.
 
-    An expert for each domain (taken from the registry if it has one of that name), mixes at several budgets,
-    and their extension by the newcomer: our default, Nexus and the linear router as in the paper, dense merging.
+    Trains one expert per domain, unless the registry has an expert of that name. Composes mixes at several budgets
+    and extends them by the newcomer's expert. Compares this project's default, the paper's Nexus and linear
+    routers, and dense merging.
 
-    Everything that is measured is kept in OUT at once: Ctrl-C is safe, and the same command goes on. The report is
-    OUT/index.html, its figures OUT/results.json. Mixes are not published.
+    Each measurement is stored in OUT immediately. After Ctrl-C, the same command resumes. The report is
+    OUT/index.html, its data OUT/results.json. Mixes are not published.
     """
     from composer.reproduce.run import PAGE
     from composer.reproduce.run import reproduce as run
@@ -92,7 +117,7 @@ def reproduce(
     words = {True: "met", False: "missed", None: "not measured"}
     print_table(
         [{**row, "met": words[row["met"]]} for row in results["bars"]],
-        [Column("bar", "Bar"), Column("found", "Found"), Column("met", "")],
+        [Column("bar", "Criterion"), Column("found", "Result"), Column("met", "")],
         empty="nothing was measured",
     )
     note(f"the report is at {out / PAGE}")

@@ -1,4 +1,4 @@
-"""`nexusmix runs [show|follow|cancel|retry]`: the queue of long work."""
+"""`nexusmix runs [show|follow|cancel|retry]`: the queue of long-running work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from ui.cli.kit.context import Json, Verb, examples, open_registry
 from ui.cli.kit.failures import FAILURE
+from ui.cli.kit.group import Group
 from ui.cli.kit.output import (
     Column,
     note,
@@ -23,7 +24,7 @@ from ui.wording.shapes import run_shape
 if TYPE_CHECKING:
     from registry.records import RunRecord
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(cls=Group, rich_markup_mode="rich")
 EXAMPLES = examples("nexusmix runs", "nexusmix runs --state failed", "nexusmix runs follow 3")
 POLL_SECONDS = 1.0
 
@@ -35,10 +36,12 @@ RunId = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
 def list_runs(
     ctx: typer.Context,
     state: Annotated[State | None, typer.Option(metavar="STATE", help="Only runs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, the newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Maximum number of runs, newest first.")
+    ] = 20,
     as_json: Json = False,
 ) -> None:
-    """List the runs, or show, follow, cancel and retry one."""
+    """List the runs, or show, follow, cancel or retry one."""
     if ctx.invoked_subcommand is not None:
         return
     from registry.queue import runs
@@ -51,7 +54,7 @@ def list_runs(
     columns = [
         Column("run", "Run", justify="right", style="bold"),
         Column("kind", "Kind"),
-        Column("subject", "Of"),
+        Column("subject", "Subject"),
         Column("state", "State"),
         Column("progress", "Progress"),
         Column("attempt", "Attempt", justify="right"),
@@ -65,7 +68,10 @@ def list_runs(
 
 @app.command(cls=Verb)
 def show(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
-    """Show a run: its request, where it stands, what it returned and the tail of its log."""
+    """Show the state, progress, result, metrics and last log lines of a run.
+
+    With --json, also show its request.
+    """
     from registry.queue import runs
 
     with open_registry(ctx) as registry:
@@ -85,9 +91,9 @@ def show(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
 
 @app.command(cls=Verb)
 def follow(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
-    """Follow a run to its end; Ctrl-C stops following, not the run.
+    """Follow a run until it ends. Ctrl-C stops following, but not the run.
 
-    The exit code is 0 when the run succeeded.
+    The exit code is 0 if the run succeeded, otherwise 1.
     """
     from registry.queue import runs
 
@@ -102,7 +108,7 @@ def follow(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
 
 @app.command(cls=Verb)
 def cancel(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
-    """Cancel a run that waits or is under way."""
+    """Cancel a run that is queued or running."""
     from registry.queue import runs
 
     with open_registry(ctx) as registry:
@@ -111,7 +117,7 @@ def cancel(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
 
 @app.command(cls=Verb)
 def retry(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
-    """Queue a failed or cancelled run again; it goes on from its last checkpoint."""
+    """Queue a failed or cancelled run again. It resumes from its last checkpoint."""
     from registry.queue import runs
 
     with open_registry(ctx) as registry:
@@ -119,14 +125,14 @@ def retry(ctx: typer.Context, run: RunId, as_json: Json = False) -> None:
 
 
 def print_queued(run: RunRecord, as_json: bool) -> None:
-    """What `--queue` prints: the run instead of the result."""
+    """Print a queued run, the output of `--queue`."""
     _print(run, as_json)
     if not as_json:
-        note(f"next: nexusmix runs follow {run.id}; it needs a worker: nexusmix worker")
+        note(f"next: nexusmix runs follow {run.id}; a worker must be running: nexusmix worker")
 
 
 def print_run(run: RunRecord) -> None:
-    """A run as lines of name and value."""
+    """Print a run as lines of name and value."""
     shape: dict[str, Any] = run_shape(run)
     result = shape.pop("result") or {}
     for key in ("request", "log", "published", "token", "lease_until", "heartbeat_at", "stage_started_at"):

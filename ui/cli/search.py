@@ -1,4 +1,4 @@
-"""`nexusmix search`: find experts by the meaning of a task or of a sample of text."""
+"""`nexusmix search`: find experts whose domain is similar to a task or a sample of text."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ EXAMPLES = examples(
 
 def search(
     ctx: typer.Context,
-    query: Annotated[str | None, typer.Argument(metavar="TEXT", help="A task or a topic.")] = None,
+    query: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="Description of a task or a topic.")
+    ] = None,
     like: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PATH", help="Instead of TEXT: a sample of the text to serve, or its embedding."
+            metavar="PATH",
+            help="Instead of TEXT: files or folders of sample text, or an embedding file. Repeatable.",
         ),
     ] = None,
     seed: SeedFilter = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many experts to return.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Maximum number of experts.")] = 10,
     as_json: Json = False,
 ) -> None:
     """Find experts by meaning.
 
-    The score is the cosine of the query and the expert's nearest centroid: 1 for the same meaning.
+    The score is the cosine of the query and the expert's nearest centroid. 1 means identical meaning.
     """
     if (query is None or not query.strip()) == (not like):
         raise typer.BadParameter("give either TEXT or --like PATH")
@@ -42,7 +45,7 @@ def search(
 
     with open_registry(ctx) as registry:
         what = vector_of_files(registry, like) if like else query
-        assert what is not None  # the check above
+        assert what is not None  # guaranteed by the check above
         rows = [hit_row(hit) for hit in find(registry, what, seed=seed, limit=limit)]
     if as_json:
         print_json(rows)

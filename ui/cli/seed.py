@@ -1,4 +1,4 @@
-"""`nexusmix seed add|list|show`: the dense models that experts branch from."""
+"""`nexusmix seed add|list|show`: the dense models that experts are fine-tuned from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ui.cli.kit.context import (
     examples,
     open_registry,
 )
+from ui.cli.kit.group import Group
 from ui.cli.kit.output import (
     Column,
     note,
@@ -26,7 +27,7 @@ from ui.cli.kit.output import (
 from ui.wording.display import parameters
 from ui.wording.shapes import seed_shape
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The seed's name.")]
 
@@ -45,7 +46,7 @@ def add(
         str,
         typer.Argument(
             metavar="PATH",
-            help="Folder with config, tokenizer and *.safetensors, or hf:OWNER/NAME[@REVISION].",
+            help="Folder with config, tokenizer and *.safetensors, or hf:OWNER/NAME\\[@REVISION].",
         ),
     ],
     license: License,
@@ -55,7 +56,7 @@ def add(
 ) -> None:
     """Publish a dense causal LM as a seed.
 
-    Its text (--data) is what a mix is measured on as general text; it is optional.
+    The text of --data is optional. Mixes are measured on it as their general domain.
     """
     from composer.experts.dry_run import check_runs
     from registry.intake import sources

@@ -1,4 +1,4 @@
-"""`nexusmix show`: one expert in full, its digests and provenance."""
+"""`nexusmix show`: all details of one expert, with its digests and provenance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = examples("nexusmix show python", "nexusmix show python@2 --json")
 
 
 def show(ctx: typer.Context, ref: ExpertRef, as_json: Json = False) -> None:
-    """Show an expert: card, digests, provenance."""
+    """Show an expert: its card, digests and provenance."""
     from registry.catalog.queries import get_expert
 
     with open_registry(ctx) as registry:
@@ -37,7 +37,7 @@ def show(ctx: typer.Context, ref: ExpertRef, as_json: Json = False) -> None:
             "trunk": expert.trunk,
             "embedder": expert.embedding.embedder,
             "domain": f"{expert.embedding.chunk_count} chunks, {len(expert.embedding.centroids)} centroids",
-            "sample": expert.sample or "not shared: only the embedding was given",
+            "sample": expert.sample or "not shared: only the embedding was contributed",
             "held out": expert.held_out,
             **{
                 f"from {key}" if key in expert.provenance else key: value

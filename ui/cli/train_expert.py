@@ -1,4 +1,4 @@
-"""`nexusmix train-expert`: branch a dense expert from a seed on the text of one domain."""
+"""`nexusmix train-expert`: fine-tune a seed on the text of one domain."""
 
 from __future__ import annotations
 
@@ -18,23 +18,30 @@ EXAMPLES = examples(
 
 def train_expert(
     ctx: typer.Context,
-    seed: Annotated[str, typer.Option(metavar="SEED", help="The seed to branch from.")],
+    seed: Annotated[str, typer.Option(metavar="SEED", help="The seed to fine-tune.")],
     data: Annotated[list[Path], typer.Option(metavar="PATH", help="Text to train on. Repeatable.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the expert, in Hugging Face format.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to create for the expert, in Hugging Face format.")
+    ],
     tokens: Annotated[
         int, typer.Option(parser=parse_count, metavar="N", help="Tokens to train on, as in 300k or 1M.")
     ] = 500_000,
     freeze_trunk: Annotated[
         bool,
-        typer.Option("--freeze-trunk", help="Train only the FFNs: anchored, it composes at its own loss."),
+        typer.Option(
+            "--freeze-trunk", help="Train only the FFNs. Such an anchored expert keeps its loss in a mix."
+        ),
     ] = False,
-    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Peak of the schedule.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Peak learning rate of the schedule.", show_default="0.001"),
+    ] = None,
     random_seed: RandomSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a seed on one domain.
 
-    One document in 20 is held out by its hash and never trained on.
+    One document in 20, chosen by its hash, is held out and never used for training.
     """
     import dataclasses
 

@@ -1,4 +1,4 @@
-"""`nexusmix verify`: read every stored byte again and compare it with its digest."""
+"""`nexusmix verify`: hash the stored data again and compare it with its digests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ EXAMPLES = examples("nexusmix verify", "nexusmix verify python@1")
 def verify(
     ctx: typer.Context,
     ref: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One expert, seed or mix; everything if left out.")
+        str | None,
+        typer.Argument(metavar="NAME", help="The expert, seed or mix to check.", show_default="everything"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare stored bytes with their digests.
+    """Check that all stored data matches its digests.
 
-    Exits with 4 when something is wrong.
+    Exits with code 4 if data is missing or damaged.
     """
     from registry.catalog.queries import verify as find_problems
 
@@ -35,6 +36,6 @@ def verify(
         for problem in problems:
             print_text(f"{problem.owner}: {problem.message}")
         if not problems:
-            note(f"verified: {ref or 'every blob'} holds the bytes that its digest names")
+            note(f"verified: {f'every blob of {ref}' if ref else 'every blob'} matches its digest")
     if problems:
         raise typer.Exit(INCOMPATIBLE)

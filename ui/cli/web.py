@@ -22,13 +22,19 @@ def ui(
     ctx: typer.Context,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, metavar="N", help="Port; else the first free from 8501."),
+        typer.Option(
+            min=1,
+            max=65535,
+            metavar="N",
+            help="Port to listen on.",
+            show_default="the first free port from 8501",
+        ),
     ] = None,
     address: Annotated[
         str,
         typer.Option(
             metavar="HOST",
-            help="Where to listen. Beyond this machine (0.0.0.0 …) only with --trust-network.",
+            help="Address to listen on. Addresses beyond this machine need --trust-network.",
             rich_help_panel=ACCESS,
         ),
     ] = "localhost",
@@ -36,7 +42,7 @@ def ui(
         bool,
         typer.Option(
             "--trust-network",
-            help="State that everyone who can reach the app is trusted: it has no login.",
+            help="Confirm that you trust everyone who can reach the app: it has no login.",
             rich_help_panel=ACCESS,
         ),
     ] = False,
@@ -44,7 +50,7 @@ def ui(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Another name that the app is opened by, as behind a proxy. Repeatable; needs --trust-network.",
+            help="Another host name of the app, for instance behind a proxy. Repeatable; needs --trust-network.",
             rich_help_panel=ACCESS,
         ),
     ] = None,
@@ -53,8 +59,8 @@ def ui(
         typer.Option(
             envvar="NEXUSMIX_IMPORT_ROOTS",
             metavar="DIR",
-            help="A folder that pages may read from. Repeatable. Default: your home, this folder, the temporary "
-            "folder and the hub's cache, without hidden ones; none once others can reach the app.",
+            help="A folder that the app may read from. Repeatable. Default: your home, the current folder, the "
+            "temporary folder and the Hugging Face cache, without hidden folders. None if others can reach the app.",
             rich_help_panel=ACCESS,
         ),
     ] = None,
@@ -63,29 +69,31 @@ def ui(
         typer.Option(
             envvar="NEXUSMIX_EXPORT_ROOTS",
             metavar="DIR",
-            help="A folder that pages may export to. Repeatable. Default: as above, without the hub's cache.",
+            help="A folder that the app may export to. Repeatable. Default: as above, without the Hugging Face cache.",
             rich_help_panel=ACCESS,
         ),
     ] = None,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+        bool, typer.Option("--browser/--no-browser", help="Open the app in a browser.")
     ] = True,
     worker: Annotated[
         bool,
-        typer.Option("--worker/--no-worker", help="Execute what is queued as long as the app is open."),
+        typer.Option(
+            "--worker/--no-worker", help="Also start a worker, which executes queued runs until the app ends."
+        ),
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Find experts, compose them and play with the mix in a browser.
+    """Open the web app: find experts, compose them and try the mix in a browser.
 
-    Ctrl-C ends it; a run that is under way then waits for the next worker.
+    Ctrl-C stops the app. An active run is then queued again for the next worker.
     """
     from ui.queue.roots import chosen_roots
     from ui.web.launch import choose_port, require_trust, serve
 
     hosts = allow_host or []
     others = require_trust(address, hosts, trusted=trust_network)
-    # An option that was not given is None in some releases of typer and empty in others.
+    # An absent option is None in some releases of typer and an empty list in others.
     roots = chosen_roots(import_root or None, export_root or None, only_local=not others)
     with open_registry(ctx) as registry:
         home = registry.home
@@ -95,9 +103,9 @@ def ui(
     if as_json:
         print_json({"url": url, "home": str(home)})
     else:
-        note(f"nexusmix is at {url} (registry {home}); Ctrl-C ends it")
+        note(f"nexusmix is at {url} (registry {home}); press Ctrl-C to stop it")
     if others:
-        note("whoever can reach it can use it as you do: it has no login")
+        note("warning: the app has no login, so everyone who can reach it has the same rights as you")
     raise typer.Exit(
         serve(home, port=chosen, address=address, hosts=hosts, roots=roots, browser=browser, worker=worker)
     )

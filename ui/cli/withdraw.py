@@ -1,4 +1,4 @@
-"""`nexusmix withdraw`: take a version out of search and new mixes, with a reason that stays on record."""
+"""`nexusmix withdraw`: exclude an expert version from search and new mixes, with a recorded reason."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ EXAMPLES = examples('nexusmix withdraw python@1 --reason "trained on text that h
 def withdraw(
     ctx: typer.Context,
     ref: ExpertRef,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; everybody who asks for it sees this.")],
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="The reason, shown to everyone who requests the expert.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Take an expert out of search and new mixes.
+    """Exclude an expert version from search and from new mixes.
 
-    Mixes that already hold it keep working; recompose them without
-    it to take it out of use.
+    Existing mixes that contain it still work. To remove it from a mix,
+    use `nexusmix remove`.
     """
     from registry.catalog.queries import withdraw as take_back
 

@@ -15,27 +15,30 @@ EXAMPLES = examples("nexusmix worker", "nexusmix worker --once")
 def worker(
     ctx: typer.Context,
     once: Annotated[
-        bool, typer.Option("--once", help="Execute one run and leave; leave at once when none waits.")
+        bool, typer.Option("--once", help="Execute one run and exit; exit at once if no run is queued.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Shown beside its runs; else machine and process.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name shown with its runs.", show_default="host name and process id"
+        ),
     ] = None,
     with_parent: Annotated[
-        bool, typer.Option("--with-parent", hidden=True, help="Leave when standard input ends.")
+        bool, typer.Option("--with-parent", hidden=True, help="Exit at the end of standard input.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Execute queued runs one by one, until Ctrl-C.
 
-    Each runs in a process of its own. One that dies is tried again from its last checkpoint, by this worker
-    or by another; any number of workers may share a registry.
+    Each run is executed in a separate process. If the process dies, this worker or another one tries the run
+    again from its last checkpoint. Any number of workers can share a registry.
     """
     from ui.queue.worker import Worker, default_name
 
     with open_registry(ctx) as registry:
         worker = Worker(registry, name or default_name(), say=note)
         if not once:
-            note(f"{worker.name} waits for runs of {registry.home}; Ctrl-C ends it")
+            note(f"{worker.name} waits for runs of {registry.home}; press Ctrl-C to stop it")
         worked = worker.work(once=once, with_parent=with_parent)
     if as_json:
         print_json({"worker": worker.name, "runs": worked})

@@ -1,1 +1,1 @@
-"""The demo: real text from the installed packages, a small seed, and the main job end to end."""
+"""The demo: the whole workflow on real text from the installed packages, with a small seed."""

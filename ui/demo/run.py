@@ -1,7 +1,7 @@
-"""The demo, top to bottom: text → experts → registry → mix → evaluation → extension → report.
+"""The demo's workflow: text → experts → registry → mix → evaluation → extension → report.
 
-Every step asks the registry or the disk whether it is done already, so a second run changes nothing and an
-interrupted one goes on.
+Each step first checks in the registry or on disk whether it is already done. A second run therefore changes
+nothing, and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ SEED_FOLDER = Path(__file__).parent / "seed"
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim that the demo checks, with the figures that decide it."""
+    """One claim that the demo checks, with the measured values, and whether it is true (`held`)."""
 
     claim: str
     held: bool
 
 
 def run_demo(home: Path, progress: Progress) -> dict[str, Any]:
-    """Run what is not done yet in the registry at `home`.
+    """Run the remaining steps of the demo in the registry at `home`.
 
     Returns {"home", "report", "seconds", "evaluations": [of demo@1, of demo@2], "findings": [{"claim", "held"}],
     "samples": [{"mix", "prompt", "text"}]}.
@@ -88,7 +88,7 @@ def run_demo(home: Path, progress: Progress) -> dict[str, Any]:
 
 
 def check(first: dict[str, Any], second: dict[str, Any]) -> list[Finding]:
-    """What the demo sets out to show, decided by the two evaluations."""
+    """Check the demo's claims against the evaluations of demo@1 and demo@2."""
     scores, mean = first["bits_per_byte"], first["mean"]
     new, old = second["bits_per_byte"][NEWCOMER], [second["bits_per_byte"][name] for name in MEMBERS]
     kept = (new["seed"] - new["mix"]) / (new["seed"] - new["expert"])
@@ -103,26 +103,30 @@ def check(first: dict[str, Any], second: dict[str, Any]) -> list[Finding]:
     linear = mean["demo-linear@1"]
     return [
         Finding(
-            f"demo@1 beats the seed on every member domain, by at least {-worst:.3f} bits per byte", worst < 0
+            f"demo@1 is better than the seed on every member domain, by at least {-worst:.3f} bits per byte",
+            worst < 0,
         ),
         Finding(
-            f"demo@1 is below dense merging on their mean: {mean['mix']:.3f} against {mean['dense_merging']:.3f}",
+            f"demo@1 has a lower mean than dense merging: {mean['mix']:.3f} and {mean['dense_merging']:.3f}",
             mean["mix"] < mean["dense_merging"],
         ),
         Finding(
-            f"demo@1 is below the linear router with the same budget: {mean['mix']:.3f} against {linear:.3f}",
+            f"demo@1 has a lower mean than the linear router at the same budget: {mean['mix']:.3f} and {linear:.3f}",
             mean["mix"] < linear,
         ),
-        Finding(f"every domain sends most tokens to its own expert ({_shares(own)} in demo@2)", ahead),
+        Finding(f"every domain's own expert has its largest routing share ({_shares(own)} in demo@2)", ahead),
         Finding(
-            f"demo@2 gains {kept:.0%} of what the dense {NEWCOMER} expert gains over the seed", kept >= 0.4
+            f"demo@2 reaches {kept:.0%} of the dense {NEWCOMER} expert's gain over the seed", kept >= 0.4
         ),
-        Finding(f"demo@2 is below the seed on every old domain, by at least {-old_worst:.3f}", old_worst < 0),
+        Finding(
+            f"demo@2 is better than the seed on every earlier domain, by at least {-old_worst:.3f} bits per byte",
+            old_worst < 0,
+        ),
     ]
 
 
 def _write_corpora(folder: Path, progress: Progress) -> None:
-    """The corpora appear whole or not at all."""
+    """Write all corpora, and move them to `folder` only when they are complete."""
     import shutil
 
     unfinished = folder.with_name("corpora.part")
@@ -147,7 +151,7 @@ def _add_seed(registry: Registry, progress: Progress) -> None:
 
 
 def _unpacked_seed(home: Path) -> Path:
-    """The seed is shipped in float16 to be small; a processor computes faster, and trains better, in float32."""
+    """Convert the shipped float16 seed to float32, in which a CPU computes faster and training works better."""
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -181,7 +185,7 @@ def _contribute(registry: Registry, home: Path, name: str, progress: Progress) -
 
 
 def _compose(registry: Registry, name: str, router: str, progress: Progress) -> None:
-    """The same experts, tokens and settings for both routers; the linear one starts from scratch, as in the paper."""
+    """Compose a mix of the same experts and tokens per router. As in the paper, `linear` has no warm start."""
     if _mix(registry, f"{name}@1") is None:
         training = Training(tokens=MIX_TOKENS, warm_start=router == "nexus")
         recipe = Recipe(name=name, seed=SEED, experts=list(MEMBERS), router=router, training=training)
@@ -204,7 +208,7 @@ def _evaluated(registry: Registry, ref: str, against: list[str], progress: Progr
 
 
 def _is_ours(evaluation: dict[str, Any], against: list[str]) -> bool:
-    """Whether it was measured on as much text as the demo's others and with the same mixes, not by the user since."""
+    """Return whether the evaluation has the demo's text limit and mixes, so that no later one of the user is used."""
     texts = evaluation.get("text", {}).values()
     return (
         bool(texts)

@@ -1,7 +1,7 @@
-"""Trains the demo's seed, the small Llama committed in ui/demo/seed: python -m ui.demo.train_seed OUT.
+"""Training of the demo's seed, the small Llama committed in ui/demo/seed: python -m ui.demo.train_seed OUT.
 
-It needs about a quarter of an hour on one core. The demo does not run it: it uses the committed seed.
-The text is that of general.py; the architecture and the schedule are the constants below.
+It takes about 15 minutes on one core. The demo does not run it but uses the committed seed.
+The text comes from general.py; the architecture and the schedule are the constants below.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main(out: Path) -> None:
 
 
 def train_tokenizer(documents: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of VOCABULARY tokens, the end of a document its only special text token."""
+    """Train a byte-level BPE tokenizer of VOCABULARY tokens; its special tokens mark document ends and padding."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -84,7 +84,7 @@ def train_tokenizer(documents: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def pack(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> torch.Tensor:
-    """All documents as one row of tokens [s], each document preceded by the end of the one before."""
+    """Return all documents as one sequence of tokens [s], with an end-of-document token before each document."""
     import torch
 
     encoded = tokenizer(list(documents), add_special_tokens=False)["input_ids"]
@@ -93,7 +93,7 @@ def pack(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> torch.
 
 
 def train_model(stream: torch.Tensor) -> LlamaForCausalLM:
-    """Train the seed from scratch on stretches of the token stream [s]; equal streams give equal models."""
+    """Train the seed from scratch on sequences of the token stream [s]. The same stream gives the same model."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -121,7 +121,7 @@ def train_model(stream: torch.Tensor) -> LlamaForCausalLM:
 
 
 def _batches(stream: torch.Tensor, steps: int) -> Iterator[torch.Tensor]:
-    """Batches [BATCH, SEQUENCE]: every stretch of the stream once an epoch, cut and ordered anew each time."""
+    """Yield batches [BATCH, SEQUENCE]. Each epoch cuts the stream at a new offset and shuffles the sequences."""
     import torch
 
     generator = torch.Generator().manual_seed(RANDOM_SEED)

@@ -1,1 +1,1 @@
-"""The worker of the queue, its child process, and the kinds of run."""
+"""The queue's worker, its child process, and the kinds of runs."""

@@ -1,8 +1,8 @@
-"""The child process of a worker: does one run, reports where it stands, and leaves the outcome to its parent.
+"""The child process of a worker: executes one run, reports its progress, and passes the outcome to its parent.
 
 Called as `python -m ui.queue.child RUN TOKEN DESCRIPTOR`. The outcome is one JSON object written to the open
 file DESCRIPTOR: {"state": "succeeded", "result": {…}} or {"state": "failed", "error": "…"}. Without one, the
-process was stopped or died. It ends with its parent: standard input is a pipe that the parent holds open.
+process was stopped or died. The process ends with its parent, which keeps the pipe to its standard input open.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ STOPPED = 128 + signal.SIGTERM
 
 
 class Stopped(BaseException):
-    """SIGTERM: leave through every `finally`, publish nothing more."""
+    """Raised on SIGTERM: run all `finally` blocks and publish nothing more."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Execute the run; the exit code is 0 when it succeeded or failed in an orderly way."""
+    """Execute the run. Return 0 if it succeeded, or failed with a reported error."""
     from composer.progress import measuring
     from ui.queue.jobs import execute
 
     run_id, token, descriptor = map(int, arguments)
-    # The log is for whoever asked for the run; libraries' notes to their developers drown it.
+    # The log is for the person who queued the run. Libraries' notices to developers would flood it.
     warnings.simplefilter("ignore", FutureWarning)
     signal.signal(signal.SIGTERM, _stop)
     _end_with_parent()
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
             outcome = {"state": "succeeded", "result": execute(registry, run, reporter.progress)}
     except Stopped:
         return STOPPED
-    except MemoryError:  # another attempt may find more; what was trained so far is kept
+    except MemoryError:  # another attempt may have more memory; training progress is kept
         traceback.print_exc()
         return 1
     except Exception as error:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class Reporter:
-    """Brings progress and figures to the run's row once a second, from a thread of its own."""
+    """Writes progress and metrics to the run's row once per second, from a separate thread."""
 
     def __init__(self, registry: Registry, fence: Fence, every: float = REPORT_SECONDS) -> None:
         self._registry, self._fence, self._every = registry, fence, every
@@ -85,14 +85,14 @@ class Reporter:
         self._flush()
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Remember where the work stands; the newest wins. A new stage is also a line of the log."""
+        """Store the progress until the next report; only the newest is kept. A new stage is also logged."""
         with self._lock:
             if self._progress is None or self._progress[0] != stage:
                 print(stage, flush=True)  # noqa: T201
             self._progress = (stage, done, total)
 
     def measure(self, name: str, step: int, value: float) -> None:
-        """Remember a figure until it is reported."""
+        """Store a metric until the next report."""
         with self._lock:
             self._metrics.append(Metric(name, step, value))
 
@@ -110,10 +110,10 @@ class Reporter:
             return
         try:
             report(self._registry, self._fence, progress=progress, metrics=metrics)
-        except (ConflictError, NotFoundError) as error:  # the run is somebody else's now
+        except (ConflictError, NotFoundError) as error:  # another worker has taken over the run
             print(error, flush=True)  # noqa: T201
             os.kill(os.getpid(), signal.SIGTERM)
-        except RegistryError:  # a busy or absent database: once more with the next report
+        except RegistryError:  # the database is busy or unreachable: retry with the next report
             with self._lock:
                 self._metrics = metrics + self._metrics
 
@@ -124,16 +124,16 @@ def _explain(error: Exception) -> str:
 
     if isinstance(error, (RegistryError, ComposerError, OSError)):
         return "\n".join(describe(error)).removeprefix("error: ")
-    return f"unexpected {type(error).__name__}: {error}; the log ends with the traceback"
+    return f"unexpected {type(error).__name__}: {error}; the traceback is at the end of the log"
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the clean-up shall run
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise Stopped
 
 
 def _end_with_parent() -> None:
-    """Kill this process and its children when the parent is gone, however it went."""
+    """Kill this process and its children when the parent has ended for any reason."""
 
     def watch() -> None:
         while os.read(0, 1):

@@ -1,11 +1,16 @@
-"""What a run can be: a table from its kind to the use case that does it, and how one is queued.
+"""The kinds of runs: a table from each kind to its use case, and the function that queues a run.
 
-A request is JSON: {"recipe": {…}} composes, and with "evaluate": true queues the evaluation of what came of it,
-{"mix": …, "expert": …} extends or removes, {"mix": …, "against": […]} evaluates, {"expert": …} measures, {"mix": …,
-"out": …} exports; "contribute" and "train-expert" take the names of their options.
-A result is what the verb of the same name prints with --json.
+A request is JSON with these fields:
+    compose               {"recipe": {…}}; "evaluate": true also queues an evaluation of the new mix
+    extend, remove        {"mix": …, "expert": …}
+    evaluate              {"mix": …, "against": […]}
+    measure               {"expert": …}
+    export                {"mix": …, "out": …}
+    contribute, train-expert    the names of the command's options
+A run's result is the JSON that the command of the same name prints with --json.
 
-Whoever asks through the web app is bound to its roots: the request then carries "roots", and names no path outside.
+Requests from the web app are restricted to its root folders. Such a request contains "roots", and all its paths
+are inside them.
 """
 
 from __future__ import annotations
@@ -32,16 +37,19 @@ Job = Callable[[Registry, Request, Progress], dict[str, Any]]
 
 
 def submit(registry: Registry, kind: str, request: Request, *, roots: Roots | None = None) -> RunRecord:
-    """Queue a piece of work, or return the run that is live for the same request.
+    """Queue a run, or return the queued or running one with the same request.
 
-    Names are pinned to the versions that they mean now and paths made absolute, so that every attempt, by
-    whichever worker, does the same. With `roots` every path has to lie within them, now and when the work begins.
-    Raises InvalidInputError for an unknown kind or a path outside, NotFoundError for what the request names and the
-    registry does not hold, ConflictError when the folder to be written exists.
+    Names are pinned to their current versions and paths are made absolute, so that every attempt on any worker
+    does the same work. With `roots`, every path must be inside them, now and when the work begins.
+
+    Raises:
+        InvalidInputError: the kind is unknown, or a path is outside the roots.
+        NotFoundError: the registry does not contain a mix, expert or seed of the request.
+        ConflictError: the output folder already exists.
     """
     if kind not in JOBS:
-        raise InvalidInputError(f"no kind of run is called {kind!a}; there are {', '.join(JOBS)}")
-    if roots is not None:  # first of all: what is outside is not even looked at
+        raise InvalidInputError(f"unknown run kind {kind!a}: expected one of {', '.join(JOBS)}")
+    if roots is not None:  # checked first, so that no path outside the roots is accessed
         roots.check(request)
         if any(request.get(name) for name in (*READ, *WRITTEN)):
             request = {**request, ROOTS: roots.to_json()}
@@ -49,16 +57,17 @@ def submit(registry: Registry, kind: str, request: Request, *, roots: Roots | No
 
 
 def execute(registry: Registry, run: RunRecord, progress: Progress) -> dict[str, Any]:
-    """Do the work of a claimed run and return its result; whatever the use case raises passes through."""
+    """Do the work of a claimed run and return its result. Exceptions of the use case are not caught."""
     if run.kind not in JOBS:
         raise InvalidInputError(
-            f"this worker knows no kind of run called {run.kind!a}: it needs the version of nexusmix that queued it"
+            f"this worker does not support run kind {run.kind!a}: start a worker of the nexusmix version that queued it"
         )
     if ROOTS in run.request:
-        Roots.from_json(run.request[ROOTS]).check(run.request)  # a link may have changed since it was queued
+        Roots.from_json(run.request[ROOTS]).check(run.request)  # a link may have changed since then
     out = run.request.get("out")
     if out is not None and run.attempt > 1 and Path(out).exists():
-        # It did not exist when the run was queued and appears whole: the attempt before died after its work.
+        # The folder did not exist when the run was queued, and it is created atomically.
+        # An earlier attempt therefore died after it had finished the work.
         return {"folder": out}
     return JOBS[run.kind](registry, run.request, progress)
 
@@ -68,9 +77,8 @@ def _compose(registry: Registry, request: Request, progress: Progress) -> dict[s
     from composer.mix.recipe import Recipe
 
     result = compose(registry, Recipe.parse(request["recipe"]), progress=progress)
-    if request.get(
-        "evaluate"
-    ):  # a run of its own: it may fail or be cancelled, and the mix is there all the same
+    if request.get("evaluate"):
+        # The evaluation is a separate run: if it fails or is cancelled, the mix is still published.
         submit(registry, "evaluate", {"mix": result.mix.ref, "against": []})
     return _composed(result)
 
@@ -153,7 +161,7 @@ def _composed(result: ComposeResult) -> dict[str, Any]:
 
 
 def _arguments(request: Request, **renamed: str) -> dict[str, Any]:
-    """The request as arguments of a use case: paths as paths, absent options left to their defaults."""
+    """Convert the request to a use case's arguments: paths become Path objects, absent options keep their defaults."""
     arguments = {
         renamed.get(name, name): value
         for name, value in request.items()
@@ -185,5 +193,5 @@ def _pinned(registry: Registry, request: Request) -> dict[str, Any]:
     for name in set(_PATH_LISTS) & pinned.keys():
         pinned[name] = [str(Path(path).absolute()) for path in pinned[name]]
     if "out" in pinned and Path(pinned["out"]).exists():
-        raise ConflictError(f"{pinned['out']} exists already: name a new folder")
+        raise ConflictError(f"{pinned['out']} already exists: choose a new folder")
     return pinned

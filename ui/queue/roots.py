@@ -1,7 +1,7 @@
-"""The folders of its machine that the web app may read from and write to; whoever can open it can ask for a path.
+"""Root folders: the only folders that the web app may read from and write to, because any visitor can enter a path.
 
-Nothing in a hidden folder (`.ssh`, `.cache` …) is meant by a root above it; a root inside it is. Where the
-environment names no roots, there are none: `nexusmix ui` sets them for its server.
+A root excludes the hidden folders (`.ssh`, `.cache` …) below it; a root inside a hidden folder is allowed. There
+are no roots unless the environment names them: `nexusmix ui` sets them for its server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from registry.intake import hub
 
 IMPORTS_VARIABLE = "NEXUSMIX_IMPORT_ROOTS"
 EXPORTS_VARIABLE = "NEXUSMIX_EXPORT_ROOTS"
-# The fields of a run's request that name paths.
+# The fields of a run's request that contain paths.
 READ = ("source", "embedding", "data", "held_out")
 WRITTEN = ("out",)
 
@@ -32,15 +32,15 @@ class Roots:
     exports: tuple[Path, ...] = ()
 
     def check_import(self, path: str | Path) -> Path:
-        """The path, if it may be read. Raises InvalidInputError, UnsafeFileError."""
+        """Return the absolute path if reading it is allowed. Raises InvalidInputError, UnsafeFileError."""
         return _within(path, self.imports, "read", "--import-root")
 
     def check_export(self, path: str | Path) -> Path:
-        """The path, if something new may be written there. Raises InvalidInputError, UnsafeFileError."""
+        """Return the absolute path if writing to it is allowed. Raises InvalidInputError, UnsafeFileError."""
         return _within(path, self.exports, "write to", "--export-root")
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """Refuse a run's request that names a path outside. Raises InvalidInputError, UnsafeFileError."""
+        """Check that all paths of a run's request are in the roots. Raises InvalidInputError, UnsafeFileError."""
         for name in READ:
             for path in _paths(request.get(name)):
                 if name != "source" or not hub.is_hub(path):
@@ -50,7 +50,7 @@ class Roots:
                 self.check_export(path)
 
     def to_json(self) -> dict[str, list[str]]:
-        """The roots as a run's request carries them."""
+        """Return the roots as JSON for a run's request."""
         return {
             "imports": [str(root) for root in self.imports],
             "exports": [str(root) for root in self.exports],
@@ -58,11 +58,11 @@ class Roots:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Sequence[str]]) -> Roots:
-        """The roots that a request carries."""
+        """Return the roots from the JSON of a run's request."""
         return cls(tuple(map(Path, fields["imports"])), tuple(map(Path, fields["exports"])))
 
     def environment(self) -> dict[str, str]:
-        """The variables that `configured_roots` reads."""
+        """Return the environment variables that `configured_roots` reads."""
         return {
             IMPORTS_VARIABLE: os.pathsep.join(map(str, self.imports)),
             EXPORTS_VARIABLE: os.pathsep.join(map(str, self.exports)),
@@ -70,14 +70,14 @@ class Roots:
 
 
 def configured_roots() -> Roots:
-    """The roots that the environment names, folders parted as in PATH; none where it names none."""
+    """Return the roots from the environment variables, whose folders are separated as in PATH."""
     return Roots(*(_resolved(_split(name)) for name in (IMPORTS_VARIABLE, EXPORTS_VARIABLE)))
 
 
 def chosen_roots(
     imports: Iterable[Path] | None, exports: Iterable[Path] | None, *, only_local: bool
 ) -> Roots:
-    """The roots that were asked for; where none were, those of one local user, and none for anybody else."""
+    """Return the requested roots. The defaults are for one local user; without `only_local` there are none."""
     local = (Path.home(), Path.cwd(), Path(tempfile.gettempdir())) if only_local else ()
     cached = (_hub_cache(),) if only_local else ()
     return Roots(
@@ -91,22 +91,22 @@ def _within(path: str | Path, roots: Sequence[Path], do: str, option: str) -> Pa
         absolute = Path(path).absolute()
         resolved = absolute.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name with a zero byte
-        raise InvalidInputError(f"{path!a} is no path: {error}") from error
+        raise InvalidInputError(f"{path!a} is not a valid path: {error}") from error
     refuse_system_path(absolute)
     if any(_is_meant(resolved, root) for root in roots):
         return absolute
     if not roots:
         raise InvalidInputError(
-            f"this web app may {do} no folder of its machine: whoever starts it can allow one with {option} FOLDER"
+            f"this web app is not allowed to {do} any folder: restart it with {option} DIR to allow one"
         )
     raise InvalidInputError(
-        f"{absolute} is outside the folders that this web app may {do}, or in a hidden folder of theirs: expected "
-        f"{_listed(roots)}; take a path there, or start the app with {option} FOLDER"
+        f"{absolute} is outside the folders that this web app may {do}, or in a hidden folder: expected a path "
+        f"{_listed(roots)}; choose such a path, or restart the app with {option} DIR"
     )
 
 
 def _is_meant(path: Path, root: Path) -> bool:
-    """Whether a path lies below a root, and no hidden name comes between."""
+    """Return whether the path is inside the root, with no hidden folder or file between them."""
     return path.is_relative_to(root) and not any(
         part.startswith(".") for part in path.relative_to(root).parts
     )
@@ -131,6 +131,6 @@ def _listed(roots: Sequence[Path]) -> str:
 
 
 def _hub_cache() -> Path:
-    """Where models of the Hugging Face Hub are, by its own library's rules."""
+    """Return the cache folder of the Hugging Face Hub, as its own library determines it."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")

@@ -1,6 +1,6 @@
-"""The worker: claims runs one by one and executes each in a child process that may die without harm.
+"""The worker: claims runs one by one and executes each in a child process, so that a crash does no harm.
 
-It stays light: the models, torch and whatever they leak live in the child and end with it.
+The worker needs little memory: torch, the models and any memory leaks are in the child and end with it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ from registry.home import Registry
 from registry.queue import claims
 from registry.queue.runs import get_run
 from registry.records import RunRecord
+from ui.wording.display import plural
 
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 1.0
 TICK_SECONDS = 0.5
 STOP_SECONDS = 10.0
-# Work folders of runs that failed or were cancelled are kept this long, so that a retry can go on from them.
+# Work folders of failed and cancelled runs are kept for this time, so that a retry can resume from them.
 WORK_SECONDS = 7 * 86_400.0
 
 
 def default_name() -> str:
-    """This machine and process."""
+    """Return the default name of a worker: the host name and the process id."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def start_local(home: Path) -> subprocess.Popen[bytes]:
-    """A worker on the registry in `home`, in a process that leaves when this one ends or closes the pipe to it."""
+    """Start a worker on the registry in `home`. It exits when this process ends or closes the pipe to it."""
     command = "import sys; from ui.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-P", "-c", command, "--home", str(home), "worker", "--with-parent"],
         stdin=subprocess.PIPE,
         stdout=sys.stderr,
-        start_new_session=True,  # Ctrl-C is for the parent, whose end ends this one too
+        start_new_session=True,  # Ctrl-C reaches only the parent; the worker ends with the parent
     )
 
 
 class Worker:
-    """One worker on a registry; `say` takes one line for whoever watches it."""
+    """One worker on a registry; `say` is called with each line of status output."""
 
     def __init__(
         self,
@@ -67,10 +68,10 @@ class Worker:
         self._leaving = False
 
     def work(self, *, once: bool = False, with_parent: bool = False) -> int:
-        """Execute runs until SIGTERM or SIGINT, or with `once` until one has ended or none waits.
+        """Execute runs until SIGTERM or SIGINT. With `once`, execute one queued run, if any.
 
-        With `with_parent` also until the end of standard input, which the parent holds open. A run that is
-        under way then goes back to the queue and costs no attempt. Returns how many runs were worked on.
+        With `with_parent`, also stop at the end of standard input, which the parent keeps open. An active run is
+        then queued again, and its attempt is not counted. Returns the number of runs worked on.
         """
         self._sweep()
         worked = 0
@@ -96,12 +97,12 @@ class Worker:
             *work_folders.sweep(self.registry, WORK_SECONDS),
         ]
         if swept:
-            self.say(f"removed what {len(swept)} interrupted pieces of work left behind")
+            self.say(f"removed leftovers of {plural(len(swept), 'interrupted operation')}")
 
     def _claim(self) -> RunRecord | None:
         try:
             return claims.claim(self.registry, self.name, self.lease_seconds)
-        except RegistryError as error:  # a busy or absent database comes back
+        except RegistryError as error:  # the database is busy or unreachable: retry later
             self.say(str(error))
             return None
 
@@ -113,18 +114,18 @@ class Worker:
                 tail = _Tail(log)
                 self._watch(child, run, tail)
                 ended = self._settle(child, run, tail, _read(outcome))
-            except (ConflictError, NotFoundError) as error:  # ended or taken over by somebody else
+            except (ConflictError, NotFoundError) as error:  # ended, or taken over by another worker
                 self.say(str(error))
                 return
             except RegistryError as error:
-                self.say(f"run {run.id} is left to the next worker: {error}")
+                self.say(f"run {run.id} is left for the next worker: {error}")
                 return
             finally:
                 _kill_group(child)
-        self.say(f"run {run.id} {'goes back to the queue' if ended.is_live else ended.state}")
+        self.say(f"run {run.id} {'is queued again' if ended.is_live else ended.state}")
 
     def _start(self, run: RunRecord, log: IO[bytes], outcome: IO[bytes]) -> subprocess.Popen[bytes]:
-        """The child leads a process group of its own, so that Ctrl-C reaches us only and a kill all of it."""
+        """Start the child in its own process group: Ctrl-C reaches only the worker, and a kill ends the whole group."""
         settings = {
             "NEXUSMIX_HOME": str(self.registry.home),
             "NEXUSMIX_DATABASE_URL": self.registry.engine.url.render_as_string(hide_password=False),
@@ -142,9 +143,9 @@ class Worker:
         )
 
     def _watch(self, child: subprocess.Popen[bytes], run: RunRecord, tail: _Tail) -> None:
-        """Until the child has ended: renew the lease, pass its log on, stop it when that is asked for.
+        """Watch the child until it ends: renew the lease, save its log, and stop it on request.
 
-        Raises ConflictError when the run is no longer ours.
+        Raises ConflictError when the run no longer belongs to this worker.
         """
         renewed = time.monotonic()
         stopped: float | None = None
@@ -162,13 +163,13 @@ class Worker:
                 self._pass_on(run, tail)
             except (ConflictError, NotFoundError):
                 raise
-            except RegistryError as error:  # the database may come back before the lease is over
+            except RegistryError as error:  # the database may be reachable again before the lease expires
                 self.say(str(error))
 
     def _settle(
         self, child: subprocess.Popen[bytes], run: RunRecord, tail: _Tail, outcome: dict[str, Any] | None
     ) -> RunRecord:
-        """End the run as its child did; without an outcome it was stopped, or died and gets another attempt."""
+        """End the run with its child's outcome. Without one, the child was stopped or died: release the run."""
         self._pass_on(run, tail)
         if outcome is not None:
             return claims.finish(self.registry, run.fence, **outcome)
@@ -193,7 +194,7 @@ class Worker:
     def _leaving_on_signals(self) -> Iterator[None]:
         def leave(_signal: int, _frame: FrameType | None) -> None:
             self._leaving = True
-            for each in before:  # a second signal does not wait for the work to stop
+            for each in before:  # a second signal ends the worker at once
                 signal.signal(each, signal.SIG_DFL)
 
         before = {each: signal.signal(each, leave) for each in (signal.SIGTERM, signal.SIGINT)}
@@ -205,16 +206,16 @@ class Worker:
 
 
 class _Tail:
-    """Reads what was added to a file that another process writes."""
+    """Reads the new text of a file that another process is writing."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._offset = file, 0
 
     def read(self) -> str:
-        """The new text, its newest part only when there is more than a row keeps."""
+        """Return the new text, cut to the newest part if it exceeds the stored length of a log."""
         size = os.fstat(self._file.fileno()).st_size
         start = max(self._offset, size - claims.LOG_CHARACTERS)
-        data = os.pread(self._file.fileno(), size - start, start)  # the child's own position stays
+        data = os.pread(self._file.fileno(), size - start, start)  # pread keeps the child's file position
         self._offset = size
         return data.decode("utf-8", "replace")
 
@@ -228,7 +229,7 @@ def _has_ended(child: subprocess.Popen[bytes]) -> bool:
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    """End the child and whatever it started, and reap it."""
+    """Kill the child and all processes that it started, and reap the child."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
@@ -237,7 +238,7 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _read(outcome: IO[bytes]) -> dict[str, Any] | None:
-    """What the child wrote last; None when it wrote nothing, or died while it did."""
+    """Return the outcome written by the child, or None if it is absent or incomplete."""
     outcome.seek(0)
     try:
         return json.loads(outcome.read()) or None
@@ -247,7 +248,7 @@ def _read(outcome: IO[bytes]) -> dict[str, Any] | None:
 
 def _cause_of_death(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "the process was killed, perhaps because memory ran out"
+        return "the process was killed, possibly because memory ran out"
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}"
     return f"the process ended with exit code {code}"

@@ -1,1 +1,1 @@
-"""Words and JSON that the command line, the pages and the worker share; nothing here loads a screen."""
+"""Text and JSON shapes shared by the command line, the pages and the worker; imports no user interface."""

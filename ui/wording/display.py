@@ -1,24 +1,24 @@
-"""How text and figures look on every screen: hostile characters made visible, one format per unit."""
+"""Formatting of text and numbers for display: hostile characters are escaped, and each unit has one format."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Joiners that several scripts need to spell ordinary words, unlike the other invisible characters.
+# Zero-width joiners: several scripts need them to spell ordinary words. Other invisible characters are escaped.
 HARMLESS_FORMAT = frozenset("\u200c\u200d")
-# Controls, invisible formats (bidirectional overrides among them), lone surrogates, private use, separators.
+# Controls, invisible formats (such as bidirectional overrides), lone surrogates, private use, separators.
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def printable(text: object, *, lines: bool = False) -> str:
-    """Return `text` with every character that could move a cursor or reorder a line as a visible escape.
+    """Return `text` with visible escapes for all characters that could move a cursor or reorder a line.
 
-    printable("a\\x1b[2J\\u202e") == "a\\\\x1b[2J\\\\u202e"; with `lines`, newlines and tabs stay as they are.
+    printable("a\\x1b[2J\\u202e") == "a\\\\x1b[2J\\\\u202e". With `lines`, newlines and tabs are kept.
     """
     text = str(text)
-    if text.isprintable():  # nearly all are, and one card holds many
+    if text.isprintable():  # the usual case, and a card contains many texts
         return text
     kept = "\n\t" if lines else ""
     return "".join(
@@ -34,18 +34,18 @@ def _is_hidden(character: str) -> bool:
 
 
 def parameters(count: int) -> str:
-    """2_600_000 → "2.6 M", 470_000_000 → "470 M", 1_300_000_000 → "1.3 B" (the field says B, not G)."""
+    """Format a parameter count: 2_600_000 → "2.6 M", 1_300_000_000 → "1.3 B" (the field writes B, not G)."""
     return _scaled(count).replace("G", "B")
 
 
 def size(count: int) -> str:
-    """A size in decimal units: 1_234_567 → "1.2 MB"."""
+    """Format a size in bytes in decimal units: 1_234_567 → "1.2 MB"."""
     return _scaled(count) + ("B" if count >= 1000 else " B")
 
 
 def _scaled(count: float) -> str:
     for scale, prefix in SCALES:
-        # Values that would round up to "1000 k" belong to the next scale.
+        # A value that would round up to "1000 k" uses the next scale.
         if count >= scale * 0.9995:
             value = count / scale
             return f"{value:.0f} {prefix}" if value >= 99.95 else f"{value:.1f} {prefix}"
@@ -53,7 +53,7 @@ def _scaled(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0.42 → "0.4 s", 75 → "1 min 15 s", 7260 → "2 h 1 min"."""
+    """Format a duration: 0.42 → "0.4 s", 75 → "1 min 15 s", 7260 → "2 h 1 min"."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -63,15 +63,15 @@ def duration(seconds: float) -> str:
 
 
 def share(fraction: float) -> str:
-    """0.634 → "63 %"."""
+    """Format a share as a percentage: 0.634 → "63 %"."""
     return f"{fraction:.0%}".replace("%", " %")
 
 
 def cosine(score: float) -> str:
-    """0.7132 → "0.71", -0.04 → "−0.04" (a minus as wide as a digit), never "−0.00"."""
+    """Format a cosine: 0.7132 → "0.71", -0.04 → "−0.04" (with a minus as wide as a digit), never "−0.00"."""
     return f"{round(score, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def plural(count: int, noun: str) -> str:
-    """1, "expert" → "1 expert"; 3, "expert" → "3 experts"."""
+    """Format a count with its noun: 1, "expert" → "1 expert"; 3, "expert" → "3 experts"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,4 +1,4 @@
-"""What an error tells the user: the lines for the shell, for a page and for the row of a failed run."""
+"""Error descriptions for users: the lines shown in the shell, on a page and in the row of a failed run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ MISMATCHES_SHOWN = 20
 
 
 def describe(error: BaseException) -> list[str]:
-    """One line that says what happened, then the mismatches if the error lists any that it does not say."""
+    """Return one line with the error message, then the error's mismatches that are missing from the message."""
     if isinstance(error, KeyboardInterrupt):
-        return ["interrupted: nothing half-done was published; the same command starts again"]
+        return ["interrupted: nothing incomplete was published; run the same command again to restart"]
     message = printable(_message(error))
     mismatches = [printable(mismatch) for mismatch in getattr(error, "mismatches", ())]
     unsaid = [mismatch for mismatch in mismatches if mismatch not in message]
@@ -23,7 +23,7 @@ def describe(error: BaseException) -> list[str]:
 
 
 def _message(error: BaseException) -> str:
-    """The error's message, with the remedy where the error itself cannot know it."""
+    """Return the error's message, with a remedy if the error class cannot provide one."""
     from composer.errors import ComposerError
     from registry.errors import RegistryError
 
@@ -31,11 +31,11 @@ def _message(error: BaseException) -> str:
         return " ".join(str(error).split("\n")) or type(error).__name__
     if isinstance(error, OSError):
         return _system_message(error)
-    return f"unexpected {type(error).__name__}: {error}; for the traceback, write --debug before the verb"
+    return f"unexpected {type(error).__name__}: {error}; to see the traceback, add --debug before the command"
 
 
 def _system_message(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename is not None else ""
     reason = error.strerror or str(error) or type(error).__name__
-    remedy = "; free some space and run again" if error.errno == errno.ENOSPC else ""
+    remedy = "; free some disk space and run again" if error.errno == errno.ENOSPC else ""
     return f"{place}{reason}{remedy}"

@@ -1,4 +1,4 @@
-"""The JSON shape of each kind of record: what `--json` prints, and what the tables read."""
+"""JSON shapes of all record types: `--json` prints them, and the tables are built from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def seed_shape(seed: SeedRecord) -> dict[str, Any]:
-    """A seed: what it is, its licence and the digests that hold it."""
+    """Return a seed: its description, its licence and the digests of its parts."""
     return {
         "seed": seed.name,
         "license": seed.license,
@@ -29,7 +29,7 @@ def seed_shape(seed: SeedRecord) -> dict[str, Any]:
 
 
 def expert_shape(expert: ExpertRecord) -> dict[str, Any]:
-    """An expert version in full, without its vectors."""
+    """Return all fields of an expert version except its vectors."""
     return {
         "expert": expert.ref,
         "seed": expert.seed,
@@ -54,7 +54,7 @@ def expert_shape(expert: ExpertRecord) -> dict[str, Any]:
 
 
 def expert_row(expert: ExpertRecord) -> dict[str, Any]:
-    """An expert version as one entry of a list."""
+    """Return the fields of an expert version that are shown in a list."""
     return {
         "expert": expert.ref,
         "seed": expert.seed,
@@ -67,12 +67,12 @@ def expert_row(expert: ExpertRecord) -> dict[str, Any]:
 
 
 def hit_row(hit: Hit) -> dict[str, Any]:
-    """A search result: the expert and the cosine of the query and its best centroid."""
+    """Return a search result: the expert, and the cosine of the query and the expert's best centroid."""
     return {"expert": hit.expert.ref, "score": round(float(hit.score), 4), **expert_row(hit.expert)}
 
 
 def mix_shape(mix: MixRecord) -> dict[str, Any]:
-    """A mix version: its lineage, its experts and its newest evaluation, if any."""
+    """Return a mix version: its lineage, its experts and its newest evaluation, if any."""
     return {
         "mix": mix.ref,
         "parent": mix.parent,
@@ -86,7 +86,7 @@ def mix_shape(mix: MixRecord) -> dict[str, Any]:
 
 
 def composed_shape(result: ComposeResult) -> dict[str, Any]:
-    """What composing, extending or removing published."""
+    """Return the result of composing, extending or removing: the published mix and its cost."""
     return {
         "mix": result.mix.ref,
         "parent": result.mix.parent,
@@ -104,7 +104,7 @@ def composed_shape(result: ComposeResult) -> dict[str, Any]:
 
 
 def run_shape(run: RunRecord) -> dict[str, Any]:
-    """A run: what was asked for, where it stands and how it ended."""
+    """Return a run: its request, its progress and its outcome."""
     fields = dataclasses.asdict(run)
     moments = {
         key: value.isoformat() for key, value in fields.items() if key.endswith(("_at", "_until")) and value

@@ -1,4 +1,4 @@
-"""What tasks of lm-evaluation-harness gave, as rows: for the command line and a mix's page alike."""
+"""Results of lm-evaluation-harness tasks as rows, for the command line and a mix's page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One metric of one task; `values` and standard `errors` by model. What is better depends on the metric."""
+    """One metric of one task, with `values` and standard `errors` by model.
+
+    Whether higher or lower is better depends on the metric.
+    """
 
     task: str
     metric: str
@@ -19,8 +22,10 @@ class TaskRow:
 
 
 def task_rows(tasks: Mapping[str, Any]) -> list[TaskRow]:
-    """The rows of `evaluation["tasks"]`, standard errors beside their metric. The harness names a metric with
-    its filter: "acc,none", "acc_stderr,none"."""
+    """Return the rows of `evaluation["tasks"]`, each metric with its standard error.
+
+    The harness names a metric with its filter: "acc,none", "acc_stderr,none".
+    """
     rows = []
     for task, run in tasks.items():
         metrics = run["metrics"]

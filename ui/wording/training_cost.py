@@ -1,4 +1,4 @@
-"""What a mix's learning cost, in tokens and, where they were taken, in seconds: for the shell and the pages."""
+"""The training cost of a mix in tokens and, if measured, in seconds, for the shell and the pages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ui.wording.display import duration
 
 
 def learning_facts(training: Mapping[str, Any], seconds: Mapping[str, float] | None = None) -> dict[str, str]:
-    """A manifest's training report by name: what passed forward in the warm start, what was trained, the loss.
+    """Return the facts of a manifest's training report by name: warm-start tokens, trained tokens and the loss.
 
-    `seconds` are those by stage ("trunk", "router", "fine-tune"), which only the run that composed a mix knows.
+    `seconds` has the duration of each stage ("trunk", "router", "fine-tune"). Only the composing run has it.
     """
     seconds = seconds or {}
     facts = {}
@@ -20,7 +20,7 @@ def learning_facts(training: Mapping[str, Any], seconds: Mapping[str, float] | N
             f"{stage} {duration(seconds[stage])}" for stage in ("trunk", "router") if seconds.get(stage)
         ]
         spent = f" ({', '.join(stages)})" if stages else ""
-        facts["warm start"] = f"{training['warm_start']['tokens']:,} tokens passed forward{spent}"
+        facts["warm start"] = f"{training['warm_start']['tokens']:,} tokens, forward passes only{spent}"
     tuned = training.get("tokens", 0)
     spent = f" in {duration(seconds['fine-tune'])}" if seconds.get("fine-tune") else ""
     facts["fine-tune"] = f"{tuned:,} tokens trained{spent}" if tuned else "none"

@@ -1,1 +1,1 @@
-"""Parts that the verbs share: options, output, exit codes, tables of results."""
+"""Parts shared by the commands: options, output, exit codes and result tables."""

@@ -1,4 +1,4 @@
-"""From an exception to what the user gets: an exit code from one table, and one line on standard error."""
+"""Error reporting: each exception becomes an exit code from one table and one line on standard error."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ INTERRUPTED: Final = 130
 
 
 def exit_codes() -> dict[type[BaseException], int]:
-    """The exit code of each error class; a class that is not named takes that of its nearest ancestor."""
+    """Return the exit code of each error class. Other classes use the code of their nearest base class."""
     from composer import errors as composer
     from registry import errors as registry
 
     return {
         registry.InvalidInputError: USAGE,
-        # A file or a vector that came from elsewhere: the command was right, what it was given was not.
+        # The usage was correct, but the contents of a file or a vector were not.
         registry.UnsafeFileError: INCOMPATIBLE,
         registry.InvalidEmbeddingError: INCOMPATIBLE,
         registry.NotFoundError: NOT_FOUND,
@@ -45,7 +45,7 @@ def exit_codes() -> dict[type[BaseException], int]:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an error: its own for a usage error, the table's for the others."""
+    """Return the exit code of an error: USAGE for a usage error, otherwise the table's."""
     if _is_usage_error(error):
         return USAGE
     table = exit_codes()
@@ -53,7 +53,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def report(error: BaseException, *, debug: bool = False) -> int:
-    """Tell the user on standard error what went wrong and return the exit code."""
+    """Print the error on standard error and return its exit code."""
     if debug:
         import traceback
 
@@ -64,17 +64,17 @@ def report(error: BaseException, *, debug: bool = False) -> int:
 
 
 def _lines(error: BaseException) -> list[str]:
-    """The lines for an error; a usage error's says which help to read."""
+    """Return the lines that describe an error. For a usage error they name the help command."""
     if not _is_usage_error(error):
         return describe(error)
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "nexusmix"
     message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-    if not message:  # a group without a verb has printed its help already
+    if not message:  # a command group without a command has already printed its help
         return []
     return [f"error: {printable(message)}; see '{command} --help'"]
 
 
 def _is_usage_error(error: BaseException) -> bool:
-    """Whether the command-line parser raised it (its classes moved between releases of typer)."""
+    """Return whether the command-line parser raised the error (its classes moved between typer releases)."""
     return hasattr(error, "format_message") and hasattr(error, "exit_code")

@@ -1,4 +1,4 @@
-"""Rendering: data on standard output as a table or JSON, progress and notes on standard error."""
+"""Output: results on standard output as a table or JSON, progress and notes on standard error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
-# Wide enough that nothing is folded or cut when the reader is a program.
+# Width for pipes, large enough that no line is folded or cut for a program that reads it.
 PIPE_WIDTH = 10_000
 PLAIN_STEP = 0.25
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: the key of its value in each row, its title and how it looks."""
+    """One column of a table: the key of its value in each row, its title and its format."""
 
     key: str
     title: str
@@ -34,29 +34,29 @@ class Column:
 
 
 def print_json(data: Any) -> None:
-    """Print one JSON document; everything but ASCII is escaped, so no terminal can be tricked by it."""
+    """Print one JSON document. Non-ASCII characters are escaped, so it cannot control the terminal."""
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def print_text(text: str) -> None:
-    """Print text that somebody else wrote, keeping its lines."""
+    """Print untrusted text with its control characters escaped and its line breaks kept."""
     sys.stdout.write(printable(text, lines=True) + "\n")
 
 
 def print_heading(text: str) -> None:
-    """Print a line that parts one table from the next."""
+    """Print a heading that separates one table from the next."""
     _console().print()
     _console().print(_cell(text, "bold"), soft_wrap=True)
 
 
 def note(text: str) -> None:
-    """Print a remark for the person at the terminal on standard error."""
+    """Print a note for the user on standard error."""
     _console(stderr=True).print(_cell(text, "dim", lines=True), soft_wrap=True)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, empty: str) -> None:
-    """Print rows as a table, or the remark `empty` when there are none."""
+    """Print rows as a table, or the note `empty` if there are none."""
     if not rows:
         note(empty)
         return
@@ -72,7 +72,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *,
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Print one thing as lines of name and value; absent values are left out."""
+    """Print fields as lines of name and value, without absent values."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -86,7 +86,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Show the progress of one piece of work: bars on a terminal, a few plain lines anywhere else."""
+    """Show progress while the block runs: bars on a terminal, otherwise a few plain lines."""
     if not sys.stderr.isatty():
         yield PlainProgress()
         return
@@ -95,7 +95,7 @@ def progress() -> Iterator[Progress]:
 
 
 class BarProgress:
-    """A bar for each stage under way; a finished stage becomes one line above, so the bars stay few."""
+    """Progress bars of the active stages. A finished stage becomes one line above them."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -121,7 +121,7 @@ class BarProgress:
         self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Say how far `stage` is: `done` of `total`, which is 0 when nobody knows."""
+        """Show that `done` of `total` steps of `stage` are finished; `total` is 0 if unknown."""
         if total and done >= total:
             self._finish(stage)
             return
@@ -150,7 +150,7 @@ class PlainProgress:
         self._next: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Say how far `stage` is, `done` of `total`, if a quarter has passed since it was last said."""
+        """Print that `done` of `total` steps of `stage` are finished, at most once per quarter."""
         part = done / total if total else 0.0
         if done and part < self._next.get(stage, 0.0):
             return
@@ -168,7 +168,7 @@ def _value(value: Any, show: Callable[[Any], str]) -> str:
 
 
 def _cell(text: str, style: str, *, lines: bool = False) -> Any:
-    """A piece of text that rich prints as it is: no markup, no emoji codes, no control characters."""
+    """Return text that rich prints literally: no markup, emoji codes or control characters."""
     from rich.text import Text
 
     return Text(printable(text, lines=lines), style=style)

@@ -1,4 +1,4 @@
-"""Tables that several verbs share: what a composition published, and what an evaluation measured."""
+"""Tables shared by several commands: the results of a composition and of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ui.wording.training_cost import learning_facts
 
 
 def print_composed(shape: Mapping[str, Any]) -> None:
-    """A published mix as lines of name and value."""
+    """Print a published mix as lines of name and value."""
     print_fields(
         {
             "mix": shape["mix"],
@@ -31,7 +31,7 @@ def print_composed(shape: Mapping[str, Any]) -> None:
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
-    """Two tables: bits per byte by domain and model (lower is better), routing by domain and expert."""
+    """Print two tables: bits per byte by domain and model (lower is better), routing by domain and expert."""
     losses: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
     shares: Mapping[str, Mapping[str, float]] = evaluation["routing"]
     rows = [{"domain": domain, **row} for domain, row in losses.items()]
@@ -50,7 +50,7 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
 
 
 def print_tasks(tasks: Mapping[str, Any]) -> None:
-    """One row for each task and metric, one column for each model; what is better depends on the metric."""
+    """Print one row per task and metric, one column per model. Higher or lower may be better, by metric."""
     found = task_rows(tasks)
     rows = [{"task": row.task, "metric": row.metric, **row.values} for row in found]
     models = {(row.task, row.metric): row.values for row in found}
@@ -59,6 +59,6 @@ def print_tasks(tasks: Mapping[str, Any]) -> None:
 
 
 def _columns(rows: Mapping[Any, Mapping[str, Any]], show: Any) -> list[Column]:
-    """One column for each key that any row has, in order of first appearance."""
+    """Return one column per key of any row, in order of first appearance."""
     keys = dict.fromkeys(key for row in rows.values() for key in row)
     return [Column(key, key.replace("_", " "), show=show, justify="right") for key in keys]

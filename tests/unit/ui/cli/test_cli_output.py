@@ -219,7 +219,7 @@ def test_a_long_list_of_mismatches_is_cut_with_its_rest_counted() -> None:
 def test_an_unexpected_error_says_how_to_see_more() -> None:
     (line,) = describe(ZeroDivisionError("division by zero"))
     assert line == (
-        "error: unexpected ZeroDivisionError: division by zero; for the traceback, write --debug before the verb"
+        "error: unexpected ZeroDivisionError: division by zero; to see the traceback, add --debug before the command"
     )
 
 

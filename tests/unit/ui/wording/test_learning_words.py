@@ -13,11 +13,11 @@ TRAINING = {
 
 def test_learning_is_told_in_tokens_and_where_known_in_seconds():
     assert learning_facts(TRAINING, {"trunk": 3.14, "router": 75.0, "fine-tune": 50.0}) == {
-        "warm start": "55,123 tokens passed forward (trunk 3.1 s, router 1 min 15 s)",
+        "warm start": "55,123 tokens, forward passes only (trunk 3.1 s, router 1 min 15 s)",
         "fine-tune": "68,000 tokens trained in 50.0 s",
         "loss": "4.32 → 3.99 nats per token",
     }
-    assert learning_facts(TRAINING)["warm start"] == "55,123 tokens passed forward"
+    assert learning_facts(TRAINING)["warm start"] == "55,123 tokens, forward passes only"
 
 
 def test_a_mix_that_learned_nothing_says_so():

@@ -15,8 +15,8 @@ def test_the_differences_from_the_seed_become_a_sentence_per_role() -> None:
     }
     assert in_words(provenance) == {
         "tokens": 1000,
-        "ffn against its seed": "50% of the weights changed, cosine 0.9877",
-        "trunk against its seed": "0% of the weights changed",
+        "ffn compared with its seed": "50% of the weights changed, cosine 0.9877",
+        "trunk compared with its seed": "0% of the weights changed",
     }
 
 
@@ -26,4 +26,4 @@ def test_an_expert_of_before_shows_its_provenance_as_it_was() -> None:
 
 def test_a_role_of_another_width_was_not_compared() -> None:
     shown = in_words({"difference_from_seed": {"ffn": {"cosine": None, "changed": None}}})
-    assert shown == {"ffn against its seed": "of another width than the seed's, so not compared"}
+    assert shown == {"ffn compared with its seed": "not compared: its width differs from the seed's"}
