@@ -1,8 +1,8 @@
-"""The composer: from a recipe over registered experts to a trained, extensible Nexus mixture-of-experts.
+"""The composer, which turns a recipe over registered experts into a trained, extensible Nexus mixture-of-experts.
 
     from composer import Recipe, compose
 
-Every name below is imported when it is first used, so that `import composer` loads neither torch nor numpy.
+Each name below is imported at its first use, so `import composer` loads neither torch nor numpy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compose: the whole way from a recipe to a published mix, readable top to bottom."""
+"""Composition: all steps from a recipe to a published mix, in order from top to bottom."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from registry.records import Digest, MixRecord
 
 @dataclass(frozen=True)
 class ComposeResult:
-    """A published mix; `bytes_written` counts its own blobs, not those it shares with its experts or its parent.
+    """A published mix.
 
-    `stage_seconds`: what of `seconds` went into fitting the trunk, solving the routers and the fine-tune. They
-    stand beside the manifest, whose training report counts tokens: equal locks give equal manifests.
+    `bytes_written` counts the mix's own blobs, not those that it shares with its seed, its experts or its parent.
+    `stage_seconds`: the part of `seconds` spent in each training stage, such as "trunk", "router" and "fine-tune".
+    These times are not in the manifest, because equal locks must give equal manifests.
     """
 
     mix: MixRecord
@@ -41,10 +42,10 @@ class ComposeResult:
 
 
 def compose(registry: Registry, recipe: Recipe, *, progress: Progress = silent) -> ComposeResult:
-    """Resolve a recipe, check it, merge the trunks, attach the experts, teach the router, and publish.
+    """Resolve and check a recipe, merge the trunks, attach the experts, train the routers, and publish the mix.
 
     Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work;
-    IntegrityError, StorageError, TrainingDivergedError later. Nothing is published unless everything succeeded.
+    IntegrityError, StorageError, TrainingDivergedError later. Nothing is published if a step fails.
     """
     return _compose(registry, resolve(registry, recipe), recipe.name, progress=progress)
 
@@ -52,9 +53,9 @@ def compose(registry: Registry, recipe: Recipe, *, progress: Progress = silent) 
 def compose_lock(
     registry: Registry, lock: Lock, name: str, *, parent: str | None = None, progress: Progress = silent
 ) -> ComposeResult:
-    """Compose what a lock pins; the same lock gives the same blobs. `parent` is a `name@version` for lineage.
+    """Compose a mix from a lock; the same lock gives the same blobs. `parent` is a `name@version` for the lineage.
 
-    Raises what `compose` raises, and IntegrityError where the registry contradicts the lock.
+    Raises the errors of `compose`, and IntegrityError if the registry contradicts the lock.
     """
     return _compose(registry, gather(registry, lock), name, parent=parent, progress=progress)
 
@@ -76,7 +77,7 @@ def _compose(
 def assemble(
     registry: Registry, composition: Composition, *, progress: Progress = silent
 ) -> tuple[Manifest, list[str]]:
-    """Compose without publishing: the manifest, and warnings."""
+    """Compose without publishing, and return the manifest and the warnings."""
     lock = composition.lock
     settings = lock.composed
     license_of_mix = combined_license(lock.seed, lock.experts, settings.license_override)
@@ -91,7 +92,9 @@ def assemble(
             lock.experts, means
         )
     trunks = [expert.trunk for expert in lock.experts]
-    with ThreadPoolExecutor(max_workers=1) as beside:  # drawing takes a third as long as merging
+    with ThreadPoolExecutor(
+        max_workers=1
+    ) as beside:  # drawing routers takes a third of the time of merging trunks
         drawing = beside.submit(
             put_fresh_routers,
             registry.blobs,
@@ -128,7 +131,10 @@ def assemble(
 
 
 def combined_license(seed: LockedSeed, experts: Sequence[LockedExpert], override: str | None) -> str:
-    """The licence of the whole, as an SPDX expression. Raises LicenseError naming the pair that forbids it."""
+    """Return the licence of the mix as an SPDX expression.
+
+    Raises LicenseError, which names the conflict, unless there is an override.
+    """
     owners = [(seed.name, seed.license), *((expert.ref, expert.license) for expert in experts)]
     try:
         return licenses.combine(owners)
@@ -148,7 +154,7 @@ def publish(
     warnings: list[str],
     stage_seconds: Mapping[str, float],
 ) -> ComposeResult:
-    """Store the manifest and commit the mix's row, last of all."""
+    """Store the manifest, then commit the mix's database row as the last step."""
     digest = registry.blobs.put_bytes(manifest.to_bytes())
     record = publish_mix(
         registry,
@@ -165,7 +171,7 @@ def publish(
 
 
 def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
-    """The blobs that exist because of this mix: not its seed's, its experts' or its parent's."""
+    """Return the blobs that exist only because of this mix: not those of its seed, its experts or its parent."""
     others = {manifest.seed.ffn, manifest.seed.trunk}
     others |= {digest for member in manifest.members for digest in (member.expert.ffn, member.expert.trunk)}
     if manifest.parent is not None:
@@ -189,7 +195,10 @@ def _learn(
     fitted: bool,
     progress: Progress,
 ) -> Manifest:
-    """What the draft becomes by training. Only here torch is needed, which takes longer to import than all before."""
+    """Train the draft and return its manifest.
+
+    Only this step needs torch, whose import takes longer than all earlier steps.
+    """
     from composer.mix.router_blob import stored_standard
     from composer.tensors.torch_blobs import map_tensors
     from composer.training.mix_training import learn

@@ -1,28 +1,28 @@
-"""Everything the composer raises on purpose.
+"""Exceptions of the composer.
 
     ComposerError
-    ├── RecipeError                 a recipe, an option or a piece of data that can never be right
-    ├── IncompatibleExpertsError    experts that cannot stand in one mix
+    ├── RecipeError                 a recipe, an option or input data is invalid
+    ├── IncompatibleExpertsError    experts that cannot be in one mix
     ├── MixFormatError              a manifest or lock that this version cannot read
-    ├── MissingTextError            a step that needs text of a domain that gave only its embedding
+    ├── MissingTextError            a step needs text of a domain that has only an embedding
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
-    ├── MissingExtraError           a package that only an extra of nexusmix brings
+    ├── MissingExtraError           a package from an extra of nexusmix is not installed
     └── ExportError                 a model that the target format cannot express
 
-Errors of the registry (not found, conflict, integrity …) pass through as they are.
+Errors of the registry (not found, conflict, integrity …) are not wrapped.
 """
 
 
 class ComposerError(Exception):
-    """Base of every error that the composer raises on purpose."""
+    """Base class of the composer's errors."""
 
 
 class RecipeError(ComposerError):
-    """A recipe, an option or a piece of data that can never be right."""
+    """A recipe, an option or input data is invalid."""
 
 
 class IncompatibleExpertsError(ComposerError):
-    """Experts that cannot stand in one mix; the message lists every reason."""
+    """Experts that cannot be in one mix; the message lists every reason."""
 
 
 class MixFormatError(ComposerError):
@@ -30,7 +30,7 @@ class MixFormatError(ComposerError):
 
 
 class MissingTextError(ComposerError):
-    """A step needs text of a domain whose contributor gave only an embedding."""
+    """A step needs text of a domain whose contributor shared only an embedding."""
 
 
 class TrainingDivergedError(ComposerError):
@@ -38,7 +38,7 @@ class TrainingDivergedError(ComposerError):
 
 
 class MissingExtraError(ComposerError):
-    """A package that only an extra of nexusmix brings is not installed."""
+    """A package that belongs to an extra of nexusmix is not installed."""
 
 
 class ExportError(ComposerError):

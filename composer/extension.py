@@ -1,7 +1,7 @@
-"""Extend a mix with a new expert without resetting its router, or compose it again without one.
+"""Extend a mix with a new expert without resetting its router, or compose it again without one of its experts.
 
-Extension (arXiv 2408.15901, section 2.3): append FFN_new and d_new; φ_f = (1 − λ)·φ_moe + λ·φ_new with
-λ = 1/(n+1); then a light fine-tune on half new, half previous domains.
+Extension (arXiv 2408.15901, section 2.3): append FFN_new and d_new, then merge the trunks to
+φ_f = (1 − λ)·φ_moe + λ·φ_new with λ = 1/(n+1). A light fine-tune follows, on half new and half previous domains.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from registry.records import Digest
 
 
 class Interpolate(TrunkMerge):
-    """(1 − λ)·mix + λ·new expert, the paper's merge at extension."""
+    """The Nexus paper's merge at extension: (1 − λ)·mix + λ·new expert."""
 
     elementwise: ClassVar[bool] = True
 
@@ -71,9 +71,9 @@ def extend(
 def extend_lock(
     registry: Registry, lock: Lock, name: str, *, parent: str | None, progress: Progress = silent
 ) -> ComposeResult:
-    """Extend what a lock pins; the same lock gives the same blobs.
+    """Extend a mix from a lock; the same lock gives the same blobs.
 
-    Raises what `extend` raises, and IntegrityError where the registry contradicts the lock.
+    Raises the errors of `extend`, and IntegrityError if the registry contradicts the lock.
     """
     return _extend(registry, gather(registry, lock), name, parent=parent, progress=progress)
 
@@ -90,10 +90,10 @@ def _extend(
 def assemble_extension(
     registry: Registry, composition: Composition, *, progress: Progress = silent
 ) -> tuple[Manifest, list[str]]:
-    """Extend without publishing: the manifest, and warnings."""
+    """Extend without publishing, and return the manifest and the warnings."""
     lock, old = composition.lock, composition.old
     if old is None:
-        raise MixFormatError("this lock composes a mix from scratch: use compose_lock")
+        raise MixFormatError("this lock composes a mix, it does not extend one: use compose_lock")
     (expert,) = lock.experts
     members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
     override = lock.settings.license_override
@@ -127,29 +127,31 @@ def assemble_extension(
 def remove(
     registry: Registry, mix_ref: str, expert_ref: str, *, progress: Progress = silent
 ) -> ComposeResult:
-    """Compose a mix anew without one expert: nothing of that expert stays, in the trunk or anywhere.
+    """Compose a mix again without one expert, so that nothing of this expert remains, not even in the trunk.
 
-    The result is what composing the remaining experts from scratch gives, with the settings of the first
-    composition; the old version is its parent by name only. Raises NotFoundError, RecipeError.
+    The result equals a new composition of the remaining experts with the settings of the first composition. The old
+    version is recorded as the parent, but none of its weights are used. Raises NotFoundError, RecipeError.
     """
     record, manifest = find_mix(registry, mix_ref)
     refs = [member.expert.ref for member in manifest.members]
     gone = queries.get_expert(registry, expert_ref).ref
     if gone not in refs:
-        raise RecipeError(f"{record.ref} does not hold {gone}; it holds {', '.join(refs)}")
+        raise RecipeError(f"{gone} is not an expert of {record.ref}; its experts are {', '.join(refs)}")
     rest = [member.expert for member in manifest.members if member.expert.ref != gone]
     if not rest:
-        raise RecipeError(f"{gone} is the only expert of {record.ref}: nothing would remain")
+        raise RecipeError(
+            f"{gone} is the only expert of {record.ref}, and a mix needs at least one: compose a new mix instead"
+        )
     settings = _settings_without(first_lock(registry, manifest), rest)
     lock = Lock(seed=manifest.seed, experts=rest, embedder=manifest.embedder, settings=settings)
     return compose_lock(registry, lock, record.name, parent=record.ref, progress=progress)
 
 
 def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> Settings:
-    """The first composition's settings for the experts that remain.
+    """Return the first composition's settings, adapted to the remaining experts.
 
-    Of weights in the trunk merge each keeps its own; an expert that was appended later counts as the mean of
-    the first ones, as its share at extension said.
+    In a weighted trunk merge, each remaining expert keeps its weight. An expert that was appended later gets the mean
+    of the first weights, because its share at extension was that of an average expert.
     """
     settings = first.composed
     changed: dict[str, Any] = {"top_k": min(settings.top_k, len(rest) + settings.null_experts)}
@@ -158,7 +160,9 @@ def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> Settings:
         known = dict(zip((expert.ref for expert in first.experts), merge.weights, strict=True))
         weights = [known.get(expert.ref, sum(known.values()) / len(known)) for expert in rest]
         if not any(weights):
-            raise RecipeError("the experts that would remain have weight 0 in the trunk: compose them anew")
+            raise RecipeError(
+                "all remaining experts have weight 0 in the trunk merge: compose them as a new mix with other weights"
+            )
         changed["trunk_merge"] = merge.model_copy(update={"weights": weights})
     return settings.model_copy(update=changed)
 
@@ -166,7 +170,7 @@ def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> Settings:
 def _appended_router(
     registry: Registry, old: Manifest, new: Domain, training: Training
 ) -> tuple[Digest, Standard]:
-    """The mix's routers with one more domain vector; only a router that cannot do otherwise is reset."""
+    """Append one domain vector to the mix's routers; only a router that cannot keep its experts is reset."""
     config = seed_config(registry.blobs, old.seed)
     stored = map_tensors(registry.blobs.path(old.router))
     standard = stored_standard(stored)

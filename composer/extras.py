@@ -1,4 +1,4 @@
-"""Packages that only an extra brings: asked for before any work, so that a missing one costs no time."""
+"""Check for packages of an extra, which runs before any work so that a missing package costs no time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from composer.errors import MissingExtraError
 
 
 def require(package: str, extra: str) -> None:
-    """Raise MissingExtraError, which says how to install it, unless the package can be imported."""
+    """Raise MissingExtraError, with the install command, if the package is not installed."""
     if find_spec(package) is None:
         raise MissingExtraError(
-            f"this needs {package}, which is not installed: pip install 'nexusmix[{extra}]'"
+            f"the package {package} is needed but not installed: run pip install 'nexusmix[{extra}]'"
         )

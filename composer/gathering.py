@@ -1,4 +1,4 @@
-"""Gathering: everything that a composition needs of the database, read in one session.
+"""Gathering of all data that a composition needs from the database, read in one session.
 
 Shape suffixes: N members, M domain-embedding width.
 """
@@ -33,9 +33,9 @@ from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
 
 @dataclass(frozen=True)
 class Composition:
-    """A lock with its members in the router's order, and the domain embedding of each.
+    """A lock with its members in the router's order, and their domain embeddings.
 
-    An extension's members are those of `old`, the mix that it extends, and the new expert last.
+    An extension's members are those of `old`, the mix to extend, followed by the new expert.
     """
 
     lock: Lock
@@ -44,25 +44,28 @@ class Composition:
     old: Manifest | None = None
 
     def means(self) -> np.ndarray:
-        """The mean vectors [N, M] of the members' domains."""
+        """Return the mean vectors [N, M] of the members' domains."""
         return np.stack([embedding.mean for embedding in self.embeddings])
 
 
 def load_domains(blobs: BlobStore, composition: Composition) -> list[Domain]:
-    """The members' domains with all that their router learns from. Raises NotFoundError, IntegrityError."""
+    """Load the members' domains with their vectors and text. Raises NotFoundError, IntegrityError."""
     pairs = zip(composition.members, composition.embeddings, strict=True)
     return [load_domain(blobs, member, embedding) for member, embedding in pairs]
 
 
 def resolve(registry: Registry, recipe: Recipe) -> Composition:
-    """Pin everything that the recipe names. Raises NotFoundError, RecipeError, IncompatibleExpertsError."""
+    """Pin the seed and the experts of a recipe. Raises NotFoundError, RecipeError, IncompatibleExpertsError."""
     seed, experts = queries.get_parts(registry, recipe.seed, recipe.experts)
     refs = [expert.ref for expert in experts]
     if len(set(refs)) < len(refs):
-        raise RecipeError(f"the recipe names an expert twice: {', '.join(refs)}")
+        twice = sorted({ref for ref in refs if refs.count(ref) > 1})
+        raise RecipeError(f"experts listed more than once: {', '.join(twice)}")
     if recipe.top_k > len(experts) + recipe.null_experts:
         nulls = f" and {recipe.null_experts} null experts" if recipe.null_experts else ""
-        raise RecipeError(f"top_k is {recipe.top_k}, but there are {len(experts)} routed experts{nulls}")
+        raise RecipeError(
+            f"top_k is {recipe.top_k}, but the recipe has only {len(experts)} routed experts{nulls}: use a lower top_k"
+        )
     _check_fit(seed, experts)
     lock = Lock(
         seed=lock_seed(seed),
@@ -82,10 +85,11 @@ def resolve_extension(
     training: Training | None = None,
     license_override: str | None = None,
 ) -> Composition:
-    """Pin the extension of the mix `old`, whose manifest has the given digest, by one expert.
+    """Pin the extension of the mix `old` by one expert. `digest` is that of the mix's manifest.
 
-    Without a fine-tune, a warm start that fits the trunk anew solves the embeddings of all experts anew too, unless
-    `training` says otherwise. Raises NotFoundError, RecipeError, IncompatibleExpertsError, IntegrityError.
+    If there is no fine-tune and the warm start fits the trunk again, it also solves the embeddings of all experts
+    again. `training.train_router` overrides this. Raises NotFoundError, RecipeError, IncompatibleExpertsError,
+    IntegrityError.
     """
     members = [member.expert for member in old.members]
     refs = [member.ref for member in members]
@@ -101,7 +105,7 @@ def resolve_extension(
         except ValueError as error:
             raise RecipeError(str(error)) from error
     if training.train_router is None and not training.tokens and _fits_trunk(registry, old, new, training):
-        # The old experts' embeddings were solved for states that a fitted trunk no longer gives.
+        # The old experts' embeddings were solved for the states of the old trunk, and the new fit changes the trunk.
         training = training.model_copy(update={"train_router": True})
     lock = Lock(
         seed=old.seed,
@@ -119,16 +123,16 @@ def resolve_extension(
 
 
 def first_lock(registry: Registry, manifest: Manifest) -> Lock:
-    """The lock of the composition that a chain of extensions began with."""
+    """Return the lock of the first composition in a chain of extensions."""
     while manifest.parent is not None:
         manifest = read_manifest(registry, manifest.parent)
     return Lock.model_validate(json.loads(registry.blobs.read_bytes(manifest.lock)))
 
 
 def gather(registry: Registry, lock: Lock) -> Composition:
-    """Read what a lock pins.
+    """Read the data that a lock pins.
 
-    Raises NotFoundError, MixFormatError, and IntegrityError where a domain embedding is not the pinned one.
+    Raises NotFoundError, MixFormatError, and IntegrityError if a domain embedding is not the pinned one.
     """
     old = None if lock.parent is None else read_manifest(registry, lock.parent)
     members = [*(member.expert for member in old.members), *lock.experts] if old else lock.experts
@@ -137,14 +141,14 @@ def gather(registry: Registry, lock: Lock) -> Composition:
 
 
 def _fits_trunk(registry: Registry, old: Manifest, new: LockedExpert, training: Training) -> bool:
-    """Whether the extension fits the trunk anew; where all trunks are the seed's there is nothing to fit."""
+    """Whether the extension fits the trunk again; if the new expert has the mix's trunk, there is nothing to fit."""
     return training.warm_start and new.trunk != old.trunk and first_lock(registry, old).composed.merge.fitted
 
 
 def _compared(
     lock: Lock, members: Sequence[LockedExpert], experts: Sequence[ExpertRecord], old: Manifest | None
 ) -> Composition:
-    """The composition, once every member's domain embedding is known to be the pinned one."""
+    """Return the composition after a check that every member's domain embedding is the pinned one."""
     wrong = [
         f"{member.ref} has {found}, the lock pins {member.embedding}"
         for member, expert in zip(members, experts, strict=True)
@@ -152,14 +156,17 @@ def _compared(
     ]
     if wrong:
         raise IntegrityError(
-            f"the registry's domain embeddings are not those of the lock: {'; '.join(wrong)}; "
-            "restore the database from a copy, or compose these experts anew"
+            f"the registry's domain embeddings differ from those in the lock: {'; '.join(wrong)}; "
+            "restore the database from a backup, or compose these experts again from a recipe"
         )
     return Composition(lock, members, [expert.embedding for expert in experts], old)
 
 
 def _check_fit(seed: SeedRecord, experts: Sequence[ExpertRecord]) -> None:
-    """Every expert must stem from the seed and from one embedder. Raises IncompatibleExpertsError listing all."""
+    """Check that all experts have the given seed and one embedder, and that none is withdrawn.
+
+    Raises IncompatibleExpertsError, which lists all reasons.
+    """
     first = experts[0].embedding.embedder
     reasons = [
         f"{expert.ref} is an expert of the seed {expert.seed}, not of {seed.name}"

@@ -1,4 +1,4 @@
-"""Generate text from a mix or its seed, and say which expert each token was routed to."""
+"""Text generation from a mix or its seed, with the routing of each token."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from composer.mix.masking import mask, places
 from composer.mix.opening import OpenMix, OpenSeed, find_mix, open_mix
 from registry.home import Registry
 
-# What models call their key-value cache: transformers renamed it in 5.24.
+# Name of the key-value cache in model inputs and outputs: transformers renamed it in 5.24.
 CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token's text, the share of blocks that routed its prediction to each expert, and each block's choice.
+    """Text and routing of a generated token.
 
-    `blocks` holds, for every block, the weights of the experts that it chose; both are empty for a dense model.
+    `experts`: each expert's share of the choices that all blocks made for the prediction of this token. `blocks`: for
+    each block, the weights of the experts that it chose. Both are empty for a dense model.
     """
 
     text: str
@@ -30,7 +31,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Generation:
-    """What was generated after the prompt."""
+    """Text and tokens generated after the prompt."""
 
     text: str
     tokens: list[Token]
@@ -47,10 +48,11 @@ def generate(
     active_experts: Sequence[str] | None = None,
     on_token: Callable[[Token], None] | None = None,
 ) -> Generation:
-    """Open a mix and continue `prompt`; temperature 0 is greedy.
+    """Open a mix and continue `prompt`; temperature 0 is greedy decoding.
 
-    `active_experts` masks all others: masking is not removal, the expert's influence on the averaged trunk stays;
-    use `remove`. Raises NotFoundError, IntegrityError, RecipeError (`active_experts` that are no members).
+    `active_experts` masks all other experts. Masking is not removal: the averaged trunk still contains the masked
+    experts' influence. To remove an expert, use `remove`. Raises NotFoundError, IntegrityError, RecipeError
+    (`active_experts` that are not members).
     """
     _, manifest = find_mix(registry, mix_ref)
     return continue_text(
@@ -74,7 +76,7 @@ def continue_text(
     active_experts: Sequence[str] | None = None,
     on_token: Callable[[Token], None] | None = None,
 ) -> Generation:
-    """Continue `prompt` with an open mix, one token at a time, each shown to `on_token` as it comes.
+    """Continue `prompt` with an open mix or seed, and pass each token to `on_token` when it is generated.
 
     `active_experts`: see `generate`. Raises RecipeError.
     """
@@ -103,9 +105,9 @@ def stream_text(
     random_seed: int = 0,
     active_experts: Sequence[str] | None = None,
 ) -> Iterator[Token]:
-    """The tokens that continue `prompt`, each computed when it is asked for, so that two models can take turns.
+    """Yield the tokens that continue `prompt`. Each is computed on request, so two models can generate in turns.
 
-    The tokenizer's chat template is not rendered: the prompt stands as it is. `active_experts` is for mixes, see
+    The prompt is used unchanged, without the tokenizer's chat template. `active_experts` applies to mixes only, see
     `generate`. Raises RecipeError.
     """
     tokenizer, model = opened.tokenizer, opened.model
@@ -126,7 +128,7 @@ def stream_text(
             break
         written.append(next_id)
         text = tokenizer.decode(written, clean_up_tokenization_spaces=False)
-        # A character may span tokens; what is not complete yet is shown with the token that completes it.
+        # A character may span several tokens; it is shown with the token that completes it.
         piece = "" if text.endswith("\ufffd") else text[len(shown) :]
         shown += piece
         yield Token(piece, *_routing(opened))
@@ -140,7 +142,7 @@ def _sample(logits: torch.Tensor, temperature: float, generator: torch.Generator
 
 
 def _routing(opened: OpenMix | OpenSeed) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Where the last position went: the share of blocks that chose each expert, and the choice of each block."""
+    """Return the routing of the last position: each expert's share of all choices, and the choice of each block."""
     if isinstance(opened, OpenSeed):
         return {}, []
     refs = [member.expert.ref for member in opened.manifest.members]
@@ -148,7 +150,7 @@ def _routing(opened: OpenMix | OpenSeed) -> tuple[dict[str, float], list[dict[st
     blocks = []
     for mixture in opened.model.mixtures():
         chosen, weights = (part[-1].tolist() for part in (mixture.routing.chosen, mixture.routing.weights))
-        # a place past the last expert's or a weight of 0 is a choice of none
+        # An index past the last expert, or a weight of 0, means that no expert was chosen.
         taken = {
             refs[place]: w for place, w in zip(chosen, weights, strict=True) if place < len(refs) and w > 0
         }

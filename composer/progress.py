@@ -1,4 +1,4 @@
-"""How long work tells its caller where it stands, and whoever listens what it measures on the way."""
+"""Progress reports of long tasks to their caller, and measured figures (such as the loss) to a listener."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,27 +6,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); total 0 means unknown."""
+"""Callback with (stage, done, total); total 0 means unknown."""
 
 Measure = Callable[[str, int, float], None]
-"""Called with (name, step, value), such as ("loss", 120, 2.31)."""
+"""Callback with (name, step, value), such as ("loss", 120, 2.31)."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """The progress of callers that do not want any."""
+    """Ignore the progress; the default for callers that do not need it."""
 
 
-STAGE_SECONDS = " stage seconds"  # how the names of figures end that `timed` measures
+STAGE_SECONDS = " stage seconds"  # suffix of the names of figures that `timed` measures
 
 _listener: ContextVar[Measure | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def measuring(listener: Measure) -> Iterator[None]:
-    """Hand every figure that the work inside the block measures to `listener`.
+    """Pass every figure that is measured inside the `with` block to `listener`.
 
-    Ambient, as logging is: a training loop has figures to tell that no layer between it and the screen wants
-    to know of.
+    The listener is ambient, like a logger, so the layers between the training loop and the screen need not pass it on.
     """
     token = _listener.set(listener)
     try:
@@ -36,7 +35,7 @@ def measuring(listener: Measure) -> Iterator[None]:
 
 
 def measured(name: str, step: int, value: float) -> None:
-    """Tell the listener, if there is one."""
+    """Report a figure to the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(name, step, value)
@@ -44,9 +43,9 @@ def measured(name: str, step: int, value: float) -> None:
 
 @contextmanager
 def added_up(ending: str) -> Iterator[dict[str, float]]:
-    """Sums of the figures measured inside the block whose name ends so, by the rest of their name.
+    """Sum the figures inside the `with` block whose names end with `ending`, by the rest of the name.
 
-    Whoever listens outside hears everything as before.
+    An outer listener still receives every figure.
     """
     outer = _listener.get()
     sums: dict[str, float] = {}
@@ -63,7 +62,7 @@ def added_up(ending: str) -> Iterator[dict[str, float]]:
 
 @contextmanager
 def timed(stage: str) -> Iterator[None]:
-    """Tell the listener how many seconds the block took, by the stage's name."""
+    """Report the duration of the `with` block in seconds under the stage's name."""
     started = time.monotonic()
     yield
     measured(stage + STAGE_SECONDS, 0, time.monotonic() - started)

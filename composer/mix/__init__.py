@@ -1,1 +1,1 @@
-"""Recipe, lock and manifest of a mix, and its opening."""
+"""Recipe, lock and manifest of a mix, and loading of a mix into memory."""

@@ -1,6 +1,6 @@
-"""The domains of a mix as the router sees them: standardised vectors, and chunks to resample them from.
+"""Domains of a mix for its router: standardised domain vectors, and the text chunks from which they are resampled.
 
-Numpy serves composing and torch serves learning: `Standard` is written with the operations that both have.
+Composing uses numpy and training uses torch. `Standard` works with both, because it uses only common operations.
 Shape suffixes: M domain-embedding width, N domains, C chunks of a domain.
 """
 
@@ -28,12 +28,15 @@ NEARLY_EQUAL = 0.98
 
 @dataclass(frozen=True)
 class Standard(Generic[Array]):
-    """Puts domain vectors around the mix's own mean and on the sphere of radius √M (unit variance per coordinate).
+    """Standardisation of domain vectors: centred at the mix's mean and scaled to the sphere of radius √M.
 
-    Embedders put all text in a narrow cone; without the shift, vectors of different domains are nearly parallel.
-    The vector of a few chunks lies much farther from the mean than that of a domain: without the sphere, P_r,
-    which is quadratic, would send it to an embedding many times too long.
-    It is fixed when a mix is composed and kept when it is extended, so no expert embedding jumps.
+    On this sphere, the variance per coordinate is one on average.
+
+    Centring: embedders map all text into a narrow cone, so uncentred vectors of different domains are nearly parallel.
+    Scaling: the vector of a few chunks is much farther from the mean than that of a domain. P_r is quadratic, so
+    without scaling it would project such a vector to an embedding that is many times too long.
+
+    The standardisation is fixed when a mix is composed. Extensions keep it, so no expert embedding jumps.
     """
 
     center: Array  # [M]
@@ -41,13 +44,13 @@ class Standard(Generic[Array]):
 
     @classmethod
     def of(cls, means: Array) -> Standard[Array]:
-        """From the members' mean vectors [N, M]."""
+        """Compute the standardisation from the members' mean vectors [N, M]."""
         center = means.mean(0)
         spread = ((means - center) ** 2).sum(-1).mean() ** 0.5
         return cls(center, math.sqrt(means.shape[1]) / spread.clip(min=1e-3))
 
     def __call__(self, vectors: Array) -> Array:
-        """Standardise vectors [..., M]; the center itself goes to zero."""
+        """Standardise vectors [..., M]; the center itself becomes zero."""
         shifted = (vectors - self.center) * self.scale
         length = (shifted**2).sum(-1)[..., None] ** 0.5
         return shifted * (math.sqrt(vectors.shape[-1]) / length.clip(min=1e-3))
@@ -55,7 +58,7 @@ class Standard(Generic[Array]):
 
 @dataclass(frozen=True)
 class Domain:
-    """One member's domain. `vectors` are those of its chunks, or its centroids where no text was given."""
+    """One member's domain. `vectors` are those of its chunks, or its centroids if there are no chunk vectors."""
 
     name: str
     mean: torch.Tensor  # [M]
@@ -64,16 +67,16 @@ class Domain:
 
     @property
     def has_text(self) -> bool:
-        """Whether its contributor shared a sample."""
+        """Whether the contributor shared a sample of text."""
         return bool(self.documents)
 
     def chunks(self) -> list[str]:
-        """The chunks of text whose vectors are `vectors`, in the same order."""
+        """Return the chunks of text in the order of `vectors`."""
         return embedding.chunk_documents(self.documents)
 
 
 def load_domain(blobs: BlobStore, expert: LockedExpert, embedded: DomainEmbedding) -> Domain:
-    """An expert's domain with all that its router learns from. Raises NotFoundError, IntegrityError."""
+    """Load an expert's domain with its vectors and text. Raises NotFoundError, IntegrityError."""
     import torch
 
     from composer.tensors.torch_blobs import map_tensors
@@ -86,11 +89,11 @@ def load_domain(blobs: BlobStore, expert: LockedExpert, embedded: DomainEmbeddin
 
 
 def nearly_equal(experts: Sequence[LockedExpert], means: np.ndarray) -> list[str]:
-    """A warning for each pair of experts' domains, of mean vectors [N, M], between which no router can choose."""
+    """Return a warning for each pair of experts whose domains have nearly parallel mean vectors; means [N, M]."""
     directions = means / np.linalg.norm(means, axis=1, keepdims=True)
     return [
         f"the domains of {experts[i].ref} and {experts[j].ref} are nearly equal (cosine {cosine:.3f}): "
-        "the router can hardly tell them apart"
+        "the router can hardly distinguish them"
         for (i, j), cosine in np.ndenumerate(directions @ directions.T)
         if i < j and cosine > NEARLY_EQUAL
     ]

@@ -1,4 +1,4 @@
-"""Fresh routers for all blocks, drawn and stored one tensor at a time.
+"""New routers for all blocks, drawn and stored one tensor at a time.
 
 Shape suffixes: N routed experts, M domain-embedding width.
 """
@@ -17,7 +17,7 @@ from registry.records import Digest
 
 
 def initial_parameters(kind: str, hidden_size: int, domain_dim: int, count: int) -> dict[str, Normal]:
-    """The initial distribution of each parameter of a router for `count` experts."""
+    """Return the initial distribution of each parameter of a router for `count` experts."""
     row = ROUTERS[kind]
     initial = load(row.initial) if row.initial else row.load().fresh
     return dict(initial(hidden_size, domain_dim, count))
@@ -34,9 +34,9 @@ def put_fresh_routers(
     random_seed: int,
     null_experts: int = 0,
 ) -> Digest:
-    """Store a fresh router for each of `layers` blocks, and the standardisation of its domain vectors.
+    """Store a new router for each of `layers` blocks, and the standardisation of the domain vectors.
 
-    Each parameter has a stream of random numbers of its own, so the order in which they are drawn is free.
+    Each parameter has its own stream of random numbers, so the order of drawing does not matter.
     """
     count, width = means_NM.shape
     domains_NM = standard(means_NM)

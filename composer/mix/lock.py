@@ -1,4 +1,4 @@
-"""The lock: what a recipe resolved to, every digest pinned."""
+"""The lock: a resolved recipe in which every digest is pinned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
 
 
 class LockedSeed(BaseModel):
-    """A seed, pinned."""
+    """A pinned seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class LockedSeed(BaseModel):
 
 
 class LockedExpert(BaseModel):
-    """An expert, pinned. `dtype` is that of its blobs; `embedding` is the sha256 of its vectors' bytes."""
+    """A pinned expert. `dtype` is that of its blobs; `embedding` is the sha256 of its embedding vectors' bytes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,7 +47,7 @@ class LockedExpert(BaseModel):
 
 
 class ExtensionSettings(BaseModel):
-    """How a mix is extended."""
+    """Settings of an extension."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,23 +56,23 @@ class ExtensionSettings(BaseModel):
 
 
 class Settings(ExtensionSettings, RoutingOptions):
-    """A recipe's fields but for its name, its seed and its experts."""
+    """Settings of a composition: a recipe's fields without its name, seed and experts."""
 
     router: RouterName
-    # The first version wrote the name alone where a merge had no parameters.
+    # Locks of the first version contain only the name of a merge without parameters.
     trunk_merge: Annotated[str | TrunkMergeChoice, Field(union_mode="left_to_right")]
 
     @property
     def merge(self) -> NamedMerge:
-        """The trunk merge with its parameters."""
+        """Trunk merge with its parameters."""
         return chosen_merge(self.trunk_merge) if isinstance(self.trunk_merge, str) else self.trunk_merge
 
 
 class Lock(BaseModel):
-    """What a recipe resolved to. Composing a lock again gives the same bytes.
+    """A resolved recipe. Composing a lock again gives the same bytes.
 
-    `parent` is the manifest of the mix that is extended; `experts` then holds the appended expert alone.
-    The mix's name has no part in it.
+    In the lock of an extension, `parent` is the manifest of the mix to extend, and `experts` contains only the
+    appended expert. A lock does not contain the mix's name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,31 +86,32 @@ class Lock(BaseModel):
 
     @field_serializer("settings")
     def _as_given(self, settings: ExtensionSettings) -> dict[str, Any]:
-        """Without the fields that the lock's version did not have: an old lock keeps its digest."""
+        """Write only the fields that were set, so that a lock of an older version keeps its digest."""
         return settings.model_dump(exclude_unset=True)
 
     @model_validator(mode="after")
     def _settings_of_its_kind(self) -> Lock:
         if isinstance(self.settings, Settings) != (self.parent is None):
             raise ValueError(
-                "a lock without a parent needs all settings, one with a parent those of an extension"
+                "a lock without a parent needs all settings of a composition; "
+                "a lock with a parent needs only those of an extension"
             )
         return self
 
     @property
     def composed(self) -> Settings:
-        """The settings of a composition. Raises MixFormatError where the lock extends a mix."""
+        """Settings of a composition. Raises MixFormatError if the lock extends a mix."""
         if not isinstance(self.settings, Settings):
-            raise MixFormatError("this lock extends a mix: recompose it with extend_lock")
+            raise MixFormatError("this lock extends a mix, it does not compose one: use extend_lock")
         return self.settings
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: equal locks give equal digests."""
+        """Return canonical JSON, so that equal locks give equal digests."""
         return canonical_json(self.model_dump())
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces."""
+    """Encode a value as JSON with sorted keys and no spaces."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
@@ -145,7 +146,7 @@ def lock_expert(expert: ExpertRecord) -> LockedExpert:
 
 
 def embedding_digest(embedding: DomainEmbedding) -> Digest:
-    """The sha256 of a domain embedding's vectors."""
+    """Compute the sha256 of a domain embedding's vectors."""
     vectors = (embedding.mean, embedding.centroids, embedding.centroid_weights)
     data = b"".join(np.ascontiguousarray(v, dtype="<f4").tobytes() for v in vectors)
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -1,6 +1,6 @@
-"""Masking: route to some of a mix's experts only.
+"""Masking: routing to only some of a mix's experts.
 
-Masking is not removal: the expert's influence on the averaged trunk stays. To be rid of it, use `remove`.
+Masking is not removal: the averaged trunk still contains the expert's influence. To remove it, use `remove`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from composer.model.modeling import NexusForCausalLM
 
 @contextmanager
 def mask(model: NexusForCausalLM, active: Sequence[int] | None) -> Iterator[None]:
-    """Route to the experts at the places `active` only, while the block runs; None masks nothing.
+    """Route only to the experts with the indices `active` inside the `with` block; None masks nothing.
 
-    The chosen experts share the masked ones' probability. The trunk still holds what they gave to its mean.
+    The active experts share the probability of the masked ones. The trunk does not change.
     """
     if active is None:
         yield
         return
     if not active:
-        raise RecipeError("every expert is masked: leave at least one active")
+        raise RecipeError("every expert is masked: keep at least one active")
     mixtures = model.mixtures()
     before = [(mixture.active, mixture.top_k) for mixture in mixtures]
     try:
@@ -40,9 +40,9 @@ def mask(model: NexusForCausalLM, active: Sequence[int] | None) -> Iterator[None
 
 
 def places(manifest: Manifest, refs: Sequence[str] | None) -> list[int] | None:
-    """The places of members given by `name` or `name@version`; None stays None.
+    """Return the indices of the members given by `name` or `name@version`; None stays None.
 
-    Raises RecipeError for a name that is no member, or that two members share.
+    Raises RecipeError for a name that matches no member, or several.
     """
     if refs is None:
         return None
@@ -51,7 +51,7 @@ def places(manifest: Manifest, refs: Sequence[str] | None) -> list[int] | None:
     for ref in refs:
         matches = [place for place, member in enumerate(members) if ref in (member, member.split("@")[0])]
         if len(matches) != 1:
-            reason = "stands for several members" if matches else "is no member"
-            raise RecipeError(f"{ref} {reason} of this mix; it holds {', '.join(members)}")
+            reason = "matches several members" if matches else "is not a member"
+            raise RecipeError(f"{ref} {reason} of this mix; its members are {', '.join(members)}")
         found += matches
     return found

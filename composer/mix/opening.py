@@ -1,6 +1,6 @@
-"""A mix: its manifest over blobs, and how it and the dense models beside it are opened.
+"""Manifest of a mix, and loading of mixes, seeds and dense experts into memory.
 
-Names of tensors: a blob keeps the family's own names; in a mix they stand under `language_model.`, and
+Tensor names: blobs use the model family's own names. In a mix these have the prefix `language_model.`, and
 `…mlp.X` becomes `…mlp.shared.X` (the seed's FFN) or `…mlp.experts.<j>.X`.
 """
 
@@ -37,7 +37,7 @@ PREFIX = "language_model."
 
 
 class Member(BaseModel):
-    """A routed expert in a mix. `ffn` is the expert's own blob unless the fine-tune trained FFNs.
+    """A routed expert of a mix. `ffn` is the expert's own blob, unless the fine-tune trained the FFNs.
 
     `strength` is for routed trunks: the expert takes part as seed + strength · (expert − seed).
     """
@@ -50,7 +50,7 @@ class Member(BaseModel):
 
 
 class Manifest(RoutingOptions):
-    """A mix as blobs. It has no name and no time: equal locks give equal manifests."""
+    """A mix as digests of blobs. It contains no name and no time, so equal locks give equal manifests."""
 
     format: Literal["nexusmix-mix/1"] = "nexusmix-mix/1"
     seed: LockedSeed
@@ -60,7 +60,7 @@ class Manifest(RoutingOptions):
     routed_trunk: bool = False  # each token passes through one whole expert; `trunk` is the seed's
     router: Digest
     router_kind: str
-    combine: Combine  # here without their defaults, so that `to_bytes` always writes them
+    combine: Combine  # this and top_k have no default here, so `to_bytes` always writes them
     top_k: int
     load_balance: float
     domain_dim: int
@@ -72,7 +72,10 @@ class Manifest(RoutingOptions):
     training: dict[str, Any]
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON. Fields with a default came later; left out at it, they let old locks keep their digests."""
+        """Return canonical JSON.
+
+        Fields with a default were added later. They are omitted at their default, so old manifests keep their digests.
+        """
         return canonical_json({"format": self.format, **self.model_dump(exclude_defaults=True)})
 
     @property
@@ -84,7 +87,7 @@ class Manifest(RoutingOptions):
 
     @property
     def routing_in_words(self) -> str:
-        """How a token is computed, as a sentence."""
+        """Sentences about how a token is computed."""
         if self.routed_trunk:
             seed = " or the seed" if self.null_experts else ""
             return (
@@ -98,7 +101,7 @@ class Manifest(RoutingOptions):
         )
 
     def blobs(self) -> list[Digest]:
-        """Every blob that the mix needs, but the manifest itself."""
+        """Return every blob that the mix needs, except the manifest itself."""
         own = [self.shared, self.trunk, self.router, self.lock, *self.seed.files.values()]
         members = [
             digest for m in self.members for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors)
@@ -111,7 +114,7 @@ class Manifest(RoutingOptions):
 
 @dataclass(frozen=True)
 class OpenMix:
-    """A mix in memory: `model` is a NexusForCausalLM whose weights are mapped from the blobs."""
+    """A mix in memory. `model` is a NexusForCausalLM whose weights are memory-mapped from the blobs."""
 
     model: Any
     tokenizer: Any
@@ -120,31 +123,31 @@ class OpenMix:
 
 @dataclass(frozen=True)
 class OpenSeed:
-    """A seed in memory: the family's own causal LM whose weights are mapped from the blobs."""
+    """A seed in memory. `model` is the family's causal LM whose weights are memory-mapped from the blobs."""
 
     model: Any
     tokenizer: Any
 
 
 def read_manifest(registry: Registry, digest: Digest) -> Manifest:
-    """Raises NotFoundError, IntegrityError, MixFormatError."""
+    """Read a manifest blob. Raises NotFoundError, IntegrityError, MixFormatError."""
     try:
         return Manifest.model_validate(json.loads(registry.blobs.read_bytes(digest)))
     except (ValueError, ValidationError) as error:
-        raise MixFormatError(f"manifest {digest} cannot be read by this version: {error}") from error
+        raise MixFormatError(f"this version cannot read the manifest {digest}: {error}") from error
 
 
 def find_mix(registry: Registry, ref: str) -> tuple[MixRecord, Manifest]:
-    """A mix by `name` or `name@version`. Raises NotFoundError, IntegrityError, MixFormatError."""
+    """Find a mix by `name` or `name@version`. Raises NotFoundError, IntegrityError, MixFormatError."""
     record = queries.get_mix(registry, ref)
     return record, read_manifest(registry, record.manifest)
 
 
 def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | None = None) -> OpenMix:
-    """Map a mix's weights. `dtype` converts them; by default they stay as the seed's are stored.
+    """Map a mix's weights into memory. `dtype` converts them; the default is the seed's stored dtype.
 
-    An expert that no token reaches is never read from the disk, once its bytes have been verified.
-    Raises NotFoundError and IntegrityError before any model is built.
+    After the blobs are verified, an expert that no token reaches is never read from disk. Raises NotFoundError and
+    IntegrityError before any model is built.
     """
     from composer.model.modeling import NexusForCausalLM
     from composer.tensors.torch_blobs import TORCH_DTYPES
@@ -169,7 +172,7 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
 
 
 def open_seed(registry: Registry, seed: LockedSeed) -> OpenSeed:
-    """Map a seed's weights. Raises NotFoundError and IntegrityError before any model is built."""
+    """Map a seed's weights into memory. Raises NotFoundError and IntegrityError before any model is built."""
     model = open_dense(registry, seed, seed.ffn, seed.trunk)
     return OpenSeed(model, open_tokenizer(registry.blobs, seed.files))
 
@@ -183,7 +186,7 @@ def open_dense(
     ffn_width: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """Map a dense model of the seed's family: the seed itself, or an expert with FFNs of the given width."""
+    """Map a dense model of the seed's family: the seed, or an expert with FFNs of the given width."""
     from composer.tensors.torch_blobs import TORCH_DTYPES
 
     config = seed_config(registry.blobs, seed)
@@ -194,7 +197,7 @@ def open_dense(
 
 
 def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
-    """A causal LM around the given tensors, which carry the family's own names."""
+    """Build a causal LM around the given tensors, which have the family's own names."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = dict(config)
@@ -203,11 +206,11 @@ def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dty
 
 
 def seed_config(blobs: BlobStore, seed: LockedSeed) -> dict[str, Any]:
-    """The seed's config.json without what describes a file rather than the function."""
+    """Return the seed's config.json without the fields that describe files and not the model's function."""
     return copy.deepcopy(_parsed_config(blobs.read_bytes(seed.files["config.json"])))
 
 
-@lru_cache(maxsize=8)  # a composition asks for the same one at every step
+@lru_cache(maxsize=8)  # every step of a composition uses the same configuration
 def _parsed_config(content: bytes) -> dict[str, Any]:
     config = json.loads(content)
     return {
@@ -218,7 +221,7 @@ def _parsed_config(content: bytes) -> dict[str, Any]:
 
 
 def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
-    """The seed's tokenizer."""
+    """Load the tokenizer from a seed's files."""
     from transformers import AutoTokenizer
 
     with unpacked(blobs, files) as folder:
@@ -227,7 +230,7 @@ def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
 
 @contextmanager
 def unpacked(blobs: BlobStore, files: Mapping[str, Digest]) -> Iterator[Path]:
-    """Small files by name in a folder that lives as long as the block."""
+    """Write small files into a temporary folder, which exists until the `with` block ends."""
     with tempfile.TemporaryDirectory(prefix="nexusmix-") as folder:
         for name, content in read_files(blobs, files).items():
             Path(folder, name).write_bytes(content)
@@ -235,7 +238,7 @@ def unpacked(blobs: BlobStore, files: Mapping[str, Digest]) -> Iterator[Path]:
 
 
 def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> NexusConfig:
-    """The configuration of the mix's NexusForCausalLM."""
+    """Build the configuration of the mix's NexusForCausalLM."""
     from composer.model.modeling import NexusConfig  # imports much of transformers
 
     return NexusConfig(
@@ -255,13 +258,13 @@ def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Ne
 
 
 def routed_choices(manifest: Manifest) -> list[tuple[float, tuple[Digest, Digest]]]:
-    """The strength, and the blobs of FFNs and trunk, of each choice of a routed trunk; the seed, if any, is last."""
+    """Return strength, and blobs of FFNs and trunk, of each choice of a routed trunk. The seed, if any, is last."""
     experts = [(m.strength, (m.ffn, m.expert.trunk)) for m in manifest.members]
     return experts + [(1.0, (manifest.shared, manifest.trunk))] * manifest.null_experts
 
 
 def name_in_choice(family: Family, choice: int, name: str) -> str:
-    """A tensor of a dense model to its name in a routed trunk: `language_model.….choices.<choice>.…`."""
+    """Return a dense model's tensor name in a routed trunk: `language_model.….choices.<choice>.…`."""
     marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
     if marker in name:
         return PREFIX + name.replace(marker, f"{marker}choices.{choice}.", 1)
@@ -270,14 +273,14 @@ def name_in_choice(family: Family, choice: int, name: str) -> str:
 
 
 def context_name(name: str) -> str:
-    """A tensor of a context router to its name in the model: `context.filter` to `router.filter`."""
+    """Return the name in the model of a context router's tensor: `router.filter` for `context.filter`."""
     return name.replace("context.", "router.", 1)
 
 
 def _routed_tensors(
     blobs: BlobStore, manifest: Manifest, family: Family, dtype: torch.dtype
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors of a routed mix by name. An expert at strength 1 is mapped, any other is computed."""
+    """Yield the tensors of a routed mix by name. An expert at strength 1 is mapped; any other is computed."""
     import torch
 
     seed = _map(blobs, manifest.shared) | _map(blobs, manifest.trunk)
@@ -292,18 +295,18 @@ def _routed_tensors(
 
 
 def ffn_places(manifest: Manifest) -> dict[str, Digest]:
-    """Where each FFN blob stands inside a mixture: `shared`, `experts.0`, …"""
+    """Return the FFN blobs by their position in a mixture: `shared`, `experts.0`, …"""
     return {"shared": manifest.shared, **{f"experts.{j}": m.ffn for j, m in enumerate(manifest.members)}}
 
 
 def name_in_mixture(family: Family, place: str, name: str) -> str:
-    """`…mlp.X` of a dense model to its name in the mix: `language_model.…mlp.<place>.X`."""
+    """Map the name `…mlp.X` of a dense model to its name in the mix: `language_model.…mlp.<place>.X`."""
     marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
     return PREFIX + name.replace(marker, f"{marker}{place}.", 1)
 
 
 def router_name(family: Family, layer: int, name: str) -> str:
-    """A tensor of a block's router to its name in the model."""
+    """Return the name in the model of a tensor of a block's router."""
     return f"{PREFIX}{family.mlp_path.format(i=layer)}.router.{name}"
 
 
@@ -316,7 +319,7 @@ def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:
 def _build(
     make: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, keep_float32: tuple[str, ...] = ()
 ) -> Any:
-    """A model whose parameters are the given tensors themselves, not copies, where the dtype agrees."""
+    """Build a model from the given tensors. A tensor that already has the dtype is used directly, without a copy."""
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
@@ -328,5 +331,7 @@ def _build(
     model.tie_weights()
     absent = [name for name in missing if name not in getattr(model, "all_tied_weights_keys", {})]
     if absent or unexpected:
-        raise MixFormatError(f"tensors do not fit the model: absent {absent[:5]}, unmapped {unexpected[:5]}")
+        raise MixFormatError(
+            f"the tensors do not fit the model: missing {absent[:5]}, unexpected {unexpected[:5]} (at most 5 shown)"
+        )
     return model.eval()

@@ -1,4 +1,4 @@
-"""The blob of a mix's routers: how its tensors are named.
+"""Tensor names in the blob of a mix's routers.
 
     layers.<block>.<name>                a parameter or buffer of that block's router
     standard.center, standard.scale      the standardisation of the domain vectors
@@ -8,7 +8,7 @@ A mix with a routed trunk has one router and no standardisation:
     context.unigrams, context.bigrams    profiles: a column per expert, the seed's last (composer/model/routed.py)
     context.filter                       sharpness and switching probability [2]
 
-It needs neither torch nor a model: arrays of numpy and tensors of torch are both taken.
+The module needs neither torch nor a model. It works with numpy arrays and torch tensors.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ UNIGRAMS, BIGRAMS, FILTER = "context.unigrams", "context.bigrams", "context.filt
 
 
 def tensor_name(layer: int, name: str) -> str:
-    """The name in the blob of a router's tensor: `layers.3.w1`."""
+    """Return the name of a router's tensor in the blob, such as `layers.3.w1`."""
     return f"{LAYERS}{layer}.{name}"
 
 
 def of_layer(tensors: Mapping[str, Array], layer: int) -> dict[str, Array]:
-    """The tensors of one block's router by their own names."""
+    """Return the tensors of one block's router by their names in the router."""
     prefix = tensor_name(layer, "")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def of_layers(tensors: Mapping[str, Array]) -> dict[tuple[int, str], Array]:
-    """The tensors of all routers by block and own name."""
+    """Return the tensors of all routers by block and by name in the router."""
     found = {}
     for name, tensor in tensors.items():
         if name.startswith(LAYERS):
@@ -46,7 +46,7 @@ def of_layers(tensors: Mapping[str, Array]) -> dict[tuple[int, str], Array]:
 
 
 def router_tensors(states: Iterable[Mapping[str, Any]], standard: Standard[Any]) -> dict[str, Any]:
-    """The blob's tensors from the state of each block's router, in order."""
+    """Build the blob's tensors from the state of each block's router, in block order."""
     named = {
         tensor_name(layer, name): tensor
         for layer, state in enumerate(states)
@@ -56,5 +56,5 @@ def router_tensors(states: Iterable[Mapping[str, Any]], standard: Standard[Any])
 
 
 def stored_standard(tensors: Mapping[str, Any]) -> Standard[Any]:
-    """The standardisation of a blob of torch tensors, copied."""
+    """Copy the standardisation out of a blob's torch tensors."""
     return Standard(tensors[CENTER].clone(), tensors[SCALE].clone().reshape(()))

@@ -1,1 +1,1 @@
-"""The mixture itself: modeling code, selection of experts, losses, routers."""
+"""The mixture model: modeling code, expert selection, losses, routers."""

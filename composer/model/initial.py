@@ -1,4 +1,4 @@
-"""What a fresh router holds, by its kind: said once, for torch to draw with and for composing, which does without.
+"""Initial parameter distributions of each router, shared by torch (training) and numpy (composing).
 
 Shape suffixes: N routed experts, M domain-embedding width, H model width, R state width.
 """
@@ -9,11 +9,11 @@ import math
 from typing import NamedTuple
 
 PAIR_BUCKETS = 65_536  # rows of a context router's table of hashed token pairs
-STATE_WIDTH = 64  # R, what the recurrent router carries from block to block
+STATE_WIDTH = 64  # R, the width of the state that the recurrent router passes from block to block
 
 
 class Normal(NamedTuple):
-    """A parameter's first values: normally distributed around `mean`, or all `mean` where `std` is 0."""
+    """A parameter's initial values: normally distributed around `mean`, or all equal to `mean` if `std` is 0."""
 
     shape: tuple[int, ...]
     std: float
@@ -21,8 +21,8 @@ class Normal(NamedTuple):
 
 
 def fresh_nexus(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
-    """W1 [2H, M] and W2 [H, H] of the Nexus router."""
-    # Domain vectors have unit variance per coordinate, so W1 keeps it; a small W2 starts with soft routing.
+    """Weights of the Nexus router: W1 [2H, M] and W2 [H, H]."""
+    # Domain vectors have unit variance per coordinate, and W1 preserves it. A small W2 makes the first routing soft.
     return {
         "w1": Normal((2 * hidden_size, domain_dim), std=1 / math.sqrt(domain_dim)),
         "w2": Normal((hidden_size, hidden_size), std=0.02),
@@ -30,19 +30,22 @@ def fresh_nexus(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str
 
 
 def fresh_linear(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
-    """The rows [N, H] of the linear router."""
+    """Weights of the linear router: one row per expert [N, H]."""
     return {"weight": Normal((num_experts, hidden_size), std=0.02)}
 
 
 def fresh_random(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
-    """The rows [N, H] of the random router."""
-    # MLP inputs have about unit variance in each coordinate, and so have these logits.
+    """Weights of the random router: one row per expert [N, H]."""
+    # MLP inputs have about unit variance in each coordinate. With this std, the logits have it too.
     return {"weight": Normal((num_experts, hidden_size), std=1 / math.sqrt(hidden_size))}
 
 
 def fresh_recurrent(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
-    """Those of the Nexus router, U [R, H], the GRU's, and V [R, M], which begins without a say."""
-    spread = 1 / math.sqrt(3 * STATE_WIDTH)  # the variance of PyTorch's own, which are uniform
+    """Weights of the recurrent router: those of the Nexus router, U [R, H], the GRU, and V [R, M].
+
+    V is zero at first, so the recurrent state does not affect the logits yet.
+    """
+    spread = 1 / math.sqrt(3 * STATE_WIDTH)  # the same variance as PyTorch's uniform initialisation of a GRU
     return fresh_nexus(hidden_size, domain_dim, num_experts) | {
         "down": Normal((STATE_WIDTH, hidden_size), std=1 / math.sqrt(hidden_size)),
         "gru.weight_ih": Normal((3 * STATE_WIDTH, STATE_WIDTH), std=spread),
@@ -54,5 +57,5 @@ def fresh_recurrent(hidden_size: int, domain_dim: int, num_experts: int) -> dict
 
 
 def fresh_null(hidden_size: int, null_experts: int) -> dict[str, Normal]:
-    """What null experts have learned beside the average expert's row, with any router: nothing yet."""
+    """Learned offsets of the null experts' rows from the average expert's row, for any router: zero at first."""
     return {"null": Normal((null_experts, hidden_size), std=0.0)}

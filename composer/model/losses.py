@@ -1,17 +1,18 @@
-"""What routers pay besides the language model's own loss.
+"""Auxiliary losses of the routers, added to the language-model loss.
 
     load balance   n · Σ_i f_i · P_i            (Switch, arXiv 2101.03961; 1 when balanced)
-    z-loss         mean of (log Σ_i exp z_i)²   (ST-MoE, arXiv 2202.08906; keeps logits z small)
-    entropy        mean of −Σ_i p_i · log p_i   (arXiv 2403.07652; keeps top-p from taking every expert)
+    z-loss         mean of (log Σ_i exp z_i)²   (ST-MoE, arXiv 2202.08906; keeps the logits z small)
+    entropy        mean of −Σ_i p_i · log p_i   (arXiv 2403.07652; keeps top-p from choosing every expert)
     guidance       mean of −log p_own           (domain labels as in DEMix layers, arXiv 2108.05036, but as a loss:
-                                                 they are not needed when the mix is used)
+                                                 inference needs no labels)
 
-f_i is the share of tokens sent to expert i, P_i its mean probability over the micro-batch. f is counted over the
-micro-batch, or over all micro-batches of the step so far and all processes, so that a micro-batch of one domain
-may use one expert (arXiv 2501.11873). Null experts count as their average: which of them is taken does not matter
-(AdaMoE, arXiv 2406.13233). Every loss is the mean over blocks.
+f_i is the share of tokens routed to expert i. P_i is the expert's mean probability over the micro-batch.
+f is counted either over the micro-batch, or over all processes and all micro-batches of the step so far. The second
+option lets a micro-batch of a single domain use a single expert (arXiv 2501.11873). Each null expert counts with the
+average share of the null experts, since they are interchangeable (AdaMoE, arXiv 2406.13233). Every loss is the mean
+over blocks.
 
-Shape suffixes: B rows of a batch, T tokens, P columns of the router.
+Shape suffixes: B rows of a batch, T tokens, P router columns.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from composer.model.selection import Routing
 
 
 class RouterLosses:
-    """The factors of the losses, and the counts of a step whose micro-batches balance together."""
+    """Factors of the losses, and the token counts of the current step if its micro-batches are balanced together."""
 
     def __init__(
         self,
@@ -40,18 +41,18 @@ class RouterLosses:
         self.load_balance, self.z_loss = load_balance, z_loss
         self.entropy, self.guidance = entropy, guidance
         self.experts, self.global_batch = experts, global_batch
-        self._counts: list[torch.Tensor] = []  # of each block, over the micro-batches of this step
+        self._counts: list[torch.Tensor] = []  # one per block, summed over the micro-batches of this step
 
     def begin_step(self) -> None:
-        """Forget the tokens of the step before."""
+        """Reset the token counts of the previous step."""
         self._counts = []
 
     def __call__(
         self, routings: Sequence[Routing], own_B: torch.Tensor | None = None
     ) -> tuple[torch.Tensor | float, torch.Tensor | None]:
-        """What to add to the loss, and the load-balancing loss before its factor, if there is one.
+        """Return the sum to add to the loss, and the load-balancing loss before its factor (None if it is off).
 
-        `own_B` says whose domain each row is of; −1: nobody's.
+        `own_B` is the index of the expert whose domain each row comes from, or −1 for none.
         """
         total: torch.Tensor | float = 0.0
         balance = None
@@ -71,7 +72,7 @@ class RouterLosses:
         return total, balance
 
     def _accumulated(self, counts: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The counts of all processes on top of those of the step's micro-batches so far."""
+        """Return the counts of all processes, added to those of the step's earlier micro-batches."""
         if distributed.is_available() and distributed.is_initialized():
             for counts_P in counts:
                 distributed.all_reduce(counts_P)
@@ -79,7 +80,7 @@ class RouterLosses:
 
 
 def balance_loss(routing: Routing, counts_P: torch.Tensor, experts: int) -> torch.Tensor:
-    """n · Σ_i f_i · P_i, with f from the counts and P from the routing."""
+    """Load-balancing loss n · Σ_i f_i · P_i, with f from the counts and P from the routing."""
     share_P = counts_P / counts_P.sum()
     if len(share_P) > experts:
         nulls = len(share_P) - experts
@@ -88,7 +89,7 @@ def balance_loss(routing: Routing, counts_P: torch.Tensor, experts: int) -> torc
 
 
 def z_loss(routing: Routing) -> torch.Tensor:
-    """Mean of the squared log-partition; 0 where the router was not asked."""
+    """Mean of the squared log-partition; 0 if the router computed no logits."""
     if routing.logits is None:
         return routing.probabilities.new_zeros(())
     return routing.logits.logsumexp(dim=-1).square().mean()
@@ -100,7 +101,7 @@ def entropy(routing: Routing) -> torch.Tensor:
 
 
 def guidance_loss(routing: Routing, own_B: torch.Tensor) -> torch.Tensor:
-    """−log p of each token's own domain's expert, mean over tokens; tokens of no domain are left out."""
+    """Mean over tokens of −log p of the token's own expert; tokens without an own expert are left out."""
     own_T = own_B.repeat_interleave(len(routing.probabilities) // len(own_B))
     known_T = own_T >= 0
     chance_T = routing.probabilities.gather(1, own_T.clamp(min=0)[:, None])[:, 0]

@@ -3,12 +3,12 @@
     additive (the paper):  y = E_0(x) + Σ_top p_i · E_i(x)
     convex:                y = (1 − Σ_top p_i) · E_0(x) + Σ_top p_i · E_i(x)
 
-p is the softmax over all routed experts and is not renormalised over the chosen ones (arXiv 2408.15901); which
-are chosen says selection.py. This file and what it imports need torch and transformers only, so that an export can
-carry them.
+p is the softmax over all routed experts. It is not renormalised over the chosen ones (arXiv 2408.15901).
+selection.py chooses the experts. This file and its imports need torch and transformers only, so an export can
+include them.
 
-Shape suffixes: B batch, S sequence, T = B·S tokens, H model width, N routed experts, P = N and the null experts,
-K places of a token.
+Shape suffixes: B batch, S sequence, T = B·S tokens, H model width, N routed experts, P router columns (N plus the
+null experts), K slots per token.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ CACHES = ("cache", "past_key_values")  # what transformers calls the key-value c
 
 
 class NexusConfig(PreTrainedConfig):
-    """A mix's shape: the seed's configuration and what stands beside each MLP.
+    """Configuration of a mix: the seed's configuration, the experts and the router.
 
     text_config: the seed's configuration (its own model type). experts: names of the routed experts, in order.
-    ffn_widths: their FFN widths; they may differ from the seed's. domain_dim: width of the domain embeddings.
-    routing_top_p: the probability that a token's experts have together; None: `num_experts_per_tok` are taken.
-    (A field `top_p` would be read as a setting of generation.)
-    null_experts: how many of the router's columns compute nothing.
+    ffn_widths: their FFN widths, which may differ from the seed's. domain_dim: width of the domain embeddings.
+    routing_top_p: the least total probability of a token's experts. None: a token uses `num_experts_per_tok`.
+    (transformers would treat a field named `top_p` as a generation setting.)
+    null_experts: number of router columns that compute nothing.
     routed_trunk: each token passes through one whole expert (routed.py); one null expert then makes the seed a choice.
     """
 
@@ -79,7 +79,7 @@ class NexusConfig(PreTrainedConfig):
 
 
 class NexusMLP(nn.Module):
-    """Stands where the block's MLP stood: the shared expert, the routed experts and their router."""
+    """Replacement of a block's MLP: the shared expert, the routed experts and their router."""
 
     def __init__(
         self, shared: nn.Module, experts: Sequence[nn.Module], router: Router, config: NexusConfig
@@ -88,10 +88,10 @@ class NexusMLP(nn.Module):
         self.shared, self.experts, self.router = shared, nn.ModuleList(experts), router
         self.convex = config.combine == "convex"
         self.top_k, self.top_p = config.num_experts_per_tok, config.routing_top_p
-        self.temperature: float | None = None  # in training: routing is dense still, at this temperature
+        self.temperature: float | None = None  # if set, training uses dense routing at this temperature
         self.active: torch.Tensor | None = None  # bool [N]; None: every expert may be chosen
-        self.forced: int | None = None  # every token goes to this expert, with weight 1
-        self.routing: Routing | None = None  # of the last forward pass
+        self.forced: int | None = None  # if set, every token is routed to this expert, with weight 1
+        self.routing: Routing | None = None  # result of the last forward pass
 
     def route(self, x_TH: torch.Tensor) -> Routing:
         """Choose the experts of each token."""
@@ -122,7 +122,7 @@ class NexusMLP(nn.Module):
     def _add_experts(
         self, y_TH: torch.Tensor, x_TH: torch.Tensor, chosen_TK: torch.Tensor, weights_TK: torch.Tensor
     ) -> torch.Tensor:
-        """Run each chosen expert once on its tokens. An expert that no token chose is not touched at all."""
+        """Run each chosen expert once on its tokens. The weights of an expert that no token chose are not read."""
         if len(x_TH) == 1:  # decoding: nothing to sort
             for k, expert in enumerate(chosen_TK[0].tolist()):
                 if expert < len(self.experts):
@@ -140,19 +140,19 @@ class NexusMLP(nn.Module):
 
 @dataclass
 class NexusOutput(CausalLMOutputWithPast):
-    """The language model's output; `load_balance` is that loss before its factor, already contained in `loss`."""
+    """Output of the language model. `load_balance` is that loss before its factor; `loss` already includes it."""
 
     load_balance: torch.Tensor | None = None
 
 
 class NexusForCausalLM(PreTrainedModel, GenerationMixin):
-    """Any supported causal LM with Nexus mixtures for MLPs; generates, saves and loads as its siblings do."""
+    """Supported causal LM with Nexus mixtures as MLPs; generates, saves and loads like any transformers model."""
 
     config_class = NexusConfig
     base_model_prefix = "language_model"
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
-    # The router's choice is discrete: rounded to bfloat16 it would send some tokens elsewhere.
+    # The router's choice is discrete: rounding its weights to bfloat16 would change the expert of some tokens.
     _keep_in_fp32_modules_strict = {"router"}  # noqa: RUF012 (the name and form that transformers reads)
 
     def __init__(self, config: NexusConfig) -> None:
@@ -173,11 +173,11 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def blocks(self) -> Iterator[Any]:
-        """The decoder blocks, in order."""
+        """Yield the decoder blocks, in order."""
         yield from self.language_model.base_model.layers
 
     def mixtures(self) -> list[Any]:
-        """Every place that routes: the mixture of each block, in order, or the one router of a routed trunk."""
+        """Return the mixture of each block, in order, or the one router of a routed trunk."""
         if self.config.routed_trunk:
             return [self.router]
         return [block.mlp for block in self.blocks()]
@@ -198,9 +198,9 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         own_expert: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As the seed's forward; with labels, `loss` is cross-entropy and, in training, what `router_losses` adds.
+        """Run the model like the seed. With labels, `loss` is the cross-entropy; training adds the `router_losses`.
 
-        `own_expert` [B] says whose domain each row is of; −1: nobody's.
+        `own_expert` [B] is the index of the expert whose domain each row comes from, or −1 for none.
         """
         if self.config.routed_trunk:
             return self._forward_routed(input_ids, labels=labels, **kwargs)
@@ -210,7 +210,7 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
             routings = [m.routing for m in self.mixtures() if m.routing is not None]
             added, balance = self.router_losses(routings, own_expert)
             loss = loss + added
-        # Named as the output names them: transformers 5.24 calls `cache` what was `past_key_values` before.
+        # The output's own field names are kept: transformers 5.24 renamed `past_key_values` to `cache`.
         return NexusOutput(**{**output, "loss": loss, "load_balance": balance})
 
     def _forward_routed(
@@ -244,7 +244,7 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
 
 @contextmanager
 def forced(model: NexusForCausalLM, expert: int) -> Iterator[None]:
-    """Send every token to one expert with weight 1, whatever the router says."""
+    """Route every token to one expert with weight 1, regardless of the router."""
     try:
         for mixture in model.mixtures():
             mixture.forced = expert
@@ -255,7 +255,7 @@ def forced(model: NexusForCausalLM, expert: int) -> Iterator[None]:
 
 
 def _mixture(mlp: nn.Module, config: NexusConfig) -> NexusMLP:
-    """A mixture around the block's own MLP: its class builds the experts, so every family comes out right."""
+    """Build a mixture around the block's MLP. The MLP's own class builds the experts, so every family works."""
     experts = []
     for width in config.ffn_widths:
         text_config = copy.copy(config.text_config)
@@ -264,8 +264,6 @@ def _mixture(mlp: nn.Module, config: NexusConfig) -> NexusMLP:
     router = router_class(config.router)(
         config.text_config.hidden_size, config.domain_dim, len(experts), config.null_experts
     )
-    if (
-        router.domains.device.type != "meta"
-    ):  # transformers initialises the modules that it knows, and no others
+    if router.domains.device.type != "meta":  # transformers initialises only the modules that it knows
         router.reset_parameters(torch.Generator().manual_seed(0))
     return NexusMLP(mlp, experts, router, config)

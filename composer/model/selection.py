@@ -1,16 +1,16 @@
-"""Which experts a token takes once the router has scored them, and with what weights.
+"""Selection of each token's experts, and their weights, from the router's logits.
 
-    top-k            the K most probable; Nexus takes one
-    top-p            as few as reach p together, the most probable first (arXiv 2403.07652)
-    null experts     M columns beside the experts' that compute nothing: where one of them is among the chosen,
-                     the token takes an expert less (AdaMoE, arXiv 2406.13233)
-    dense to sparse  while a fine-tune begins: every expert that a noisy softmax gives more than a trace, the
-                     fewer the lower its temperature (EvoMoE, arXiv 2112.14397)
+    top-k            the K most probable experts; Nexus uses one
+    top-p            the fewest experts whose probabilities sum to p, the most probable first (arXiv 2403.07652)
+    null experts     M extra router columns that compute nothing; each one that a token chooses replaces one expert
+                     (AdaMoE, arXiv 2406.13233)
+    dense to sparse  for the first steps of a fine-tune: every expert with a probability above TRACE in a noisy
+                     softmax; a lower temperature leaves fewer experts (EvoMoE, arXiv 2112.14397)
 
-A weight is the probability itself, not renormalised over the chosen ones (arXiv 2408.15901).
-This file needs torch only, so that an export can carry it.
+A weight is the probability itself, not renormalised over the chosen experts (arXiv 2408.15901).
+This file needs torch only, so an export can include it.
 
-Shape suffixes: T tokens, N routed experts, P = N + M columns of the router, K places of a token.
+Shape suffixes: T tokens, N routed experts, P = N + M router columns, K slots per token.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TRACE = 1e-3
 
 
 class Routing(NamedTuple):
-    """What a block decided for T tokens: probabilities [T, P], the chosen columns and their weights [T, K].
+    """Routing of T tokens in one block: probabilities [T, P], chosen columns [T, K] and their weights [T, K].
 
-    Columns from N on are null experts, and P fills a place that stays empty: both have weight 0. `logits` [T, P]
-    are the router's own, where it was asked.
+    A chosen index of N or more is a null expert, and the index P marks an empty slot. Both have weight 0.
+    `logits` [T, P] are those of the router, or None if it was not called.
     """
 
     probabilities: torch.Tensor
@@ -35,20 +35,20 @@ class Routing(NamedTuple):
     logits: torch.Tensor | None = None
 
     def counts(self) -> torch.Tensor:
-        """How many times each column was chosen [P]."""
+        """Count how often each column was chosen [P]."""
         columns = self.probabilities.shape[-1]
         return torch.bincount(self.chosen.flatten(), minlength=columns + 1)[:columns]
 
 
 def top_k(logits_TP: torch.Tensor, experts: int, k: int) -> Routing:
-    """The k most probable columns."""
+    """Choose the k most probable columns."""
     probs_TP = logits_TP.softmax(dim=-1)
     weights_TK, chosen_TK = probs_TP.topk(min(k, probs_TP.shape[-1]), dim=-1)
     return _without_nulls(Routing(probs_TP, chosen_TK, weights_TK, logits_TP), experts)
 
 
 def top_p(logits_TP: torch.Tensor, experts: int, threshold: float) -> Routing:
-    """As few columns as have at least `threshold` of the probability together, the most probable first."""
+    """Choose the fewest columns whose probabilities sum to at least `threshold`, the most probable first."""
     probs_TP = logits_TP.softmax(dim=-1)
     sorted_TP, order_TP = probs_TP.sort(dim=-1, descending=True)
     before_TP = sorted_TP.cumsum(dim=-1) - sorted_TP
@@ -56,7 +56,7 @@ def top_p(logits_TP: torch.Tensor, experts: int, threshold: float) -> Routing:
 
 
 def dense_to_sparse(logits_TP: torch.Tensor, experts: int, temperature: float) -> Routing:
-    """Every column that softmax((logits + Gumbel noise) / temperature) gives more than a trace."""
+    """Choose every column with a probability above TRACE in softmax((logits + Gumbel noise) / temperature)."""
     noise_TP = -torch.empty_like(logits_TP).exponential_().log()
     probs_TP = ((logits_TP + noise_TP) / temperature).softmax(dim=-1)
     order_TP = torch.arange(probs_TP.shape[-1], device=probs_TP.device).expand_as(probs_TP)
@@ -71,7 +71,7 @@ def _kept(
     logits_TP: torch.Tensor,
     experts: int,
 ) -> Routing:
-    """The columns `order` of which those that are kept, and not masked, stay."""
+    """Build the routing with columns in the order `order_TP`; a column that is masked or not kept is an empty slot."""
     empty_TP = ~(kept_TP & (weights_TP > 0))
     chosen_TP = order_TP.masked_fill(empty_TP, probs_TP.shape[-1])
     return _without_nulls(
@@ -80,7 +80,7 @@ def _kept(
 
 
 def _without_nulls(routing: Routing, experts: int) -> Routing:
-    """The same with weight 0 for null experts, which leave their part to the shared expert."""
+    """Set the weights of null experts to 0, which leaves their share to the shared expert."""
     if routing.probabilities.shape[-1] == experts:
         return routing
     return routing._replace(weights=routing.weights.masked_fill(routing.chosen >= experts, 0))

@@ -1,1 +1,1 @@
-"""Tensors as streams of blobs: dtypes, merging, model folders."""
+"""Tensors read from and written to blobs: dtypes, streaming, trunk merging."""

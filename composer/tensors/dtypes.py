@@ -1,6 +1,7 @@
-"""Stored floats as numpy arrays to compute with, and back; torch would take longer to import than composing takes.
+"""Conversion between stored floats and numpy arrays for computing.
 
-numpy has no bfloat16: its bits are the upper half of a float32's, so a stored one is kept as uint16.
+Torch is not used, because importing it would take longer than composing. numpy has no bfloat16, so stored bfloat16
+values are uint16 arrays. Their bits are the upper half of a float32.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ STORED: Mapping[str, type[np.generic]] = {
     "F32": np.float32,
     "F64": np.float64,
 }
-# What people and configuration files call them.
+# The names of dtypes in configuration files.
 DTYPE_NAMES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
 def decode(stored: np.ndarray, dtype: str) -> np.ndarray:
-    """Stored values as float32, or as float64 where nothing less holds them; perhaps the same array."""
+    """Convert stored values to float32; float64 stays float64. The result may be the same array."""
     if dtype == "BF16":
         bits = stored.astype(np.uint32)
         bits <<= 16
@@ -29,12 +30,15 @@ def decode(stored: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def encode(values: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 or float64 values as they are stored: rounded to the nearest, ties to even; beyond the range to ∞."""
+    """Convert float32 or float64 values to a stored dtype.
+
+    Values are rounded to the nearest, ties to even; values outside the range become ±∞.
+    """
     with np.errstate(over="ignore"):
         if dtype != "BF16":
             return values.astype(STORED[dtype], copy=False)
         bits = values.astype(np.float32, copy=False).view(np.uint32)
-    # Just below half of the last bit that stays, and that bit itself: half carries over to even numbers only.
+    # Add 0x7FFF (just below half of the last kept bit) plus that bit, so that a tie rounds to the even value.
     rounded = bits >> 16
     rounded &= 1
     rounded += 0x7FFF

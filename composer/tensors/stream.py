@@ -1,6 +1,6 @@
-"""Blobs read and written as streams of numpy arrays, and the trunk merge, whose memory stays the same for any model.
+"""Streaming of blobs as numpy arrays, and the trunk merge, which needs constant memory for elementwise merges.
 
-Shape suffix: P a flat piece of a tensor.
+Shape suffix: P elements of a flat piece of a tensor.
 """
 
 from __future__ import annotations
@@ -21,28 +21,31 @@ from registry.checkpoints.tensors import TensorInfo, read_header
 from registry.errors import UnsafeFileError
 from registry.records import Digest
 
-# Elements of a piece: so few that all pieces of a merge stay in a core's cache, whatever the model's size.
+# Elements per piece: small enough that all pieces of a merge fit in a core's cache, for any model size.
 PIECE = 2**17
 
 
 def stored_tensors(blobs: BlobStore, digest: Digest) -> Mapping[str, TensorInfo]:
-    """Where a blob's tensors lie. Its bytes are not hashed here but by `verifying`, while they are read."""
+    """Return the location of each tensor of a blob. `verifying` hashes the blob's bytes later, during reading."""
     try:
         return read_header(blobs.path(digest, verify=False))
     except UnsafeFileError:
-        blobs.path(digest)  # what was stored was sound, so this says that the blob is damaged
+        blobs.path(digest)  # stored headers were valid, so the blob is damaged: this raises IntegrityError
         raise
 
 
 @contextmanager
 def verifying(blobs: BlobStore, digests: Sequence[Digest]) -> Iterator[None]:
-    """Hash blobs beside the block, on another core; its end waits. Raises IntegrityError for a damaged one."""
+    """Hash blobs in a parallel thread while the `with` block runs, and wait for the result at its end.
+
+    Raises IntegrityError if a blob is damaged.
+    """
     pool = ThreadPoolExecutor(max_workers=1)
     results = [pool.submit(blobs.path, digest) for digest in digests]
     try:
         yield
     except Exception:
-        # A damaged blob is moved away, which fails its reader: report the cause, not the effect.
+        # A damaged blob is moved away, and then its reader fails: raise the cause instead of this failure.
         damage = next(
             (result.exception() for result in results if result.done() and result.exception()), None
         )
@@ -57,17 +60,16 @@ def verifying(blobs: BlobStore, digests: Sequence[Digest]) -> Iterator[None]:
 
 
 def read_stored(info: TensorInfo, start: int, stop: int) -> np.ndarray:
-    """Elements [start, stop) of a tensor as they are stored. A plain read keeps files of any size out of our memory."""
+    """Read the stored elements [start, stop) of a tensor. Plain reads avoid mapping a whole file into memory."""
     values = np.empty(stop - start, dtype=STORED[info.dtype])
     left, offset = values.view(np.uint8).data, info.start + start * values.itemsize
-    descriptor = os.open(
-        info.path, os.O_RDONLY
-    )  # a fifth faster than numpy.fromfile, which opens a Python file
+    # os.preadv is a fifth faster than numpy.fromfile, which opens a Python file.
+    descriptor = os.open(info.path, os.O_RDONLY)
     try:
-        while left:  # one call reads 2 GB at most
+        while left:  # one call reads at most 2 GB
             count = os.preadv(descriptor, [left], offset)
             if count == 0:
-                raise UnsafeFileError(f"{info.path}: ended while it was read")
+                raise UnsafeFileError(f"{info.path}: the file ends before the data of {info.name}")
             left, offset = left[count:], offset + count
     finally:
         os.close(descriptor)
@@ -75,7 +77,7 @@ def read_stored(info: TensorInfo, start: int, stop: int) -> np.ndarray:
 
 
 def read(info: TensorInfo, start: int, stop: int) -> np.ndarray:
-    """Elements [start, stop) of a tensor as float32; whole tensors keep their shape."""
+    """Read the elements [start, stop) of a tensor as float32; a whole tensor keeps its shape."""
     piece_P = decode(read_stored(info, start, stop), info.dtype).astype(np.float32, copy=False)
     return piece_P.reshape(info.shape) if stop - start == info.parameters else piece_P
 
@@ -87,10 +89,11 @@ def merge_trunks(
     experts: list[Digest],
     progress: Progress = silent,
 ) -> Digest:
-    """Merge trunks tensor by tensor, in float32, into a blob of the seed's dtypes.
+    """Merge trunks tensor by tensor, in float32, into a blob with the seed's dtypes.
 
-    One file is open at a time and at most a few pieces are in memory, however many experts there are.
-    Trunks that are all the seed's own merge to it exactly: nothing is written then.
+    One file is open at a time. An elementwise merge keeps a few pieces in memory, for any number of experts; other
+    merges keep one whole tensor of every expert. If all experts have the seed's trunk, the result is that trunk and
+    nothing is written.
     """
     if set(experts) == {seed}:
         return seed
@@ -99,7 +102,7 @@ def merge_trunks(
     specs = [(info.name, info.dtype, info.shape) for info in headers[0].values()]
     total = sum(info.nbytes for info in headers[0].values())
     done = 0
-    # Hashing takes about as long as merging. It ends before the writer does, so that nothing damaged is merged.
+    # Hashing takes about as long as merging. It ends before the writer commits, so no damaged blob is merged.
     with blobs.writer(total) as writer, verifying(blobs, list(dict.fromkeys(trunks))):
         writer.write(canonical_header(specs))
         for name, dtype, _ in sorted(specs):
@@ -115,7 +118,7 @@ def merge_trunks(
 def put_float32(
     blobs: BlobStore, shapes: Mapping[str, tuple[int, ...]], values: Callable[[str], np.ndarray]
 ) -> Digest:
-    """Store float32 tensors as one canonical blob; `values` gives them by name, one in memory at a time."""
+    """Store float32 tensors as one canonical blob. `values` returns a tensor by name; one is in memory at a time."""
     with blobs.writer() as writer:
         writer.write(canonical_header((name, "F32", shape) for name, shape in shapes.items()))
         for name in sorted(shapes):

@@ -1,4 +1,4 @@
-"""Torch tensors to and from blobs: memory-mapped reading and canonical writing."""
+"""Torch tensors in blobs: memory-mapped reading and canonical writing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in TORCH_D
 
 
 def map_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file, backed by the file: pages come in when they are touched."""
+    """Map all tensors of a safetensors file into memory; a page is read when it is first accessed."""
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
 

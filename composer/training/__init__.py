@@ -1,1 +1,1 @@
-"""Training of a mix: data, warm start, fine-tune."""
+"""Training of a mix: training data, warm start and fine-tune."""

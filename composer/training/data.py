@@ -1,4 +1,4 @@
-"""Text of domains as packed training rows.
+"""Packed training rows from the text of domains.
 
 Shape suffixes: R rows, S tokens of a row.
 """
@@ -18,9 +18,10 @@ Documents = Sequence[str]
 
 
 def pack(tokenizer: Any, documents: Iterable[str], length: int, max_rows: int | None = None) -> torch.Tensor:
-    """Documents joined by end-of-text tokens and cut into full rows [R, S = length]; no padding, no attention mask.
+    """Join documents by end-of-text tokens and cut them into full rows [R, S = length].
 
-    Stops when `max_rows` are full. Raises RecipeError when there is not one row of text.
+    There is no padding and no attention mask. Stops when `max_rows` rows are full. Raises RecipeError if the text is
+    shorter than one row.
     """
     end = separator(tokenizer)
     rows: list[list[int]] = []
@@ -34,12 +35,14 @@ def pack(tokenizer: Any, documents: Iterable[str], length: int, max_rows: int | 
             rows = rows[:max_rows]
             break
     if not rows:
-        raise RecipeError(f"the text is {len(stream)} tokens; at least one row of {length} is needed")
+        raise RecipeError(
+            f"the text has {len(stream)} tokens; at least one row of {length} tokens is needed: give more text"
+        )
     return torch.tensor(rows)
 
 
 def separator(tokenizer: Any) -> list[int]:
-    """The token that parts documents: end of text, else the beginning's, else none."""
+    """Return the token between documents: end of text, else beginning of text, else none."""
     for token in (tokenizer.eos_token_id, tokenizer.bos_token_id):
         if token is not None:
             return [token]
@@ -47,7 +50,10 @@ def separator(tokenizer: Any) -> list[int]:
 
 
 def shares(weights: Mapping[str, float], new: str | None = None) -> dict[str, float]:
-    """The share of training tokens of each domain: by weight, with half of all for the new one, if there is one."""
+    """Return each domain's share of the training tokens, in proportion to its weight.
+
+    A `new` domain gets half of all tokens, and the others share the rest.
+    """
     rest = {name: weight for name, weight in weights.items() if name != new}
     if not rest:
         return dict.fromkeys(weights, 1.0)
@@ -56,7 +62,7 @@ def shares(weights: Mapping[str, float], new: str | None = None) -> dict[str, fl
 
 
 def characters(domains: Mapping[str, Documents]) -> dict[str, float]:
-    """How much text each domain has."""
+    """Count the characters of each domain's text."""
     return {name: float(sum(map(len, documents))) for name, documents in domains.items()}
 
 
@@ -70,16 +76,17 @@ def mixed_rows(
     random_seed: int,
     experts: Sequence[str] = (),
 ) -> Any:
-    """A `datasets.Dataset` of rows with the given share of each domain, `tokens` in all, in random order.
+    """Build a `datasets.Dataset` of `tokens` tokens in random rows, with the given share of each domain.
 
-    Documents are drawn at random; a domain with too little text is repeated. With `experts`, each row says in
-    `own_expert` which of them has its domain's name (−1: none). Raises MissingTextError when no domain has text.
+    Documents are drawn at random, and a domain with too little text is repeated. With `experts`, the column
+    `own_expert` is the index of the expert with the domain's name, or −1 for none. Raises MissingTextError if no
+    domain has text, RecipeError if the text of a domain is shorter than one row.
     """
     from datasets import Dataset, concatenate_datasets
 
     if not domains:
         raise MissingTextError(
-            "no domain of this mix has text to train on (its contributors gave embeddings only): "
+            "no domain of this mix has text to train on (its contributors shared only embeddings): "
             "use --tokens 0, or contribute an expert with --data"
         )
     total = sum(share[name] for name in domains)
@@ -95,7 +102,7 @@ def mixed_rows(
         if experts:
             columns["own_expert"] = [experts.index(name) if name in experts else -1] * len(rows_RS)
         parts.append(Dataset.from_dict(columns))
-        # A row that comes again is an index that comes again: memory grows with the text, not with the tokens.
+        # A row is repeated by repeating its index, so memory depends on the text, not on the number of tokens.
         order.append(first + np.arange(wanted) % len(rows_RS))
         first += len(rows_RS)
     rows = concatenate_datasets(parts).select(np.concatenate(order))

@@ -1,10 +1,12 @@
-"""Which mixture of domains to train on: by rule, or asked of small proxy runs (RegMix, arXiv 2407.01492).
+"""Shares of the domains in the training data: by rule, or from small proxy runs (RegMix, arXiv 2407.01492).
 
-A few mixtures are drawn from a flat Dirichlet distribution. On each, a proxy trains the trunk alone (the routers
-alone, if nothing else is to train) for a few tokens from where the mix stands, and its loss on text kept apart is
-measured for every domain. Ridge regression of these losses on the shares predicts any mixture's; the answer is the
-average of the mixtures predicted best. RegMix regresses by boosted trees over hundreds of runs; a dozen runs bear
-a linear model, with the root of a domain's own share beside it, since more of the same text helps less and less.
+A few data mixtures are drawn from a flat Dirichlet distribution. For each, a proxy run starts from the mix's current
+weights and trains the trunk for a few tokens, or the routers if the recipe trains only these. Then its loss on
+held-out text is measured for every domain. Ridge regression of these losses on the shares predicts the losses of any
+mixture. The result is the average of the mixtures with the best predictions.
+
+RegMix uses boosted trees over hundreds of runs. About a dozen runs suffice only for a linear model. It also has the
+square root of the domain's own share as a feature, because more of the same text helps less and less.
 
 Shape suffixes: R runs, D domains, F features, C candidates.
 """
@@ -29,7 +31,7 @@ from composer.training.data import Documents, characters, mixed_rows, pack, shar
 from composer.training.fine_tune import parameters
 from composer.training.trainer import Schedule, fit
 
-KEPT_APART = 8  # one document in so many is not trained on by a proxy
+KEPT_APART = 8  # one document in 8 is held out from the proxy runs
 MEASURED_ROWS = 8
 CANDIDATES, BEST = 10_000, 100
 RIDGE = 1e-3
@@ -37,7 +39,11 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class DataMix:
-    """The chosen shares, what the regression says of them and of equal ones, and the tokens that it cost."""
+    """Chosen shares of the domains.
+
+    predicted, predicted_uniform: mean loss that the regression predicts for the best mixtures and for equal shares.
+    tokens: number of tokens that the proxy runs trained on.
+    """
 
     shares: dict[str, float]
     predicted: float
@@ -53,9 +59,9 @@ def choose_shares(
     folder: Path,
     progress: Progress = silent,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """The share of each domain as the recipe says, half for a `new` one, and what to report of the search.
+    """Return each domain's share by the recipe's `data_mix` rule, and the report of a search (else empty).
 
-    Raises RecipeError, TrainingDivergedError.
+    A `new` domain gets half of all tokens. Raises RecipeError, TrainingDivergedError.
     """
     if training.data_mix == "uniform":
         return shares(dict.fromkeys(domains, 1.0), new), {}
@@ -74,9 +80,9 @@ def search(
     folder: Path,
     progress: Progress = silent,
 ) -> DataMix:
-    """The shares that proxy runs find best. The mix is left as it was.
+    """Search for the best shares with proxy runs. The mix is unchanged afterwards.
 
-    Runs that are done are kept in `folder`, so that an interrupted search goes on. Raises RecipeError,
+    The results of finished runs are stored in `folder`, so that an interrupted search resumes. Raises RecipeError,
     TrainingDivergedError.
     """
     names = list(domains)
@@ -101,7 +107,7 @@ def search(
 
 
 def draw_mixtures(domains: int, runs: int, random_seed: int) -> np.ndarray:
-    """Mixtures [R, D]: equal shares, then draws from the flat Dirichlet distribution."""
+    """Draw mixtures [R, D]: first equal shares, then samples of the flat Dirichlet distribution."""
     drawn = np.random.default_rng(random_seed).dirichlet(np.ones(domains), size=runs - 1)
     return np.concatenate([np.full((1, domains), 1 / domains), drawn])
 
@@ -109,7 +115,10 @@ def draw_mixtures(domains: int, runs: int, random_seed: int) -> np.ndarray:
 def best_mixture(
     mixtures_RD: np.ndarray, losses_RD: np.ndarray, random_seed: int
 ) -> tuple[np.ndarray, float, float]:
-    """The mean of the mixtures with the lowest predicted mean loss, its prediction and that of equal shares."""
+    """Return the mean of the best mixtures, their mean predicted loss, and that of equal shares.
+
+    The best mixtures are those with the lowest loss, as a mean over domains, that the regression predicts.
+    """
     runs, domains = mixtures_RD.shape
     candidates_CD = np.random.default_rng([random_seed, 1]).dirichlet(np.ones(domains), size=CANDIDATES)
     uniform = np.full((1, domains), 1 / domains)
@@ -128,7 +137,7 @@ def best_mixture(
 
 
 def _features(mixtures_RD: np.ndarray, domain: int) -> np.ndarray:
-    """What the loss on a domain depends on: all shares, and the root of its own."""
+    """Return the features of the loss on a domain: all shares, and the square root of its own share."""
     return np.concatenate([mixtures_RD, np.sqrt(mixtures_RD[:, [domain]])], axis=1)
 
 
@@ -139,7 +148,7 @@ def _proxy(
     training: Training,
     folder: Path,
 ) -> list[float]:
-    """The loss on each domain after a short run on one mixture, in nats per token."""
+    """Train on one mixture for a short time and return the loss on each domain, in nats per token."""
     seen = {
         name: [d for i, d in enumerate(texts) if i % KEPT_APART] or texts for name, texts in domains.items()
     }
@@ -166,7 +175,7 @@ def _proxy(
 
 @torch.inference_mode()
 def _loss(mix: OpenMix, texts: Sequence[str], length: int) -> float:
-    """Mean cross-entropy on the first rows of some documents."""
+    """Return the mean cross-entropy on the first rows of some documents."""
     rows = pack(mix.tokenizer, texts, length, MEASURED_ROWS).to(mix.model.device)
     logits = mix.model(input_ids=rows[:, :-1], use_cache=False).logits.float()
     return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()).item()

@@ -1,4 +1,4 @@
-"""The short fine-tune of a mix: which parts train, on which rows, and what must be stored afterwards."""
+"""The short fine-tune of a mix: its training rows, its trained parts and its losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from composer.progress import Progress, silent
 from composer.training.data import Documents, mixed_rows
 from composer.training.trainer import Schedule, fit
 
-# The temperatures between which EvoMoE anneals its gate (arXiv 2112.14397).
+# First and last temperature of the gate's annealing in EvoMoE (arXiv 2112.14397).
 HOT, COLD = 2.0, 0.3
 
 
@@ -29,9 +29,9 @@ def finetune(
     folder: Path,
     progress: Progress = silent,
 ) -> list[float]:
-    """Train a mix in place on `training.tokens` tokens of its domains; returns the logged losses.
+    """Train a mix in place on `training.tokens` tokens of its domains, and return the logged losses.
 
-    Raises MissingTextError, RecipeError (also where nothing is left to train), TrainingDivergedError.
+    Raises MissingTextError, RecipeError (also if the settings train no parameter), TrainingDivergedError.
     """
     rows = mixed_rows(
         mix.tokenizer,
@@ -53,8 +53,8 @@ def finetune(
     trained = list(parameters(mix.model, training.train, router=router))
     if not trained:
         raise RecipeError(
-            f"train: {training.train} trains nothing in this mix, whose {mix.manifest.router_kind} router is fixed; "
-            "train the trunk, the FFNs or all"
+            f"train: {training.train} trains nothing in this mix, because its {mix.manifest.router_kind} router is "
+            "fixed: use train: trunk, ffn or all"
         )
     losses = mix.model.router_losses = RouterLosses(
         training.load_balance,
@@ -85,19 +85,26 @@ def finetune(
 
 
 def temperature(step: int, steps: int, share: float) -> float | None:
-    """The temperature of dense-to-sparse routing: falling linearly over the first `share` of the steps, then none."""
+    """Return the temperature of dense-to-sparse routing.
+
+    It falls linearly over the first `share` of the steps. After these it is None, which means sparse routing.
+    """
     dense = share * steps
     return HOT + (COLD - HOT) * step / dense if step < dense else None
 
 
 def set_temperature(model: NexusForCausalLM, value: float | None) -> None:
-    """Let every block route densely at a temperature while it trains; None: as the mix does."""
+    """Set the temperature at which every block routes densely in training; None: the mix's own sparse routing."""
     for mixture in model.mixtures():
         mixture.temperature = value
 
 
 def trains_router(training: Training, router_kind: str) -> bool:
-    """Whether the fine-tune trains the router: always if nothing else trains, else as the recipe says."""
+    """Whether the fine-tune trains the router.
+
+    It does if nothing else trains. Otherwise the recipe's `train_router` decides. By default, the router trains only
+    without a warm start, or if its type needs training.
+    """
     if training.train == "router":
         return True
     if training.train_router is not None:
@@ -106,7 +113,7 @@ def trains_router(training: Training, router_kind: str) -> bool:
 
 
 def parameters(model: nn.Module, train: TrainedPart, *, router: bool) -> Iterator[nn.Parameter]:
-    """The parameters that train: of the trunk, the FFNs or both, and of the router if it does."""
+    """Yield the parameters to train: those of the trunk, the FFNs or both, and of the router if `router` is true."""
     for name, parameter in model.named_parameters():
         part = "router" if ".router." in name else "ffn" if is_ffn(name) else "trunk"
         if router if part == "router" else train in (part, "all"):

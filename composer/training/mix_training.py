@@ -1,4 +1,4 @@
-"""What a mix learns after it was put together: the warm start, the fine-tune, and which blobs these change."""
+"""Training of an assembled mix: the warm start, the fine-tune, and the blobs that these change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from composer.training.warm_start.trunk import Source
 
 GENERAL = "general"
-# Tokens of a fine-tune that is worth as much text for the routers after it as a mix without one gets.
+# From this number of fine-tune tokens on, the second warm start uses the full amount of text, not the reduced one.
 LONG = 50_000
 
 
@@ -50,10 +50,11 @@ def learn(
     new: str | None = None,
     progress: Progress,
 ) -> Manifest:
-    """Train a draft and return the manifest of what it became; a draft that trains nothing comes back as it is.
+    """Train a draft and return the manifest of the trained mix; a draft without training is returned unchanged.
 
-    `fitted`: the warm start fits the trunk too. `new` names the domain that gets half of the tokens. An
-    interrupted run goes on from its last checkpoint when the same lock is composed again; two runs of one lock
+    `fitted`: the warm start also fits the trunk. `new` names the domain that gets half of the tokens.
+
+    An interrupted run resumes from its last checkpoint when the same lock is composed again. Two runs of one lock
     wait for each other.
     """
     if not training.learns:
@@ -70,13 +71,13 @@ def learn(
     with occupied(registry, folder, keep=True, on_wait=on_wait) as work:
         mix = open_mix(registry, draft, dtype=torch.float32)
         solve = partial(_solve_routers, mix, domains, standard, training, progress)
-        # What trains moves the states away from the embeddings that were solved for them.
+        # Training the other parts changes the states for which the routers were solved, so they are solved again.
         twice = training.warm_start and training.tokens > 0 and not trains_router(training, draft.router_kind)
         sources = _trunk_sources(registry, draft, domains) if training.warm_start and fitted else []
         with timed("trunk"):
             trunk_tokens = _fit_trunk(mix, sources, training, progress)
         if training.warm_start:
-            # Old embeddings are kept exactly, unless the lock lets the router change (gathering.py).
+            # The old embeddings are kept exactly, unless the lock sets train_router (gathering.py).
             keep = new is not None and training.train_router is not True
             with timed("router"):
                 report |= solve(extended=new is not None, keep=keep, preliminary=twice)
@@ -89,7 +90,7 @@ def learn(
                 share, found = choose_shares(mix, texts, new, training, work, progress)
             with timed("fine-tune"):
                 losses = finetune(mix, texts, share, training, work, progress)
-            # A step may hold rows of one domain only: single losses say little.
+            # A step may contain rows of one domain only, so the report averages the losses over a tenth of the steps.
             tenth = max(1, len(losses) // 10)
             first, last = fmean(losses[:tenth]), fmean(losses[-tenth:])
             report |= found | {"tokens": training.tokens, "first_loss": first, "last_loss": last}
@@ -114,7 +115,7 @@ def _solve_routers(
     keep: bool = False,
     preliminary: bool,
 ) -> dict[str, Any]:
-    """Solve the routers for the model as it is; what to report of it."""
+    """Solve the routers for the model's current weights, and return the report."""
     from composer.training.warm_start import warm_start
 
     done = warm_start(
@@ -128,13 +129,13 @@ def _solve_routers(
         preliminary=preliminary,
         progress=progress,
     )
-    if not math.isfinite(done.own_domain):  # no text: nothing was done
+    if not math.isfinite(done.own_domain):  # no text, or a fixed router: nothing was solved
         return {}
     return {"warm_start": {"tokens": done.tokens_forwarded, "own_domain": round(done.own_domain, 4)}}
 
 
 def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> list[Source]:
-    """The models whose trunks the draft's is made of; none where all of these are equal."""
+    """Return the models whose trunks were merged into the draft's; none if all these trunks are equal."""
     from composer.training.warm_start.trunk import Source
 
     def dense(expert: LockedExpert) -> Any:
@@ -158,7 +159,7 @@ def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain
 
 
 def _fit_trunk(mix: OpenMix, sources: Sequence[Source], training: Training, progress: Progress) -> int:
-    """Fit the trunk to the sources, if there are any; the tokens that passed forward."""
+    """Fit the trunk to the sources, if there are any, and return the number of tokens passed forward."""
     from composer.training.warm_start.trunk import fit_trunk
 
     if not sources:
@@ -167,7 +168,7 @@ def _fit_trunk(mix: OpenMix, sources: Sequence[Source], training: Training, prog
 
 
 def put_router(registry: Registry, routers: Sequence[torch.nn.Module], standard: Standard) -> Digest:
-    """Store the routers of all blocks and the standardisation of their domain vectors."""
+    """Store the routers of all blocks, and the standardisation of their domain vectors, as one blob."""
     states = [
         {name: tensor.detach().float() for name, tensor in router.state_dict().items()} for router in routers
     ]
@@ -175,7 +176,7 @@ def put_router(registry: Registry, routers: Sequence[torch.nn.Module], standard:
 
 
 def _texts(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> dict[str, list[str]]:
-    """The text to train on, by domain; the seed's own sample, where there is one, stands for the general domain."""
+    """Return the training text of each domain. The seed's sample, if it has one, is the general domain."""
     texts = {domain.name: domain.documents for domain in domains if domain.has_text}
     if draft.seed.sample is not None:
         texts[GENERAL] = documents.load_documents(registry.blobs, draft.seed.sample)
@@ -185,7 +186,7 @@ def _texts(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> di
 def _store(
     registry: Registry, draft: Manifest, mix: OpenMix, standard: Standard, training: Training, *, trunk: bool
 ) -> Manifest:
-    """Blobs for what was trained; what was frozen keeps its digest. `trunk`: the trunk changed before."""
+    """Store blobs of the trained parts; frozen parts keep their digests. `trunk`: the warm start fitted the trunk."""
     changed: dict[str, Any] = {
         "router": put_router(registry, [m.router for m in mix.model.mixtures()], standard)
     }
@@ -197,7 +198,7 @@ def _store(
     marker = family.mlp_path.rsplit("{i}", 1)[1] + "."
 
     def part(place: str) -> Digest:
-        """One FFN of every block, under the family's own names."""
+        """Store one FFN of every block, under the family's own tensor names."""
         inside = f"{marker}{place}."
         return put_tensors(
             blobs,

@@ -1,7 +1,7 @@
-"""transformers.Trainer as we use it: a few hundred steps that can be killed, resumed and repeated.
+"""Short training runs with transformers.Trainer that can be killed, resumed and repeated.
 
-Checkpoints hold the trained parameters only, and the digests of their files: one that was cut short or
-damaged is passed over for the one before it.
+A checkpoint contains only the trained parameters, and the digests of its files. An incomplete or damaged checkpoint
+is skipped, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ DIGESTS = "nexusmix-digests.json"
 
 @dataclass(frozen=True)
 class Schedule:
-    """The paper's: linear warm-up over the first tenth, cosine to `final_rate` of the learning rate."""
+    """The Nexus paper's schedule: linear warm-up over the first tenth, then cosine decay.
+
+    The last learning rate is `final_rate` times `learning_rate`.
+    """
 
     learning_rate: float
     batch_rows: int
     random_seed: int
-    micro_batches: int = 1  # pieces in which the rows of a step pass
+    micro_batches: int = 1  # number of pieces into which the rows of a step are divided
     gradient_checkpointing: bool = False
     final_rate: float = 0.3
     warm_up: float = 0.1
@@ -54,13 +57,14 @@ def fit(
 ) -> list[float]:
     """Train the given parameters of a causal LM for one pass over `dataset` (rows of `input_ids`).
 
-    `before_step` is called with the number of steps done and of all steps, before each of them.
-    Goes on from the newest sound checkpoint in `folder`, if there is one. Returns the losses (nats per token)
-    that were logged. Raises TrainingDivergedError when the loss is no number; the checkpoints stay.
+    Before each step, `before_step` is called with the number of finished steps and of all steps. Training resumes
+    from the newest valid checkpoint in `folder`, if there is one. Returns the logged losses (nats per token). Raises
+    TrainingDivergedError if the loss is NaN or infinite, StorageError if a checkpoint cannot be written. The earlier
+    checkpoints are kept in both cases.
     """
     model.requires_grad_(False)
     for parameter in trained:
-        parameter.data = parameter.data.clone()  # it may be mapped from a blob
+        parameter.data = parameter.data.clone()  # the data may be memory-mapped from a blob
         parameter.requires_grad_(True)
     set_seed(schedule.random_seed)
     steps = max(1, math.ceil(len(dataset) / schedule.batch_rows))
@@ -73,10 +77,11 @@ def fit(
         callbacks=[watch],
     )
     if schedule.micro_batches > 1:
-        # The model's loss must be a mean, which the Trainer divides: a sum over the step's tokens would weigh
-        # the routers' own losses once for every micro-batch.
+        # Makes the Trainer divide each micro-batch's mean loss by their number. With a sum over the step's tokens,
+        # the routers' losses would be added once per micro-batch.
         trainer.model_accepts_loss_kwargs = False
-    for noise in list(trainer.callback_handler.callbacks):  # the Trainer's own printing; ours reports
+    # Remove the Trainer's own printing, because `watch` reports the progress.
+    for noise in list(trainer.callback_handler.callbacks):
         if type(noise).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(noise)
     checkpoint = newest_sound_checkpoint(folder)
@@ -89,7 +94,7 @@ def fit(
 
 
 def newest_sound_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are those that were written."""
+    """Return the newest checkpoint whose files match their digests, or None."""
     for checkpoint in sorted(
         folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True
     ):
@@ -103,7 +108,7 @@ def newest_sound_checkpoint(folder: Path) -> Path | None:
 
 
 class _Trainer(Trainer):
-    """Saves what is trained, not the frozen experts beside it."""
+    """Trainer that saves the trained parameters only, not the frozen ones."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
@@ -116,17 +121,17 @@ class _Trainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, SafetensorError, RuntimeError) as error:
-            # torch and safetensors have no error of their own for a full disk
+            # torch and safetensors have no specific error for a full disk
             if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
                 raise
             raise StorageError(
-                f"cannot write a checkpoint into {self.args.output_dir} ({error}); those before it are kept: free some "
-                "space, then run the same again"
+                f"cannot write a checkpoint into {self.args.output_dir} ({error}); earlier checkpoints are kept: "
+                "free some disk space, then run the same command again"
             ) from error
 
 
 class _Watch(TrainerCallback):
-    """Reports progress, stops at a loss that is no number, and seals checkpoints."""
+    """Callback that reports progress, raises if the loss is not finite, and writes the digests of checkpoints."""
 
     def __init__(
         self, stage: str, steps: int, before_step: Callable[[int, int], None], progress: Progress
@@ -134,9 +139,8 @@ class _Watch(TrainerCallback):
         self.stage, self.steps, self.before_step, self.progress = stage, steps, before_step, progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for (
-            entry
-        ) in state.log_history:  # of a resumed run: the last figures before it died may not have arrived
+        # A resumed run reports its earlier losses again: the last ones before the interruption may be missing.
+        for entry in state.log_history:
             if "loss" in entry:
                 measured("loss", entry["step"], entry["loss"])
 
@@ -194,10 +198,10 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
 
 
 def _checkpointing() -> dict[str, Any]:
-    """Activations that are computed again: from transformers 5.24 on by that name, before by the gradients'."""
+    """Return the arguments for recomputing activations, which transformers 5.24 renamed from gradient_checkpointing."""
     new = "activation_checkpointing" in TrainingArguments.__dataclass_fields__
     name = f"{'activation' if new else 'gradient'}_checkpointing"
-    # Reentrant checkpointing runs a block without gradients at first: what routers pay would reach no router.
+    # Reentrant checkpointing first runs a block without gradients, so the auxiliary losses would not reach the routers.
     return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 

@@ -1,6 +1,7 @@
 """The protocol of a router.
 
-Shape suffixes: T tokens, H model width, M domain-embedding width, N routed experts, P = N and the null experts.
+Shape suffixes: T tokens, H model width, M domain-embedding width, N routed experts, P router columns (N plus the
+null experts).
 """
 
 from __future__ import annotations
@@ -16,72 +17,76 @@ from composer.model.initial import Normal
 
 
 class Router(nn.Module):
-    """Scores the N routed experts of one block. Every router holds `domains`, the standardised vectors [N, M].
+    """Router of one block, which scores its N routed experts.
 
-    A null expert (selection.py) scores as the average expert does; `null` [P − N, H] is what it has learned beyond
-    that. So it needs no warm start, and no reset when an expert is appended.
+    Every router stores `domains`, the standardised domain vectors [N, M].
+
+    The row of a null expert (selection.py) is the average expert's row plus a learned offset, `null` [P − N, H].
+    So null experts need no warm start, and no reset when an expert is appended.
     """
 
     domains: torch.Tensor
-    keeps_experts: ClassVar[bool] = True  # whether experts stay as they are when one is appended
-    fixed: ClassVar[bool] = False  # whether neither a warm start nor training changes it
-    needs_training: ClassVar[bool] = False  # whether a warm start leaves something to learn by gradients
+    keeps_experts: ClassVar[bool] = True  # whether appending an expert leaves the other embeddings unchanged
+    fixed: ClassVar[bool] = False  # whether warm start and training leave the router unchanged
+    needs_training: ClassVar[bool] = False  # whether some parameters can only be learned by gradients
 
     def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
         super().__init__()
         self.hidden_size, self.domain_dim, self.num_experts = hidden_size, domain_dim, num_experts
         self.register_buffer("domains", torch.zeros(num_experts, domain_dim))
-        self.state: torch.Tensor | None = None  # what the router above hears of the last forward pass
+        self.state: torch.Tensor | None = (
+            None  # recurrent state of the last forward pass, read by the next block
+        )
         self.null = nn.Parameter(torch.zeros(null_experts, hidden_size)) if null_experts else None
 
     @staticmethod
     def fresh(hidden_size: int, domain_dim: int, num_experts: int) -> Mapping[str, Normal]:
-        """The initial distribution of each parameter, and of each buffer that is drawn."""
+        """Return the initial distribution of each parameter, and of each randomly initialised buffer."""
         raise NotImplementedError
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
-        """Expert embeddings [N, H] of experts with the given standardised domain vectors [N, M]."""
+        """Compute expert embeddings [N, H] from standardised domain vectors [N, M]."""
         raise NotImplementedError
 
     def gate(self) -> torch.Tensor:
-        """The routed experts' embeddings [N, H] as they are now."""
+        """Return the current embeddings [N, H] of the routed experts."""
         return self.gate_for(self.domains)
 
     def rows(self) -> torch.Tensor:
-        """The linear gate [P, H] to which the router collapses where its scores are linear in x."""
+        """Return the linear gate [P, H]: the whole router, if its scores are linear in x."""
         gate_NH = self.gate()
         if self.null is None:
             return gate_NH
         return torch.cat([gate_NH, gate_NH.mean(dim=0) + self.null.to(gate_NH)])
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """MLP inputs [T, H] to routing logits [T, P]."""
+        """Compute routing logits [T, P] from MLP inputs [T, H]."""
         return F.linear(hidden_states, self.rows().to(hidden_states.dtype))
 
     def follow(self, below: Router) -> None:
-        """Hear which router stands one block below."""
+        """Set the router of the block below; a router without recurrent state ignores it."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw fresh weights."""
+        """Draw new weights from the initial distributions."""
         fresh = self.fresh(self.hidden_size, self.domain_dim, self.num_experts)
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         for name, first in fresh.items():
             nn.init.normal_(tensors[name], first.mean, first.std, generator=generator)
 
     def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
-        """Set the parameters so that `gate_for(domains)` comes near to gates [D, H], each with its weight [D]."""
+        """Set the parameters so that `gate_for(domains)` approximates gates [D, H], weighted by weights [D]."""
         raise NotImplementedError
 
     def correct(
         self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
     ) -> None:
-        """Change as little as possible so that `gate_for(domains)` is gates [K, H], exactly.
+        """Make `gate_for(domains)` equal to gates [K, H] exactly, with the smallest change of the parameters.
 
-        `experts` says which experts these are; by default, all of them in order.
+        `experts` are the indices of the given experts; by default, all experts in order.
         """
         raise NotImplementedError
 
     def append(self, domain: torch.Tensor, generator: torch.Generator) -> None:
-        """Make room for one more expert with the standardised domain vector [M]."""
+        """Add one expert with the given standardised domain vector [M]."""
         self.domains = torch.cat([self.domains, domain[None].to(self.domains)])
         self.num_experts += 1

@@ -1,4 +1,4 @@
-"""The linear router of BTX (arXiv 2403.07816), the paper's baseline: one learned row for each expert.
+"""The linear router of BTX (arXiv 2403.07816), the baseline of the Nexus paper: one learned row per expert.
 
 Shape suffixes: N routed experts, H model width.
 """
@@ -16,7 +16,7 @@ from composer.model.routers.base import Router
 
 
 class LinearRouter(Router):
-    """Knows its experts by their row alone, so it must be reset when an expert is appended."""
+    """Linear router. It does not use the domain vectors, so it must be reset when an expert is appended."""
 
     fresh = staticmethod(fresh_linear)
     keeps_experts: ClassVar[bool] = False

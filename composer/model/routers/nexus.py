@@ -3,7 +3,7 @@
     e_i = P_r(d_i) = W2 · SwiGLU(W1 · d_i)        W1 ∈ R^{2h×m}, SwiGLU: R^{2h} → R^h, W2 ∈ R^{h×h}
     p   = softmax(x · [e_1 … e_N])
 
-P_r is shared by all experts of a block, so appending an expert resets nothing.
+All experts of a block share P_r, so appending an expert resets nothing.
 Shape suffixes: N routed experts, M domain-embedding width, H model width.
 """
 
@@ -22,7 +22,7 @@ RIDGE = 1e-2
 
 
 class NexusRouter(Router):
-    """Projects domain vectors to expert embeddings; at inference these are computed once."""
+    """Nexus router, which projects domain vectors to expert embeddings; at inference these are cached."""
 
     fresh = staticmethod(fresh_nexus)
 
@@ -33,16 +33,16 @@ class NexusRouter(Router):
         self._cached: tuple[tuple[torch.Tensor, ...], tuple[int | None, ...], torch.Tensor] | None = None
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
-        """P_r: standardised domain vectors [N, M] to expert embeddings [N, H]."""
+        """Apply P_r: standardised domain vectors [N, M] to expert embeddings [N, H]."""
         return F.linear(self._hidden(domains), self.w2)
 
     def _hidden(self, domains: torch.Tensor) -> torch.Tensor:
-        """SwiGLU(W1 · d), [N, H]."""
+        """Compute the hidden layer SwiGLU(W1 · d) [N, H]."""
         gate, value = F.linear(domains.to(self.w1), self.w1).chunk(2, dim=-1)
         return F.silu(gate) * value
 
     def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
-        # Ridge regression: W2 = Gᵀ Ω A (Aᵀ Ω A + λI)⁻¹, with the hidden layer A [D, H], targets G and weights Ω.
+        # Ridge regression: W2 = Gᵀ Ω A (Aᵀ Ω A + λI)⁻¹, with the hidden layer A [D, H], targets G, weights Ω.
         hidden = self._hidden(domains).detach().double()
         weighted = hidden * weights.to(hidden)[:, None]
         normal = weighted.T @ hidden
@@ -54,19 +54,22 @@ class NexusRouter(Router):
     def correct(
         self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
     ) -> None:
-        # The smallest change of W2 that does it: (G − W2 Aᵀ)ᵀ-rows times the pseudo-inverse of A [K, H].
+        # The smallest exact change of W2 is (A⁺ (G − A W2ᵀ))ᵀ, with the pseudo-inverse A⁺ of the hidden layer A [K, H].
         hidden = self._hidden(domains).detach().double()
         missing = gates.to(hidden) - hidden @ self.w2.detach().double().T
         self._replace_w2(self.w2.detach().double() + (torch.linalg.pinv(hidden, rtol=1e-6) @ missing).T)
 
     def _replace_w2(self, value: torch.Tensor) -> None:
-        """A new parameter, not a write in place: the old one may be mapped from a blob, and `gate` must notice."""
+        """Set W2 as a new parameter.
+
+        It is not written in place: the old one may be memory-mapped from a blob, and `gate` must see the change.
+        """
         self.w2 = nn.Parameter(value.to(self.w2).contiguous(), requires_grad=self.w2.requires_grad)
 
     def gate(self) -> torch.Tensor:
         if torch.is_grad_enabled():
             return self.gate_for(self.domains)
-        # Without gradients the embeddings change only when a tensor is replaced or written in place.
+        # Without gradients, the embeddings change only if a tensor is replaced or written in place.
         tensors = (self.w1, self.w2, self.domains)
         versions = tuple(None if t.is_inference() else t._version for t in tensors)
         if (

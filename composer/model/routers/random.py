@@ -1,7 +1,7 @@
-"""A fixed random gate, the floor that every router must beat (after Hash Layers, arXiv 2106.04426).
+"""A fixed random gate: the lower bound that every router must beat (after Hash Layers, arXiv 2106.04426).
 
-Hash Layers draw an expert for each word of the vocabulary, once and for all. A block does not see the words, so
-the hash is a random projection of its input: it knows nothing of domains, and nothing ever trains it.
+Hash Layers assign each vocabulary token to a random expert. A block does not see token ids, so here the hash is a
+random projection of the block's input. It does not depend on the domains, and it is never trained.
 Shape suffixes: N routed experts, H model width.
 """
 
@@ -16,7 +16,7 @@ from composer.model.routers.base import Router
 
 
 class RandomRouter(Router):
-    """Scores experts by random directions. Appending an expert draws one more."""
+    """Random router, which scores experts by random directions. Appending an expert draws one more direction."""
 
     weight: torch.Tensor
     fresh = staticmethod(fresh_random)

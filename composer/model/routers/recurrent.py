@@ -1,12 +1,12 @@
-"""A layer-wise recurrent router (RMoE, arXiv 2408.06793): a GRU carries a token's routing from block to block.
+"""A layer-wise recurrent router (RMoE, arXiv 2408.06793): a GRU state links a token's routing between blocks.
 
     r_l = GRU(U · x_l, r_{l−1})        r_0 = 0
     z_i = x_l · e_i + r_l · V d_i      e_i = P_r(d_i) as in Nexus
 
-RMoE scores experts by r_l alone, with a row for each, and shares one GRU between all blocks. Here the recurrent
-score stands beside that of Nexus and V begins at zero: a mix that was warm-started in closed form begins as a
-Nexus mix, and training adds the rest. V d_i in place of a row lets an expert be appended with nothing reset. A
-router is stored by block, so each block has a GRU of its own.
+RMoE scores experts by r_l alone, with one row per expert, and shares one GRU between all blocks. Here the recurrent
+score is added to the Nexus score, and V is zero at first. So a mix that is warm-started in closed form routes like a
+Nexus mix until training changes V. Using V d_i instead of one row per expert lets an expert be appended without a
+reset. Routers are stored per block, so each block has its own GRU.
 
 Shape suffixes: T tokens, N routed experts, M domain-embedding width, H model width, R state width.
 """
@@ -25,7 +25,7 @@ from composer.model.routers.nexus import NexusRouter
 
 
 class RecurrentRouter(NexusRouter):
-    """The Nexus router with a memory of how the blocks below routed the token."""
+    """The Nexus router with a recurrent state that depends on the token's inputs in the blocks below."""
 
     fresh = staticmethod(fresh_recurrent)
     needs_training: ClassVar[bool] = True
@@ -35,7 +35,7 @@ class RecurrentRouter(NexusRouter):
         self.down = nn.Parameter(torch.empty(STATE_WIDTH, hidden_size))  # U
         self.gru = nn.GRUCell(STATE_WIDTH, STATE_WIDTH)
         self.readout = nn.Parameter(torch.empty(STATE_WIDTH, domain_dim))  # V
-        self._below: tuple[Router, ...] = ()  # a tuple, so that it does not become a part of this module
+        self._below: tuple[Router, ...] = ()  # a tuple, so that it is not registered as a submodule
 
     def follow(self, below: Router) -> None:
         self._below = (below,)
@@ -51,5 +51,5 @@ class RecurrentRouter(NexusRouter):
 
     def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
         super().solve(domains, gates, weights)
-        # The gates were fitted to be right alone.
+        # The gates were fitted without the recurrent score, so V is reset to zero.
         self.readout = nn.Parameter(torch.zeros_like(self.readout), self.readout.requires_grad)

@@ -1,12 +1,12 @@
-"""Router warm start: all routers solved from one forward pass over a little text; the model itself stays as it is.
+"""Router warm start: solve all routers from one forward pass over a small amount of text. The model does not change.
 
-1. Chunks of every domain pass forward together, and each block's router is solved when they arrive (states.py).
-2. Each member's expert embedding is its whitened class mean (closed_form.py), e_j = τ · C⁻¹ μ_j, and then moved to
-   where logistic regression on the same states puts it (logistic.py).
-3. P_r is solved for these embeddings, and for those of pseudo-domains (pseudo.py), by ridge regression.
+1. Chunks of all domains pass forward together. Each block's router is solved when the pass reaches it (states.py).
+2. Each member's expert embedding starts as its whitened class mean e_j = τ · C⁻¹ μ_j (closed_form.py). Logistic
+   regression on the same states then refines it (logistic.py).
+3. Ridge regression solves P_r for these embeddings and for those of pseudo-domains (pseudo.py).
 
-When an extension keeps the embeddings of its old experts, exactly, only e_new is solved for.
-Experts without text take part as targets: their embeddings are what P_r makes of their domain vectors.
+An extension can keep the old experts' embeddings exactly; then only e_new is solved.
+An expert without text has no target: P_r alone computes its embedding from its domain vector.
 
 Shape suffixes: N experts, M domain-embedding width, H model width.
 """
@@ -31,15 +31,19 @@ from composer.training.warm_start.states import Chunks, Observed, collect, pass_
 
 CHUNKS = 32
 FEW_CHUNKS = 16
-# An expert that is appended has no embedding to begin with: so many times as much of its text is looked at.
+# Factor on the number of chunks for an appended expert, which has no embedding yet.
 NEW_CHUNKS = 4
-# Cross-entropy makes p honest; a mix is better off with less of the shared expert than an honest p leaves it.
+# Cross-entropy calibrates p. A mix works better with a smaller share of the shared expert than a calibrated p gives.
 SHARPEN = 1.5
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a warm start did: tokens passed forward, and how often a state now chooses its own domain."""
+    """Report of a warm start.
+
+    tokens_forwarded: number of tokens that passed forward.
+    own_domain: share of states whose own domain's expert scores highest, mean over domains and blocks.
+    """
 
     tokens_forwarded: int
     own_domain: float
@@ -57,13 +61,13 @@ def warm_start(
     preliminary: bool = False,
     progress: Progress = silent,
 ) -> WarmStart:
-    """Solve the routers in place; `domains` are the members in the mix's order.
+    """Solve the routers in place. `domains` are the members' domains in the mix's order.
 
-    Does nothing without any text, or where the router is fixed.
+    Does nothing if no domain has text, or if the router is fixed.
 
-    With `extended` the last member is new, and more of its text is looked at. With `keep` too, the others' expert
-    embeddings stay as they are, if the router can keep them at all. `preliminary` spends fewer tokens: a fine-tune
-    needs them more.
+    `extended`: the last member is new, and more of its text is used. `keep` (with `extended`): the other experts'
+    embeddings stay unchanged, if this type of router can keep them. `preliminary`: use fewer tokens, because a
+    fine-tune follows.
     """
     routers = [mixture.router for mixture in model.mixtures()]
     if routers[0].fixed or not any(domain.has_text for domain in domains):
@@ -85,13 +89,13 @@ def warm_start(
 
 
 def _counts(n: int, extended: bool, preliminary: bool) -> list[int]:
-    """How many chunks of each domain pass forward."""
+    """Return the number of chunks of each domain to pass forward."""
     usual = FEW_CHUNKS if preliminary else CHUNKS
     return [usual] * (n - 1) + [usual * NEW_CHUNKS if extended and not preliminary else usual]
 
 
 class Solver:
-    """Sets the parameters of one router after the other from what was observed at its block."""
+    """Solver of one router after another from the states of its block."""
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class Solver:
 
     @torch.no_grad()
     def __call__(self, router: Any, observed: Observed) -> None:
-        """Solve for one block."""
+        """Solve the router of one block."""
         if self.lessons is None:
             self._append(router, observed)
             return
@@ -125,10 +129,10 @@ class Solver:
         router.correct(self.means_NM[text], gates_NH[text], text)
 
     def _append(self, router: Any, observed: Observed) -> None:
-        """Solve for the last expert alone."""
+        """Solve the last expert's embedding only."""
         last = len(self.means_NM) - 1
         if last not in self.text:
-            return  # P_r alone says where it goes
+            return  # without text, P_r alone gives the new embedding
         current_NH = router.gate_for(self.means_NM.to(router.domains.device)).cpu()
         gates_NH = appended_gate(observed, current_NH)
         if self.text != [last]:

@@ -1,18 +1,18 @@
 """Expert embeddings of one block in closed form.
 
-With C = mean of x xᵀ over the states of all domains, every domain weighted alike, and μ_j the mean state of
-domain j, least squares of the indicator "x belongs to domain j" on x gives, up to a factor common to all j,
+C is the mean of x xᵀ over the states of all domains, with equal weight per domain. μ_j is the mean state of domain j.
+Least squares of the indicator "x belongs to domain j" on x gives, up to a factor common to all j,
 
     e_j = τ · C⁻¹ μ_j                                        (whitened class means)
 
-τ is the number with the lowest cross-entropy of softmax(x · e) on a sample of states. C⁻¹ is that of
+τ is the candidate with the lowest cross-entropy of softmax(x · e) on a sample of states. C⁻¹ is the inverse of
 C + λ · mean(diag C) · I.
 
-An appended expert is solved for with the old embeddings fixed, by the same difference from the average expert:
+An appended expert is solved with the old embeddings fixed, from its difference to the average expert:
 
     e_new = ē + τ · C⁻¹ (μ_new − μ̄) + β · C⁻¹ μ             (ē, μ̄ over the old experts, μ over all domains)
 
-x · C⁻¹ μ is close to 1 for every x, so β is a bias; (τ, β) is the pair with the lowest cross-entropy.
+x · C⁻¹ μ is close to 1 for every x, so β is a bias. (τ, β) is the pair of candidates with the lowest cross-entropy.
 
 Shape suffixes: N experts, X sampled states, H model width.
 """
@@ -29,11 +29,11 @@ from composer.training.warm_start.states import Observed
 RIDGE = 1e-4
 TEMPERATURES = tuple(2.0 ** (i / 2) for i in range(-4, 13))
 BIASES = tuple(i / 2 for i in range(-10, 11))
-EVERY = 8  # of the sampled states, to find the two numbers of an appended expert on
+EVERY = 8  # stride over the sampled states when (τ, β) of an appended expert are searched
 
 
 def member_gates(observed: Observed, n: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Expert embeddings [N, H] (NaN where there is no text), C⁻¹ [H, H] and the temperature τ."""
+    """Compute the expert embeddings [N, H] (NaN for a domain without text), C⁻¹ [H, H] and the scale τ."""
     inverse_HH = inverse(observed.second_HH)
     gates_NH = observed.domain_means(n) @ inverse_HH
     text, labels_X = with_text(observed)
@@ -45,13 +45,13 @@ def member_gates(observed: Observed, n: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def appended_gate(observed: Observed, gates_NH: torch.Tensor) -> torch.Tensor:
-    """The embeddings with the last expert's solved anew and the others as they are [N, H].
+    """Return the embeddings [N, H] with the last one solved and the others unchanged.
 
-    The old embeddings' scale is part of what is kept, so e_new is fitted to it.
+    The old embeddings keep their scale, so e_new is fitted to it.
     """
     n = len(gates_NH)
     text = [j for j in with_text(observed)[0] if j < n - 1]
-    if not text:  # nothing is known of the old domains: P_r's own answer stands
+    if not text:  # no old domain has text: the embedding from P_r is used
         return gates_NH
     inverse_HH = inverse(observed.second_HH)
     means_NH = observed.domain_means(n)
@@ -71,31 +71,31 @@ def appended_gate(observed: Observed, gates_NH: torch.Tensor) -> torch.Tensor:
 
 
 def hits(observed: Observed, gates_NH: torch.Tensor) -> float:
-    """The share of sampled states that score highest with their own domain's expert, mean over domains."""
+    """Return the share of sampled states whose own domain's expert scores highest, mean over domains."""
     right_X = ((observed.sample_XH @ gates_NH.T).argmax(dim=-1) == observed.labels_X).float()
     shares = [right_X[observed.labels_X == j].mean() for j in observed.labels_X.unique()]
     return float(torch.stack(shares).mean())
 
 
 def inverse(second_HH: torch.Tensor) -> torch.Tensor:
-    """(C + λ · mean(diag C) · I)⁻¹."""
+    """Compute (C + λ · mean(diag C) · I)⁻¹."""
     return torch.cholesky_inverse(cholesky(second_HH)).float()
 
 
 def cholesky(second_HH: torch.Tensor) -> torch.Tensor:
-    """The lower factor of C + λ · mean(diag C) · I, in double precision."""
+    """Compute the lower Cholesky factor of C + λ · mean(diag C) · I, in double precision."""
     c = second_HH.double()
     eye = torch.eye(len(c), dtype=c.dtype)
-    # Cholesky: the matrices are positive definite, and MKL's LU failed here on two threads (oneMKL DLASWP).
+    # Cholesky fits because the matrices are positive definite. MKL's LU failed here on two threads (oneMKL DLASWP).
     return torch.linalg.cholesky(c + RIDGE * c.diagonal().mean() * eye)
 
 
 def with_text(observed: Observed) -> tuple[list[int], torch.Tensor]:
-    """The places of the domains that were observed, and the sample's labels [X] among these."""
+    """Return the indices of the observed domains, and the sample's labels [X] as positions in that list."""
     text = observed.owner_C.unique().tolist()
     return text, torch.searchsorted(torch.tensor(text), observed.labels_X)
 
 
 def balance(labels_X: torch.Tensor, n: int) -> torch.Tensor:
-    """Class weights [N] that let every domain count alike."""
+    """Return class weights [N] that give every domain the same total weight."""
     return 1 / torch.bincount(labels_X, minlength=n).clamp(min=1).float()

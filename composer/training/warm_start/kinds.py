@@ -1,4 +1,4 @@
-"""Kinds of text: clusters of chunks by their embedder's vectors, and a sample that has every kind in its share.
+"""Types of text: clusters of chunks by their embeddings, and a sample stratified by cluster.
 
 Shape suffixes: C chunks, M domain-embedding width, K clusters.
 """
@@ -13,21 +13,22 @@ ITERATIONS = 15
 
 
 def stratified(vectors_CM: torch.Tensor, count: int, generator: torch.Generator) -> list[int]:
-    """Places of `count` chunks, or of all: as many of each kind as its share of the text.
+    """Draw the indices of `count` chunks (all, if there are fewer), from each cluster in proportion to its size.
 
-    Drawn anywhere, a few chunks miss kinds and overstate others (a domain of Python is code, and tables of codecs).
+    A small uniform sample would miss some types of text and overstate others. For example, a domain of Python
+    contains code and also tables of codecs.
     """
     if count >= len(vectors_CM):
         return list(range(len(vectors_CM)))
     kinds_C = k_means(vectors_CM, min(KINDS, count), generator)
     ordered = torch.argsort(kinds_C, stable=True)
-    # One place drawn from each of `count` equal parts of the chunks in the order of their kinds.
+    # Order the chunks by cluster, cut this order into `count` equal parts and draw one chunk from each part.
     drawn = (torch.arange(count) + torch.rand(count, generator=generator)) * len(ordered) / count
     return [int(place) for place in ordered[drawn.long().clamp(max=len(ordered) - 1)]]
 
 
 def k_means(vectors_CM: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """The cluster of each vector [C], by cosine after centring."""
+    """Assign each vector to a cluster [C], by cosine similarity after centring."""
     unit_CM = F.normalize(vectors_CM - vectors_CM.mean(dim=0), dim=1)
     centers_KM = _spread(unit_CM, clusters, generator)
     for _ in range(ITERATIONS):
@@ -40,7 +41,7 @@ def k_means(vectors_CM: torch.Tensor, clusters: int, generator: torch.Generator)
 
 
 def _spread(unit_CM: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """k-means++: first centers drawn far from those already drawn."""
+    """Choose the initial centers as in k-means++: each is drawn with preference for points far from earlier ones."""
     chosen = [int(torch.randint(len(unit_CM), (1,), generator=generator))]
     while len(chosen) < clusters:
         nearest_C = (unit_CM @ unit_CM[chosen].T).max(dim=1).values

@@ -1,9 +1,9 @@
-"""Expert embeddings by logistic regression on the states of one block, from where the closed forms leave them.
+"""Expert embeddings by logistic regression on the states of one block, initialised with the closed forms.
 
-Whitened class means are the best gate for classes that share one covariance; text does not. So the cross-entropy of
-softmax(x · e) is minimised over e, with every domain weighted alike. It is convex, and no gradient passes
-through the model. In whitened coordinates, C = L Lᵀ and e = L⁻ᵀ v, the penalty on |v|² has no unit and L-BFGS
-(torch.optim.LBFGS) is at its end after a few iterations.
+Whitened class means are the best gate for classes that share one covariance, but domains of text do not share one.
+So the cross-entropy of softmax(x · e) is minimised over e, with equal weight per domain. The problem is convex, and
+no gradient passes through the model. It is solved in whitened coordinates, C = L Lᵀ and e = L⁻ᵀ v. There the
+penalty on |v|² has no unit, and L-BFGS (torch.optim.LBFGS) converges in a few iterations.
 
 When an expert is appended, the old embeddings are constants and only the last one is fitted.
 
@@ -29,9 +29,9 @@ def fit_gates(
     *,
     kept: int = 0,
 ) -> torch.Tensor:
-    """Embeddings [N, H] that tell the labels 0 … N−1 apart better than `gates_NH`; the first `kept` stay as they are.
+    """Refine the embeddings `gates_NH` [N, H] to classify the labels 0 … N−1; the first `kept` stay unchanged.
 
-    second_HH: the mean of x xᵀ, for the whitening.
+    second_HH: the mean of x xᵀ, used for the whitening.
     """
     factor_HH = cholesky(second_HH).float()
     x_XH = torch.linalg.solve_triangular(factor_HH, sample_XH.T, upper=False).T

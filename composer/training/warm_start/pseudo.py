@@ -1,6 +1,6 @@
-"""What P_r is solved for: the members, resampled, and pseudo-domains.
+"""Training points of P_r: the members' domain vectors, resampled versions of them, and pseudo-domains.
 
-Pseudo-domains are clusters of chunks; they teach P_r more of embedding space than the members' few points.
+Pseudo-domains are clusters of chunks. They cover more of the embedding space than the few vectors of the members.
 
 Shape suffixes: C chunks, M domain-embedding width, K clusters, H model width, D solved domain vectors.
 """
@@ -25,7 +25,10 @@ RESAMPLED_WEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Lessons:
-    """Domain vectors [D, M] with weights [D]. The first are members', by place; the others clusters of chunks."""
+    """Domain vectors [D, M] with weights [D].
+
+    The first len(places) vectors belong to members, whose indices are `places`. The others belong to `clusters`.
+    """
 
     vectors_DM: torch.Tensor
     weights_D: torch.Tensor
@@ -35,14 +38,14 @@ class Lessons:
     def targets(
         self, observed: Observed, gates_NH: torch.Tensor, inverse_HH: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """The embeddings [D, H] that they should be projected to: a member's own, a cluster's τ · C⁻¹ μ."""
+        """Return the target embedding of each vector [D, H]: the member's embedding, or τ · C⁻¹ μ of the cluster."""
         means = [observed.mean_of(chunks) for chunks in self.clusters]
         ours = [scale * mean_H @ inverse_HH for mean_H in means]
         return torch.stack([*(gates_NH[place] for place in self.places), *ours])
 
 
 def lessons(domains: Sequence[Domain], chunks: Chunks, generator: torch.Generator) -> Lessons:
-    """The same for all blocks."""
+    """Build the training points, which are the same for all blocks."""
     text = [j for j, domain in enumerate(domains) if domain.has_text]
     vectors, weights, places = [], [], []
     for j in text:
@@ -57,7 +60,7 @@ def lessons(domains: Sequence[Domain], chunks: Chunks, generator: torch.Generato
 
 
 def pseudo_domains(vectors_CM: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-    """Clusters at several grains, across all domains; each as the indices of its chunks."""
+    """Cluster the chunks of all domains at several granularities; each cluster is a tensor of chunk indices."""
     found = []
     for clusters in CLUSTERS:
         if clusters * MIN_CHUNKS <= len(vectors_CM):
@@ -68,7 +71,7 @@ def pseudo_domains(vectors_CM: torch.Tensor, generator: torch.Generator) -> list
 
 
 def resampled(vectors_CM: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The mean of a few of a domain's chunk vectors [M]: another vector that means the same domain."""
+    """Average a few random chunk vectors of a domain [M], as an alternative vector of the same domain."""
     size = GROUP_SIZES[int(torch.randint(len(GROUP_SIZES), (1,), generator=generator))]
     picked = torch.randint(len(vectors_CM), (size,), generator=generator)
     return vectors_CM[picked].mean(dim=0)

@@ -1,11 +1,11 @@
-"""What the routers see: every block's MLP inputs, met block by block in one forward pass.
+"""Router inputs: the MLP inputs of every block, collected block by block in one forward pass.
 
-Were each domain's text passed through its own expert, every state after the first block would carry that expert's
-fingerprint. A router fitted to such states learns to repeat the block before it: it separates them almost perfectly
-and then, once it routes itself, merely copies the first block's choice. So a block's router is solved when the pass
-arrives at it, from states that the solved routers below have made, and the pass goes on through its choice.
+Passing each domain's text through its own expert would mark every state after the first block with that expert. A
+router fitted to such states separates the domains almost perfectly. But when it routes by itself, it only repeats the
+first block's choice. So a block's router is solved when the pass reaches the block, from states that the solved
+routers below have produced. The pass then continues through the experts that this router chooses.
 
-Shape suffixes: R rows, S tokens of a row, V tokens of all rows, X sampled states, C chunks (a row each), H model
+Shape suffixes: R rows, S tokens of a row, V tokens of all rows, X sampled states, C chunks (one per row), H model
 width, M domain-embedding width.
 """
 
@@ -24,15 +24,19 @@ from composer.progress import Progress, silent
 from composer.training.warm_start.kinds import stratified
 
 CHUNK_TOKENS = 256
-# States of a chunk that are kept as they are; neighbours resemble each other.
+# Number of states sampled per chunk; not all are needed, since neighbouring states are similar.
 SAMPLED_PER_CHUNK = 64
-# Tokens that pass through a block's experts together: it bounds the memory of their inner width.
+# Number of tokens that pass through a block's experts at once; it bounds the memory of the FFN activations.
 TOKENS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Rows of text to pass forward [R, S], their lengths, the embedder's vectors [R, M] and the domains' places."""
+    """Rows of text to pass forward.
+
+    ids_RS: token ids, padded on the right. lengths_R: number of tokens. vectors_RM: domain-embedding vectors.
+    owner_R: domain indices.
+    """
 
     ids_RS: torch.Tensor
     lengths_R: torch.Tensor
@@ -41,21 +45,22 @@ class Chunks:
 
     @property
     def tokens(self) -> int:
-        """How many tokens pass forward; padding does not count."""
+        """Number of tokens that pass forward, without padding."""
         return int(self.lengths_R.sum())
 
     @property
     def mask_RS(self) -> torch.Tensor:
-        """Where a row has a token."""
+        """Mask of the tokens, which is false at padding."""
         return torch.arange(self.ids_RS.shape[1]) < self.lengths_R[:, None]
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Sums over the states x of one block, and a sample of them as they were.
+    """Sums over the states x of one block, and a sample of these states.
 
-    second_HH: mean of x xᵀ, every domain with the same weight. sums_CH, counts_C: Σ x and the number of states of
-    each chunk, whose embedder's vector is vectors_CM and whose domain owner_C. sample_XH: states, of domain labels_X.
+    second_HH: mean of x xᵀ, with equal weight per domain. sums_CH, counts_C: Σ x and the number of states per chunk.
+    vectors_CM, owner_C: embedding vector and domain index per chunk. sample_XH, labels_X: sampled states and their
+    domain indices.
     """
 
     second_HH: torch.Tensor
@@ -67,18 +72,18 @@ class Observed:
     labels_X: torch.Tensor
 
     def domain_means(self, n: int) -> torch.Tensor:
-        """Mean states of domains 0 … n−1 [n, H]; NaN for a domain without text."""
+        """Return the mean states of domains 0 … n−1 [n, H]; NaN for a domain without text."""
         return torch.stack([self.mean_of(self.owner_C == j) for j in range(n)])
 
     def mean_of(self, chunks: torch.Tensor) -> torch.Tensor:
-        """The mean state [H] of some chunks."""
+        """Return the mean state [H] of some chunks."""
         return self.sums_CH[chunks].sum(dim=0) / self.counts_C[chunks].sum()
 
 
 def collect(
     tokenizer: Any, domains: Sequence[Domain], counts: Sequence[int], generator: torch.Generator
 ) -> Chunks:
-    """So many chunks of each domain with text, every kind of its text in its share."""
+    """Sample `counts` chunks of each domain with text, stratified by type of text (kinds.py)."""
     ids, vectors, owners = [], [], []
     for j, (domain, count) in enumerate(zip(domains, counts, strict=True)):
         if not domain.has_text:
@@ -92,7 +97,7 @@ def collect(
         ids += [torch.tensor(row) for _, row in rows]
         vectors.append(domain.vectors[[i for i, _ in rows]])
         owners += [j] * len(rows)
-    # Padded on the right: a causal model's states before the padding do not see it.
+    # Padding on the right does not affect a causal model's states to the left of it.
     return Chunks(
         torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
         torch.tensor([len(row) for row in ids]),
@@ -109,11 +114,13 @@ def pass_forward(
     generator: torch.Generator,
     progress: Progress = silent,
 ) -> None:
-    """Pass all chunks forward together; `arrive(block, observed)` is called before a block routes them."""
+    """Pass all chunks forward together, and call `arrive(block, observed)` before each block routes them."""
     mixtures = model.mixtures()
     mask_RS = chunks.mask_RS.to(model.device)
     sampled_V = _sampled(chunks, generator)
-    heard: list[Any] = [None] * -(-chunks.tokens // TOKENS_AT_ONCE)  # what a recurrent router said, by piece
+    heard: list[Any] = [None] * -(
+        -chunks.tokens // TOKENS_AT_ONCE
+    )  # states of a recurrent router, one per piece
 
     def mixture_at(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
         mixture = mixtures[layer]
@@ -140,7 +147,7 @@ def pass_forward(
 
 
 def _observed(x_VH: torch.Tensor, sampled_V: torch.Tensor, chunks: Chunks) -> Observed:
-    """Moments and a sample of the states of all chunks."""
+    """Compute the moments and a sample of the states of all chunks."""
     by_chunk = x_VH.split(chunks.lengths_R.tolist())
     seconds = []
     for j in chunks.owner_R.unique():
@@ -158,7 +165,7 @@ def _observed(x_VH: torch.Tensor, sampled_V: torch.Tensor, chunks: Chunks) -> Ob
 
 
 def _sampled(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
-    """Places in V of the states that are kept, the same in every block."""
+    """Draw the indices in V of the sampled states, which are the same in every block."""
     starts = chunks.lengths_R.cumsum(0) - chunks.lengths_R
     few = [
         start + torch.randperm(length, generator=generator)[:SAMPLED_PER_CHUNK]
@@ -171,7 +178,7 @@ def _sampled(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
 def _replaced(
     mixtures: Sequence[NexusMLP], replacement: Callable[[int], Callable[[torch.Tensor], torch.Tensor]]
 ) -> Iterator[None]:
-    """Every block's mixture is called by another function."""
+    """Replace the forward function of every block's mixture inside the `with` block."""
     with ExitStack() as stack:
         for layer, mixture in enumerate(mixtures):
             mixture.forward = replacement(layer)  # type: ignore[method-assign, assignment]

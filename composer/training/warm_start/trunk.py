@@ -1,16 +1,17 @@
-"""The trunk in closed form, from forward passes of the dense experts over their own text: no gradient step.
+"""Trunk fit in closed form, from forward passes of the dense experts over their own text, without gradient steps.
 
-Averaging trunks costs a mix of free experts more than wrong routing does. What comes nearest to every expert i on
-its own inputs X_i is, for a linear layer and with G_i = X_iᵀ X_i per token (RegMean, arXiv 2212.09849),
+If experts trained their trunks, averaging these costs a mix more quality than wrong routing does. Least squares gives
+the linear layer that is closest to every expert i on its own inputs X_i (RegMean, arXiv 2212.09849). With
+G_i = X_iᵀ X_i per token,
 
     W = (Σ_i W_i G_i + λ W̄) (Σ_i G_i + λ I)⁻¹
 
-and for a row t of the embeddings and of the head, with n_i(t) the frequency of token t in expert i's text,
+For row t of the embeddings and of the head, with n_i(t) the frequency of token t in expert i's text,
 
     E[t] = (Σ_i n_i(t) E_i[t] + ε Ē[t]) / (Σ_i n_i(t) + ε)
 
-W̄ and Ē are the merge's. Every other tensor (norms, biases) stays the merge's. An expert without text counts as if
-its text were the average of the others'.
+W̄ and Ē come from the trunk merge, and so do all other tensors (norms, biases), which stay unchanged. For an expert
+without text, G_i and n_i are the averages over the other experts.
 
 Shape suffixes: V vocabulary, I inputs and O outputs of a linear layer, S tokens of a chunk.
 """
@@ -39,9 +40,9 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Source:
-    """A model whose trunk goes into the merge: a dense expert with its domain, or a mix with all of its domains.
+    """A model whose trunk goes into the fit: a dense expert with its domain, or a mix with all of its domains.
 
-    `weight`: how many experts it stands for. `open` gives a causal LM, whose blocks' MLPs are left out.
+    `weight`: number of experts that the model counts for. `open` returns a causal LM, whose MLPs are not fitted.
     """
 
     open: Callable[[], Any]
@@ -50,13 +51,13 @@ class Source:
 
     @property
     def has_text(self) -> bool:
-        """Whether anything is known of its inputs."""
+        """Whether there is text to compute its inputs from."""
         return any(domain.has_text for domain in self.domains)
 
 
 @dataclass
 class Sums:
-    """Sums over the sources so far; memory grows with the trunk, not with the number of sources."""
+    """Running sums over the sources. Memory depends on the trunk's size, not on the number of sources."""
 
     weight: float = 0.0
     grams: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ G_i [I, I]
@@ -65,7 +66,7 @@ class Sums:
     rows: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ n_i E_i
 
     def add(self, model: Any, grams: dict[str, torch.Tensor], counts_V: torch.Tensor, weight: float) -> None:
-        """Add a source with the given inputs per token."""
+        """Add a source with the given input statistics per token."""
         for name, module in linear_layers(model).items():
             gram_II = grams[name] * weight
             self.grams[name] = self.grams.get(name, 0) + gram_II
@@ -77,7 +78,7 @@ class Sums:
         self.weight += weight
 
     def average(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """The inputs per token of an average source."""
+        """Return the input statistics per token, averaged over the sources."""
         assert self.counts_V is not None
         return {name: gram / self.weight for name, gram in self.grams.items()}, self.counts_V / self.weight
 
@@ -91,15 +92,14 @@ def fit_trunk(
     random_seed: int,
     progress: Progress = silent,
 ) -> int:
-    """Put the closed forms in place of the merged trunk of `model`; returns the number of tokens passed forward.
+    """Replace the merged trunk of `model` by the closed forms, and return the number of tokens passed forward.
 
-    Does nothing when no source has text.
+    Does nothing if no source has text.
     """
     sums, tokens = Sums(), 0
     generator = torch.Generator().manual_seed(random_seed)
-    ordered = sorted(
-        sources, key=lambda source: not source.has_text
-    )  # those without text need the others' average
+    # Sources without text come last, because they use the average of the others.
+    ordered = sorted(sources, key=lambda source: not source.has_text)
     for done, source in enumerate(ordered):
         if not ordered[0].has_text:
             return 0
@@ -119,7 +119,7 @@ def fit_trunk(
 
 
 def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """The trunk's linear layers by the name that they have in a dense model, the head excepted."""
+    """Return the trunk's linear layers, except the head, by their names in a dense model."""
     head = model.get_output_embeddings()
     return {
         _plain(name): module
@@ -129,7 +129,7 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
 
 
 def token_layers(model: Any) -> dict[str, Any]:
-    """The embeddings and the head, whose rows are tokens; one of them where they are tied."""
+    """Return the embeddings and the head, whose rows are tokens. Without a separate head, only the embeddings."""
     layers = {"embeddings": model.get_input_embeddings(), "head": model.get_output_embeddings()}
     if layers["head"] is None or layers["head"].weight is layers["embeddings"].weight:
         del layers["head"]
@@ -141,7 +141,7 @@ def _plain(name: str) -> str:
 
 
 def _put(model: NexusForCausalLM, sums: Sums) -> None:
-    """Solve for every layer, one after the other."""
+    """Solve every layer, one after the other."""
     for name, module in linear_layers(model).items():
         gram_II = sums.grams[name].double()
         ridge = RIDGE * gram_II.diagonal().mean()
@@ -156,14 +156,17 @@ def _put(model: NexusForCausalLM, sums: Sums) -> None:
 
 
 def _replace(module: Any, value: torch.Tensor) -> None:
-    """New data, not a write in place: the old may be mapped from a blob. Tied layers keep sharing the parameter."""
+    """Replace the weight's data. Tied layers keep sharing the parameter.
+
+    It is not written in place, because the old data may be memory-mapped from a blob.
+    """
     module.weight.data = value.to(module.weight).contiguous()
 
 
 def _grams(
     model: Any, tokenizer: Any, domains: Sequence[Domain], generator: torch.Generator
 ) -> tuple[dict[str, torch.Tensor], int]:
-    """G per token of every linear layer, every domain with the same weight, and the tokens passed forward."""
+    """Compute G per token for every linear layer, with equal weight per domain, and the number of tokens used."""
     total: dict[str, torch.Tensor] = {}
     tokens = 0
     texts = [domain.chunks() for domain in domains if domain.has_text]
@@ -184,7 +187,7 @@ def _grams(
 
 @contextmanager
 def _gathered(model: Any) -> Iterator[dict[str, torch.Tensor]]:
-    """XᵀX of every linear layer over the forward passes inside the block."""
+    """Collect XᵀX of every linear layer over the forward passes inside the `with` block."""
     grams: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -203,7 +206,7 @@ def _gathered(model: Any) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def _frequencies(tokenizer: Any, domains: Sequence[Domain], vocabulary: int) -> torch.Tensor:
-    """How often each token stands in the domains' text [V]; sums to one, every domain with the same weight."""
+    """Compute the frequency of each token in the domains' text [V], with equal weight per domain; the sum is 1."""
     counted = []
     for domain in domains:
         if not domain.has_text:
