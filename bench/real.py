@@ -8,7 +8,8 @@ no gradient step anywhere:
     btm               the whole row to the dense expert nearest to its first 64 tokens (baselines/btm.py)
     dume              arXiv 2603.29765 (composer/evaluation/baselines/dume.py)
     dense merging     the mean of all experts and the seed
-    nexus, linear     the product's default recipe with these routers and no tokens of fine-tune
+    nexus, linear     the merged trunk with these routers and no tokens of fine-tune
+    routed            whole experts, with strengths; "routed at 1": every expert as it is
 
 Everything is scored on rows of 256 tokens of the parts `test`, which decide nothing: each domain's, general text's, and
 text that changes domain in the middle of a row (changing_text.py).
@@ -195,7 +196,19 @@ def score_product(router: str, lab: Lab, random_seed: int) -> dict[str, Any]:
     return {**found, "composing_seconds": seconds, "training": manifest.training}
 
 
-def composed(lab: Lab, router: str, random_seed: int) -> Manifest:
+def score_routed(warm_start: bool, lab: Lab, random_seed: int) -> dict[str, Any]:
+    """Whole experts, without a gradient step; `warm_start` measures their strengths."""
+    started = time.process_time()
+    manifest = composed(lab, "nexus", random_seed, trunk_merge="routed", warm_start=warm_start)
+    seconds = time.process_time() - started
+    model = open_mix(lab.registry, manifest).model
+    found = lab.score(model, mixture_choices(model))
+    return {**found, "composing_seconds": seconds, "training": manifest.training}
+
+
+def composed(
+    lab: Lab, router: str, random_seed: int, *, trunk_merge: str = "regmean", warm_start: bool = True
+) -> Manifest:
     """The mix of all experts, not published."""
     recipe = Recipe.parse(
         {
@@ -203,7 +216,8 @@ def composed(lab: Lab, router: str, random_seed: int) -> Manifest:
             "seed": SEED,
             "experts": [expert.ref for expert in lab.experts],
             "router": router,
-            "training": Training(tokens=0, random_seed=random_seed),
+            "trunk_merge": trunk_merge,
+            "training": Training(tokens=0, warm_start=warm_start, random_seed=random_seed),
         }
     )
     return assemble(lab.registry, resolve(lab.registry, recipe))[0]
@@ -217,6 +231,8 @@ CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
     "dense merging": score_dense_merging,
     "nexus": partial(score_product, "nexus"),
     "linear": partial(score_product, "linear"),
+    "routed": partial(score_routed, True),
+    "routed at 1": partial(score_routed, False),
 }
 
 

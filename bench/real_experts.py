@@ -12,8 +12,8 @@ One expert after another, each published when it is finished and found again aft
 goes on; all light experts come first, then all far ones, and so on.
 
 Text is parted once, by documents: `test` is what the registry holds out (one document in twenty) and decides nothing;
-`choice` (another in twenty) is for every choice between settings; neither is trained on, and only the rest, `train`,
-reaches the registry as a domain's sample.
+`choice` (another in twenty) is for every choice between settings. Only the rest, `train`, is trained on. The registry's
+sample contains `train` and `choice`, and tells them apart by the same rule.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def build(registry: Registry, kind: str, domain: str, tokens: int) -> dict[str, 
         folder,
         seed=SEED,
         license=DATA_LICENSE,
-        data=[files["train"]],
+        data=[files["train"], files["choice"]],
         held_out=[files["test"]],
         provenance={"tokens": tokens, "learning_rate": settings.learning_rate, "kind": kind},
     )
