@@ -8,6 +8,7 @@ Shape suffixes: R rows, B rows per batch, S tokens per row, T = B · S tokens, L
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from composer.bits_per_byte import HeldOut
 from composer.errors import MissingTextError
 
 BATCH_ROWS = 8
+ROWS = 16  # of an evaluation
 # First distance of each group; the last group extends to the end of the row.
 DISTANCES = (0, 4, 16, 64)
 
@@ -79,6 +81,26 @@ def changing_text(
     return ChangingText(
         torch.stack(ids), torch.stack(owners), distance_S.repeat(rows, 1), torch.stack(shares)
     )
+
+
+def of_domains(tokenizer: Any, texts: Mapping[str, HeldOut]) -> ChangingText | None:
+    """Build ROWS rows from held-out text of several domains; None for one domain, or if a domain has too little."""
+    try:
+        return changing_text(tokenizer, {name: stream_of(text) for name, text in texts.items()}, rows=ROWS)
+    except MissingTextError:
+        return None
+
+
+def as_held_out(text: ChangingText) -> HeldOut:
+    """Return the rows as windows of held-out text, whose first tokens are not predicted."""
+    digest = hashlib.sha256(text.ids_RS.numpy().tobytes()).hexdigest()
+    return HeldOut(list(text.ids_RS), round(text.bytes_RS[:, 1:].sum().item()), digest)
+
+
+def own_experts_bits(models: Sequence[Any], text: ChangingText) -> float:
+    """Return bits per byte where each token is predicted by its own domain's dense expert, given the whole row."""
+    bits: float = summary(text, own_expert_nats(models, text))["bits_per_byte"]
+    return bits
 
 
 @torch.inference_mode()

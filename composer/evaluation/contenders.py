@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from composer.bits_per_byte import HeldOut, ScoreCache
 
 SEED, EXPERT, DENSE_MERGING, MIX, ORACLE = "seed", "expert", "dense_merging", "mix", "oracle"
+BTM, MEAN = "btm", "mean"
+CHANGING = "text that changes domain"  # the name of its row
 
 # Columns of an evaluation in display order, with their titles; the title of another mix is its reference.
 TITLES: Mapping[str, str] = {
     SEED: "seed",
     EXPERT: "own expert",
+    BTM: "nearest expert per request",
     DENSE_MERGING: "dense merging",
     MIX: "this mix",
     ORACLE: "this mix, own expert forced",
@@ -44,11 +47,26 @@ class Evaluation(TypedDict, total=False):
     text: dict[str, Any]  # by domain: the signature of the scored text
     bits_per_byte: dict[str, dict[str, float]]  # by domain and column
     mean: dict[str, float]  # by column, over the domains
+    changing: dict[str, Any]  # text that changes domain: bits per byte by column, and the mix's by distance
     routing: dict[str, dict[str, float]]  # by domain and expert: share of tokens
     routing_by_layer: dict[str, dict[str, list[float]]]
     experts_per_token: dict[str, float]  # by domain
     active_experts: list[str]  # only if other experts were masked; such an evaluation is not recorded
     tasks: dict[str, Any]  # by task of lm-evaluation-harness
+
+
+def score_rows(evaluation: Mapping[str, Any]) -> tuple[list[str], dict[str, list[float | None]]]:
+    """Return the columns of an evaluation's table, and its rows of bits per byte by name; the last is the mean.
+
+    Text that changes domain, where it was measured, has a row of its own and no part in the mean.
+    """
+    scores = dict(evaluation["bits_per_byte"])
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    columns.sort(key=lambda column: [*TITLES].index(column) if column in TITLES else len(TITLES))
+    if "changing" in evaluation:
+        scores[CHANGING] = evaluation["changing"]["bits_per_byte"]
+    scores[MEAN] = evaluation["mean"]
+    return columns, {name: [row.get(column) for column in columns] for name, row in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,33 @@ def dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[Locked
     parts = sorted(f"{expert.ffn} {expert.trunk}" for expert in experts)
     weights = ["dense merging", seed.ffn, seed.trunk, *parts]
     return Contender(DENSE_MERGING, weights, partial(open_dense_merging, registry, seed, experts))
+
+
+def nearest_expert(registry: Registry, manifest: Manifest) -> Contender | None:
+    """Return the ensemble that sends each row to one dense expert (baselines/btm.py).
+
+    Returns None if the registry's embedder is not the one that embedded the members' domains.
+    """
+    import numpy as np
+
+    from composer.evaluation.baselines import btm
+    from composer.mix.opening import open_tokenizer
+    from registry.domains.embedders import load_embedder
+
+    experts = [member.expert for member in manifest.members]
+    _, records = queries.get_parts(registry, manifest.seed.name, [expert.ref for expert in experts])
+    embedder = load_embedder(registry.embedder)
+    if any(record.embedding.embedder != embedder.id for record in records):
+        return None
+    means = np.stack([record.embedding.mean for record in records])
+    opens = [expert_contender(registry, manifest.seed, expert).open for expert in experts]
+
+    def opened() -> Any:
+        tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
+        return btm.RequestRouter(opens, partial(btm.nearest, tokenizer, embedder, means))
+
+    parts = [f"{expert.ffn} {expert.trunk} {expert.embedding}" for expert in experts]
+    return Contender(BTM, [BTM, str(btm.FIRST_TOKENS), manifest.embedder, *parts], opened)
 
 
 def mix_contender(registry: Registry, ref: str, column: str = MIX) -> Contender:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from composer.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
+from composer.evaluation import changing_text
+from composer.evaluation.changing_text import ChangingText
 from composer.evaluation.contenders import (
+    CHANGING,
+    EXPERT,
     MIX,
     ORACLE,
     Contender,
@@ -17,6 +23,7 @@ from composer.evaluation.contenders import (
     dense_merging,
     domains,
     expert_contender,
+    nearest_expert,
     other_mixes,
     seed_contender,
 )
@@ -46,12 +53,17 @@ def evaluate(
 
     Returns the following, which is also stored with the mix:
         {"mix": ref,
-         "bits_per_byte": {domain: {"seed", "expert", "dense_merging", "mix", other ref …: bits per byte}},
+         "bits_per_byte": {domain: {"seed", "expert", "btm", "dense_merging", "mix", other ref …: bits per byte}},
          "mean": {column: mean over the domains},
          "routing": {domain: {expert ref: share of tokens}}, shares sum to 1, mean over blocks,
          "text": {domain: {"sha256": of the text pieces and the window length, "bytes": size of the pieces}},
          "routing_by_layer": {domain: {expert ref: [share in each block]}},
-         "experts_per_token": {domain: mean number of routed experts, without null experts}}
+         "experts_per_token": {domain: mean number of routed experts, without null experts},
+         "changing": {"bits_per_byte": {column: …}, "own": …, "by_distance": …}}
+
+    "btm" sends each row to the dense expert nearest to its first tokens. "changing" is text that changes domain in the
+    middle of a row (changing_text.py); there "expert" is each token's own expert, and the last two are the mix's.
+    It is left out unless every member has enough held-out text.
 
     A domain has the name of its expert. Dense merging (the mean of all experts and the seed) is omitted if FFN
     widths differ. `oracle` adds a column of that name: every token is sent to its own domain's expert, the upper
@@ -66,46 +78,48 @@ def evaluate(
     active = places(manifest, active_experts)
     others = other_mixes(registry, against)
     texts = held_out_texts(registry, manifest, max_bytes)
-    cache = ScoreCache(registry.home / "cache" / "scores")
-    steps = 4 + len(others)
-    scores: dict[str, dict[str, float]] = {domain: {} for domain in texts}
-
-    def score(contender: Contender, only: Mapping[str, HeldOut] = texts) -> None:
-        for domain, bits in contender.scores(only, cache):
-            scores[domain][contender.column] = bits
-
-    seed = manifest.seed
+    seed, members = manifest.seed, domains(manifest)
+    changing = None
+    if list(texts) == list(members):  # a member's index is then its domain's
+        changing = changing_text.of_domains(open_tokenizer(registry.blobs, seed.files), texts)
+    scores = _Scores(ScoreCache(registry.home / "cache" / "scores"), texts, changing)
+    baselines = [
+        seed_contender(registry, seed),
+        nearest_expert(registry, manifest),
+        dense_merging(registry, seed, [member.expert for member in manifest.members]),
+    ]
+    steps = len(baselines) + 1 + len(others)
     progress("evaluating", 0, steps)
-    score(seed_contender(registry, seed))
-    progress("evaluating", 1, steps)
-    for domain, expert in domains(manifest).items():
-        if domain in texts:
-            score(expert_contender(registry, seed, expert), {domain: texts[domain]})
-    progress("evaluating", 2, steps)
-    merged = dense_merging(registry, seed, [member.expert for member in manifest.members])
-    if merged is not None:
-        score(merged)
-    progress("evaluating", 3, steps)
+    scores.add_own({name: expert_contender(registry, seed, members[name]) for name in texts})
+    for done, contender in enumerate(baselines, 1):
+        if contender is not None:
+            scores.add(contender)
+        progress("evaluating", done, steps)
     refs = [member.expert.ref for member in manifest.members]
     model = open_mix(registry, manifest).model
     shares = score_mix(model, refs, texts, active)
+    scores.put(MIX, shares.pop("bits_per_byte"))
+    if changing is not None:
+        with mask(model, active):
+            scores.changing = changing_text.measure(model, changing, changing_text.mixture_choices(model))
+        scores.changed[MIX] = scores.changing.pop("bits_per_byte")
     if oracle:
-        places_of = {domain: place for place, domain in enumerate(domains(manifest))}
-        for domain, bits in score_oracle(model, texts, places_of).items():
-            scores[domain][ORACLE] = bits
-    for domain, bits in shares.pop("bits_per_byte").items():
-        scores[domain][MIX] = bits
-    progress("evaluating", 4, steps)
-    for done, other in enumerate(others, 5):
-        score(other)
+        scores.put(
+            ORACLE, score_oracle(model, texts, {domain: place for place, domain in enumerate(members)})
+        )
+    progress("evaluating", len(baselines) + 1, steps)
+    for done, other in enumerate(others, len(baselines) + 2):
+        scores.add(other)
         progress("evaluating", done, steps)
     result: Evaluation = {
         "mix": record.ref,
         "text": {domain: text.signature() for domain, text in texts.items()},
-        "bits_per_byte": scores,
-        "mean": _mean(scores),
+        "bits_per_byte": scores.by_domain,
+        "mean": _mean(scores.by_domain),
         **shares,  # type: ignore[typeddict-item]
     }
+    if scores.changed:
+        result["changing"] = {"bits_per_byte": scores.changed, **scores.changing}
     if active is not None:
         result["active_experts"] = [manifest.members[place].expert.ref for place in active]
         return result
@@ -114,6 +128,46 @@ def evaluate(
         registry, record.ref, {**result} if tasks is None else {**result, "tasks": tasks}
     )
     return result
+
+
+@dataclass
+class _Scores:
+    """The scores of an evaluation so far, by domain and column, and those on changing text by column."""
+
+    cache: ScoreCache
+    texts: Mapping[str, HeldOut]
+    text: ChangingText | None
+    by_domain: dict[str, dict[str, float]] = field(default_factory=dict)
+    changed: dict[str, float] = field(default_factory=dict)
+    changing: dict[str, Any] = field(default_factory=dict)
+
+    def put(self, column: str, scores: Mapping[str, float]) -> None:
+        """Enter a column's score in each domain."""
+        for domain, bits in scores.items():
+            self.by_domain.setdefault(domain, {})[column] = bits
+
+    def add(self, contender: Contender) -> None:
+        """Score a contender on every domain and on changing text."""
+        texts = dict(self.texts)
+        if self.text is not None:
+            texts[CHANGING] = changing_text.as_held_out(self.text)
+        scores = dict(contender.scores(texts, self.cache))
+        if self.text is not None:
+            self.changed[contender.column] = scores.pop(CHANGING)
+        self.put(contender.column, scores)
+
+    def add_own(self, experts: Mapping[str, Contender]) -> None:
+        """Score each domain's own expert, on its domain and on its tokens of changing text."""
+        for domain, expert in experts.items():
+            self.put(EXPERT, dict(expert.scores({domain: self.texts[domain]}, self.cache)))
+        if self.text is not None:
+            weights = ["own expert of each token", *(part for e in experts.values() for part in e.weights)]
+            compute = partial(_own_bits, list(experts.values()), self.text)
+            self.changed[EXPERT] = self.cache.get(weights, changing_text.as_held_out(self.text), compute)
+
+
+def _own_bits(experts: Sequence[Contender], text: ChangingText) -> float:
+    return changing_text.own_experts_bits([expert.open() for expert in experts], text)
 
 
 def held_out_texts(registry: Registry, manifest: Manifest, max_bytes: int) -> dict[str, HeldOut]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from composer.errors import RecipeError
 from composer.evaluation.comparison import text_bytes, unlike_domains
-from composer.evaluation.contenders import TITLES
+from composer.evaluation.contenders import TITLES, score_rows
 from composer.evaluation.heatmap import routing_svg
 from composer.mix.opening import read_manifest
 from registry.catalog import queries
@@ -58,15 +58,6 @@ def write_report(
     return out
 
 
-def score_table(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[float | None]], list[str]]:
-    """Return column keys, rows of bits per byte, and row names; the last row is the mean over the domains."""
-    scores = evaluation["bits_per_byte"]
-    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    rows = [[row.get(column) for column in columns] for row in scores.values()]
-    rows.append([evaluation["mean"].get(column) for column in columns])
-    return columns, rows, [*scores, "mean"]
-
-
 def _section(registry: Registry, record: MixRecord) -> str:
     if record.evaluation is None:
         raise RecipeError(f"{record.ref} was never evaluated: run `nexusmix evaluate {record.ref}`")
@@ -82,11 +73,9 @@ def _section(registry: Registry, record: MixRecord) -> str:
 
 
 def _scores(evaluation: Mapping[str, Any]) -> str:
-    columns, rows, names = score_table(evaluation)
+    columns, rows = score_rows(evaluation)
     head = "".join(f"<th>{escape(TITLES.get(column, column))}</th>" for column in columns)
-    body = "".join(
-        f"<tr><td>{escape(name)}</td>{_cells(row)}</tr>" for name, row in zip(names, rows, strict=True)
-    )
+    body = "".join(f"<tr><td>{escape(name)}</td>{_cells(row)}</tr>" for name, row in rows.items())
     return (
         f"<table><caption>Bits per byte on {_text(evaluation)}; lower is better; each row's best is bold</caption>"
         f"<thead><tr><th>domain</th>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from composer.evaluation.contenders import TITLES
+from composer.evaluation.contenders import TITLES, score_rows
 from composer.evaluation.heatmap import routing_svg
 from composer.mix.opening import Manifest
 from composer.variants import EXPORT_FORMATS
@@ -72,11 +72,11 @@ def _parts(registry: Registry, manifest: Manifest) -> str:
 
 
 def _measurements(evaluation: Mapping[str, Any]) -> str:
-    scores: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
-    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    rows = [[domain, *(_score(row.get(c)) for c in columns)] for domain, row in scores.items()]
-    rows.append(["mean", *(_score(evaluation["mean"].get(c)) for c in columns)])
-    table = _table(["domain", *(TITLES.get(column, column) for column in columns)], rows)
+    columns, rows = score_rows(evaluation)
+    table = _table(
+        ["domain", *(TITLES.get(column, column) for column in columns)],
+        [[name, *map(_score, row)] for name, row in rows.items()],
+    )
     return f"""\
 ## Measurements
 

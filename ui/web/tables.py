@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from composer.evaluation.contenders import TITLES
+from composer.evaluation.contenders import MEAN, TITLES, score_rows
 from ui.web.components import escaped
 from ui.web.mix_words import text_words
 from ui.wording.display import share
 from ui.wording.tasks import TaskRow
 
-MEAN = "mean"
-
 
 def score_table(evaluation: Mapping[str, Any]) -> str:
     """Bits per byte by domain and model, lower is better; the best of each row is marked."""
-    scores: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
-    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    columns.sort(key=lambda column: [*TITLES].index(column) if column in TITLES else 9)
-    rows = {**scores, MEAN: evaluation[MEAN]} if len(scores) > 1 else dict(scores)
+    columns, rows = score_rows(evaluation)
+    if len(evaluation["bits_per_byte"]) == 1:
+        del rows[MEAN]
     return figures(
         [TITLES.get(column, column) for column in columns],
-        {domain: [row.get(column) for column in columns] for domain, row in rows.items()},
+        rows,
         corner="domain",
         caption=f"Bits per byte on {text_words(evaluation)} that no model has seen; lower is better, the best of a row "
         "is marked",

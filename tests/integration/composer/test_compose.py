@@ -159,6 +159,7 @@ def test_a_mix_of_an_expert_without_text_composes_with_a_warm_start_and_a_fine_t
     assert result.manifest.training["tokens"] == SHORT.tokens
     evaluation = evaluate(registry, result.mix.ref)
     assert list(evaluation["bits_per_byte"]) == ["code"]
+    assert "changing" not in evaluation  # nothing is known of the other's text
 
 
 def test_extending_keeps_the_routers_projection_and_merges_the_trunk_by_the_papers_share(registry):
@@ -209,8 +210,13 @@ def test_evaluation_compares_seed_experts_dense_merging_and_other_mixes(registry
     result = evaluate(registry, "compared", against=["other"])
     assert result["bits_per_byte"].keys() == {"code", "math"}
     for row in result["bits_per_byte"].values():
-        assert row.keys() == {"seed", "expert", "dense_merging", "mix", "other@1"}
+        assert row.keys() == {"seed", "expert", "btm", "dense_merging", "mix", "other@1"}
         assert row["mix"] < row["seed"]
+        assert row["btm"] == pytest.approx(row["expert"])  # the words of these domains differ wholly
+    changing = result["changing"]
+    assert changing["bits_per_byte"].keys() == row.keys()
+    assert changing["bits_per_byte"]["expert"] < changing["bits_per_byte"]["btm"]
+    assert "before" in changing["by_distance"] and 0 <= changing["own"] <= 1
     for shares in result["routing"].values():
         assert sum(shares.values()) == pytest.approx(1)
     assert queries.get_mix(registry, "compared").evaluation == result

@@ -32,14 +32,19 @@ def print_composed(shape: Mapping[str, Any]) -> None:
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Print two tables: bits per byte by domain and model (lower is better), routing by domain and expert."""
-    losses: Mapping[str, Mapping[str, float]] = evaluation["bits_per_byte"]
+    from composer.evaluation.contenders import MEAN, score_rows  # imports numpy
+
+    columns, losses = score_rows(evaluation)
     shares: Mapping[str, Mapping[str, float]] = evaluation["routing"]
-    rows = [{"domain": domain, **row} for domain, row in losses.items()]
-    if len(rows) > 1:
-        rows.append({"domain": "mean", **evaluation.get("mean", {})})
+    if len(evaluation["bits_per_byte"]) < 2:
+        del losses[MEAN]
+    show = "{:.3f}".format
     print_table(
-        rows,
-        [Column("domain", "Bits per byte", style="bold"), *_columns(losses, "{:.3f}".format)],
+        [{"domain": name, **dict(zip(columns, row, strict=True))} for name, row in losses.items()],
+        [
+            Column("domain", "Bits per byte", style="bold"),
+            *(Column(column, column.replace("_", " "), show=show, justify="right") for column in columns),
+        ],
         empty="no domain has held-out text to evaluate on",
     )
     print_table(

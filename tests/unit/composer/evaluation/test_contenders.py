@@ -6,7 +6,13 @@ import json
 
 import pytest
 
-from composer.evaluation.contenders import TITLES, dense_merging, expert_contender, seed_contender
+from composer.evaluation.contenders import (
+    TITLES,
+    dense_merging,
+    expert_contender,
+    score_rows,
+    seed_contender,
+)
 from composer.mix.lock import LockedExpert, LockedSeed
 from registry.home import Registry
 
@@ -63,3 +69,18 @@ def test_every_contender_has_its_title(registry: Registry, seed: LockedSeed) -> 
         "own expert",
         "dense merging",
     ]
+
+
+def test_a_table_has_a_row_per_domain_then_changing_text_then_the_mean() -> None:
+    scores = {"code": {"mix": 2.0, "seed": 3.0}, "law": {"mix": 4.0, "seed": 5.0, "other@1": 4.5}}
+    evaluation = {"bits_per_byte": scores, "mean": {"seed": 4.0, "mix": 3.0}}
+    columns, rows = score_rows(evaluation)
+    assert columns == ["seed", "mix", "other@1"]
+    assert list(rows.items()) == [
+        ("code", [3.0, 2.0, None]),
+        ("law", [5.0, 4.0, 4.5]),
+        ("mean", [4.0, 3.0, None]),
+    ]
+    _, rows = score_rows({**evaluation, "changing": {"bits_per_byte": {"seed": 6.0}}})
+    assert list(rows) == ["code", "law", "text that changes domain", "mean"]
+    assert rows["text that changes domain"] == [6.0, None, None]
