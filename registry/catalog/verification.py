@@ -1,4 +1,4 @@
-"""Verification: every stored byte of a seed, an expert, a mix or the whole registry is hashed again."""
+"""Verification: hash every stored byte of a seed, an expert, a mix or the whole registry again."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Problem:
 
 
 def verify(registry: Registry, ref: str | None = None, *, progress: Progress | None = None) -> list[Problem]:
-    """Hash the blobs of what `ref` names, whatever its kind, or of everything; each blob is read once.
+    """Hash all blobs of every seed, expert and mix named `ref`, or of the whole registry; each blob is read once.
 
-    A name without a version means all versions. A damaged blob goes to the quarantine folder and is a
-    problem of each of its owners. Raises NotFoundError when nothing has that name.
+    A name without a version means all versions. A damaged blob is moved to the quarantine folder and reported
+    for each of its owners. Raises NotFoundError if nothing has that name.
     """
     wanted = None if ref is None else parse_ref(ref)
     with registry.session(read_only=True) as session:
@@ -56,7 +56,7 @@ def verify(registry: Registry, ref: str | None = None, *, progress: Progress | N
 
 
 def _owners(session: Session, ref: Ref | None) -> dict[str, list[Digest]]:
-    """Who refers to which blobs."""
+    """Return the blobs of each seed, expert and mix, by owner."""
 
     def named(key: str, version: int | None) -> bool:
         return ref is None or (key == ref.key and ref.version in (None, version))
