@@ -65,12 +65,14 @@ class SeedRecord:
     created_at: datetime
 
 
-@dataclass(frozen=True)
-class ExpertRecord:
-    """One published version of an expert; immutable except for `withdrawn`."""
+@dataclass(frozen=True, kw_only=True)
+class NewExpert:
+    """Fields of an expert that its publisher gives. Rows and records copy them by name.
+
+    To add a field, add it here, to `database.schema.Expert` (with a migration) and to `intake.contribute`.
+    """
 
     name: str
-    version: int
     seed: str
     license: str
     description: str
@@ -79,12 +81,19 @@ class ExpertRecord:
     ffn_width: int
     ffn: Digest
     trunk: Digest
-    anchored: bool
     embedding: DomainEmbedding
     sample: Digest | None
     held_out: Digest | None
     chunk_vectors: Digest | None
     provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertRecord(NewExpert):
+    """One published version of an expert; immutable except for `withdrawn`."""
+
+    version: int
+    anchored: bool
     withdrawn: str | None
     created_at: datetime
 

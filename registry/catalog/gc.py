@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from registry.database.engine import lock_writers
-from registry.database.schema import Base, Blob
+from registry.database.schema import Base, Blob, blob_columns
 from registry.errors import ConflictError, NotFoundError
 from registry.home import Registry
 from registry.queue.claims import oldest_start
@@ -95,14 +95,9 @@ def _refuse_shared(registry: Registry, others: Others, kept: set[Digest]) -> Non
 
 def referred(session: Session) -> set[Digest]:
     """Return every digest in a column, of any table, that is a foreign key to `blobs`."""
-    columns = (
-        column
-        for table in Base.metadata.tables.values()
-        for column in table.columns
-        if any(key.target_fullname == "blobs.digest" for key in column.foreign_keys)
-    )
     return {
         digest
-        for column in columns
+        for table in Base.metadata.tables.values()
+        for column in blob_columns(table)
         for digest in session.scalars(select(column).where(column.is_not(None)).distinct())
     }

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from registry.blobs import parse_digest
 from registry.database.engine import lock_writers
 from registry.database.rows import (
-    encode_embedding,
+    blob_digests,
     expert_record,
+    expert_row,
     find_expert,
     find_mix,
     find_seed,
@@ -34,7 +35,7 @@ from registry.errors import ConflictError, IncompatibleError, IntegrityError, In
 from registry.home import Registry
 from registry.names import check_name, name_key
 from registry.queue.claims import entitle
-from registry.records import Digest, DomainEmbedding, ExpertRecord, MixRecord, SeedRecord
+from registry.records import Digest, ExpertRecord, MixRecord, NewExpert, SeedRecord
 
 
 def publish_seed(
@@ -67,7 +68,6 @@ def publish_seed(
             raise ConflictError(
                 f"a seed '{taken.name}' already exists, and seeds have no versions: choose another name"
             )
-        _refer(session, registry, [ffn, trunk, sample, held_out, chunk_vectors, *files.values()])
         row = Seed(
             name=stored_name,
             name_key=name_key(stored_name),
@@ -84,30 +84,14 @@ def publish_seed(
             chunk_vectors=chunk_vectors,
             files=[SeedFile(filename=filename, digest=files[filename]) for filename in sorted(files)],
         )
+        _refer(session, registry, [*blob_digests(row), *files.values()])
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"seed": row.name})
         return seed_record(row)
 
 
-def publish_expert(
-    registry: Registry,
-    *,
-    name: str,
-    seed: str,
-    license: str,
-    description: str,
-    dtype: str,
-    parameters: int,
-    ffn_width: int,
-    ffn: Digest,
-    trunk: Digest,
-    embedding: DomainEmbedding,
-    sample: Digest | None,
-    held_out: Digest | None,
-    chunk_vectors: Digest | None,
-    provenance: dict[str, Any],
-) -> ExpertRecord:
+def publish_expert(registry: Registry, new: NewExpert) -> ExpertRecord:
     """Publish the next version of an expert whose blobs are in the store.
 
     The expert is anchored if its trunk is the seed's. Raises NotFoundError for an unknown seed, ConflictError if
@@ -115,28 +99,10 @@ def publish_expert(
     """
     with registry.session() as session:
         lock_writers(session)
-        base = find_seed(session, seed)
-        stored_name, version = _next_version(session, Expert, name)
-        _refer(session, registry, [ffn, trunk, sample, held_out, chunk_vectors])
-        row = Expert(
-            name=stored_name,
-            name_key=name_key(stored_name),
-            version=version,
-            seed=base,
-            license=license,
-            description=description,
-            dtype=dtype,
-            parameters=parameters,
-            ffn_width=ffn_width,
-            ffn=ffn,
-            trunk=trunk,
-            anchored=trunk == base.trunk,
-            embedding=encode_embedding(embedding),
-            sample=sample,
-            held_out=held_out,
-            chunk_vectors=chunk_vectors,
-            provenance=provenance,
-        )
+        base = find_seed(session, new.seed)
+        stored_name, version = _next_version(session, Expert, new.name)
+        row = expert_row(new, name=stored_name, version=version, seed=base)
+        _refer(session, registry, blob_digests(row))
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"expert": f"{row.name}@{row.version}"})
@@ -235,9 +201,9 @@ def _next_version(session: Session, table: type[Expert] | type[Mix], name: str) 
     return stored_name, newest.version + 1
 
 
-def _refer(session: Session, registry: Registry, digests: Iterable[Digest | None]) -> None:
+def _refer(session: Session, registry: Registry, digests: Iterable[Digest]) -> None:
     """Require that each blob is in the store, and add its row if it has none. Raises IntegrityError."""
-    for digest in sorted({parse_digest(digest) for digest in digests if digest is not None}):
+    for digest in sorted({parse_digest(digest) for digest in digests}):
         if not registry.blobs.exists(digest):
             raise IntegrityError(
                 f"blob {digest} is not in the store, so nothing was published: store it again"

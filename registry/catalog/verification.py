@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.database.rows import blob_digests
 from registry.database.schema import Expert, Mix, Seed
 from registry.errors import IntegrityError, NotFoundError
 from registry.home import Registry
@@ -65,17 +66,12 @@ def _owners(session: Session, ref: Ref | None) -> dict[str, list[Digest]]:
     for seed in session.scalars(select(Seed)):
         if named(seed.name_key, None):
             files = [file.digest for file in seed.files]
-            owners[f"seed {seed.name}"] = _model_blobs(seed) + files
+            owners[f"seed {seed.name}"] = blob_digests(seed) + files
     for expert in session.scalars(select(Expert)):
         if named(expert.name_key, expert.version):
-            owners[f"expert {expert.name}@{expert.version}"] = _model_blobs(expert)
+            owners[f"expert {expert.name}@{expert.version}"] = blob_digests(expert)
     for mix in session.scalars(select(Mix)):
         if named(mix.name_key, mix.version):
             digests = [mix.manifest, mix.lock, *(blob.digest for blob in mix.blobs)]
             owners[f"mix {mix.name}@{mix.version}"] = digests
     return owners
-
-
-def _model_blobs(row: Seed | Expert) -> list[Digest]:
-    digests = (row.ffn, row.trunk, row.sample, row.held_out, row.chunk_vectors)
-    return [digest for digest in digests if digest is not None]

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from registry.database.schema import Alias, Embedding, Evaluation, Expert, Mix, Seed
+from registry.database.schema import Alias, Base, Embedding, Evaluation, Expert, Mix, Seed, blob_columns
 from registry.errors import NotFoundError
-from registry.names import Ref, is_alias, parse_alias, parse_name, parse_ref
-from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, SeedRecord
+from registry.names import Ref, is_alias, name_key, parse_alias, parse_name, parse_ref
+from registry.records import (
+    Digest,
+    DomainEmbedding,
+    EmbedderId,
+    ExpertRecord,
+    MixRecord,
+    NewExpert,
+    RunRecord,
+    SeedRecord,
+)
 
 _FLOAT32 = np.dtype("<f4")
 
@@ -70,46 +83,32 @@ def find_mix(session: Session, text: str) -> Mix:
 
 def seed_record(row: Seed) -> SeedRecord:
     """Return the record of a seed."""
-    return SeedRecord(
-        name=row.name,
-        license=row.license,
-        description=row.description,
-        model_type=row.model_type,
-        config=row.config,
-        dtype=row.dtype,
-        parameters=row.parameters,
-        ffn=row.ffn,
-        trunk=row.trunk,
-        files={file.filename: file.digest for file in row.files},
-        sample=row.sample,
-        held_out=row.held_out,
-        chunk_vectors=row.chunk_vectors,
-        created_at=row.created_at,
-    )
+    converted: dict[str, Any] = {"files": {file.filename: file.digest for file in row.files}}
+    return SeedRecord(**copied_fields(row, SeedRecord, converted), **converted)
 
 
 def expert_record(row: Expert) -> ExpertRecord:
     """Return the record of one version of an expert."""
-    return ExpertRecord(
-        name=row.name,
-        version=row.version,
-        seed=row.seed.name,
-        license=row.license,
-        description=row.description,
-        dtype=row.dtype,
-        parameters=row.parameters,
-        ffn_width=row.ffn_width,
-        ffn=row.ffn,
-        trunk=row.trunk,
-        anchored=row.anchored,
-        embedding=decode_embedding(row.embedding),
-        sample=row.sample,
-        held_out=row.held_out,
-        chunk_vectors=row.chunk_vectors,
-        provenance=row.provenance,
-        withdrawn=row.withdrawn,
-        created_at=row.created_at,
+    converted: dict[str, Any] = {"seed": row.seed.name, "embedding": decode_embedding(row.embedding)}
+    return ExpertRecord(**copied_fields(row, ExpertRecord, converted), **converted)
+
+
+def expert_row(new: NewExpert, *, name: str, version: int, seed: Seed) -> Expert:
+    """Return the row of a new version of an expert; `name` is the name in its stored form."""
+    converted: dict[str, Any] = {"name": name, "seed": seed, "embedding": encode_embedding(new.embedding)}
+    return Expert(
+        **copied_fields(new, NewExpert, converted),
+        **converted,
+        name_key=name_key(name),
+        version=version,
+        anchored=new.trunk == seed.trunk,
     )
+
+
+def blob_digests(row: Seed | Expert) -> list[Digest]:
+    """Return the digests in every column of the row that refers to a blob."""
+    columns = blob_columns(Base.metadata.tables[row.__tablename__])
+    return [digest for column in columns if (digest := getattr(row, column.name)) is not None]
 
 
 def mix_record(session: Session, row: Mix) -> MixRecord:
@@ -170,6 +169,14 @@ def made_by(embedder: EmbedderId) -> ColumnElement[bool]:
 def decode_vector(stored: bytes) -> np.ndarray:
     """Return the float32 values stored in a column, read-only."""
     return np.frombuffer(stored, _FLOAT32)
+
+
+def copied_fields(
+    source: object, record: type[SeedRecord | NewExpert | RunRecord], converted: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the values of the record's fields from equally named attributes, except the converted fields."""
+    names = (field.name for field in fields(record) if field.name not in converted)
+    return {name: getattr(source, name) for name in names}
 
 
 def _named(table: type[Expert] | type[Mix], ref: Ref) -> ColumnElement[bool]:

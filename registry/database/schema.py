@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Column,
     DateTime,
     Dialect,
     Double,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
     text,
@@ -66,6 +68,15 @@ def _now() -> datetime:
 
 def _blob(*, primary_key: bool = False, nullable: bool = False) -> MappedColumn[Any]:
     return mapped_column(String(71), ForeignKey("blobs.digest"), primary_key=primary_key, nullable=nullable)
+
+
+def blob_columns(table: Table) -> list[Column[Any]]:
+    """Return the table's columns that are foreign keys to `blobs`."""
+    return [
+        column
+        for column in table.columns
+        if any(key.target_fullname == "blobs.digest" for key in column.foreign_keys)
+    ]
 
 
 class DatabaseId(Base):

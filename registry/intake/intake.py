@@ -42,7 +42,7 @@ from registry.home import Registry
 from registry.licenses import check_license
 from registry.names import check_name
 from registry.paths import PathLike, Paths, as_path, as_paths
-from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
+from registry.records import Digest, DomainEmbedding, ExpertRecord, NewExpert, SeedRecord
 
 _NO_TEXT = Sample(train=[], held_out=[])
 
@@ -156,8 +156,7 @@ def contribute(
     ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
     domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
     assert domain.embedding is not None, "the domain comes from the data or from the file"
-    return publish_expert(
-        registry,
+    new = NewExpert(
         name=name,
         seed=base.name,
         license=expression,
@@ -173,6 +172,7 @@ def contribute(
         chunk_vectors=domain.chunk_vectors,
         provenance={**(provenance or {}), "difference_from_seed": differences},
     )
+    return publish_expert(registry, new)
 
 
 def _role_blobs(seed: SeedRecord) -> list[tuple[str, Digest]]:

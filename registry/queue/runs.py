@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer
 
 from registry.database.engine import lock_writers
+from registry.database.rows import copied_fields
 from registry.database.schema import Run, RunMetric
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
@@ -187,30 +188,8 @@ def clock(session: Session) -> datetime:
 
 def run_record(run: Run, *, with_log: bool = True) -> RunRecord:
     """Return the record of a run."""
-    return RunRecord(
-        id=run.id,
-        kind=run.kind,
-        request=run.request,
-        state=run.state,  # type: ignore[arg-type]  # the column contains only these values
-        attempt=run.attempt,
-        max_attempts=run.max_attempts,
-        token=run.token,
-        worker=run.worker,
-        lease_until=run.lease_until,
-        heartbeat_at=run.heartbeat_at,
-        cancel_requested=run.cancel_requested,
-        stage=run.stage,
-        done=run.done,
-        total=run.total,
-        stage_started_at=run.stage_started_at,
-        log=run.log if with_log else "",
-        published=run.published,
-        result=run.result,
-        error=run.error,
-        created_at=run.created_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-    )
+    converted: dict[str, Any] = {"log": run.log if with_log else ""}
+    return RunRecord(**copied_fields(run, RunRecord, converted), **converted)
 
 
 def _live_run(session: Session, key: str) -> Run | None:
