@@ -2,8 +2,8 @@
 
     from registry import open_registry as open_registry
 
-It imports no torch: checkpoints are bytes with headers. Nothing connects at import, and every name below is imported
-when it is first used.
+The package does not import torch: it reads checkpoints as bytes with headers. Importing it opens no connection; each
+name below is imported at its first use.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from registry.store_users import Others, StoreUsers, User
 CHUNK_BYTES = 4 * 2**20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{64}")
-# Two writes within one tick of the file system's clock leave the same mtime, so a file changed this
-# recently is not yet told apart from its next change and its verification is not remembered.
+# Two writes within one tick of the file system's clock give the same mtime. So the verification of a file
+# that was changed this recently is not cached: its next change could not be detected.
 CLOCK_TICK_NS = 100_000_000
 
 Signature = tuple[int, int, int]  # inode, size in bytes, mtime in ns
@@ -31,13 +31,13 @@ def parse_digest(text: str) -> Digest:
     """Return `text` if it is "sha256:" and 64 lower-case hex digits. Raises InvalidInputError otherwise."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidInputError(
-            f"{str(text)[:100]!a} is no digest: expected 'sha256:' and 64 lower-case hex digits"
+            f"{str(text)[:100]!a} is not a digest: expected 'sha256:' and 64 lower-case hex digits"
         )
     return text
 
 
 class BlobWriter:
-    """Writes one blob, hashing as it goes; `digest` and `size` (bytes) are known once `writer()` is left."""
+    """Writes one blob and hashes it at the same time; `digest` is available after the `writer()` block."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -47,12 +47,12 @@ class BlobWriter:
 
     @property
     def digest(self) -> Digest:
-        """The blob's name."""
+        """Digest of the written bytes, which names the blob."""
         assert self._digest is not None, "the digest is known after the writer is closed"
         return self._digest
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes (any C-contiguous buffer); returns how many."""
+        """Append bytes (any C-contiguous buffer) and return their number."""
         view = memoryview(data).cast("B")
         self._file.write(view)
         self._hash.update(view)
@@ -60,7 +60,7 @@ class BlobWriter:
         return len(view)
 
     def close(self) -> None:
-        """Bring the bytes to the disk and fix the digest."""
+        """Flush the bytes to disk and compute the digest."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -68,7 +68,7 @@ class BlobWriter:
 
 
 class BlobStore(Protocol):
-    """What the registry asks of a store of blobs."""
+    """Operations that the registry needs from a blob store."""
 
     def writer(self, expected_size: int | None = None) -> AbstractContextManager[BlobWriter]: ...
     def put_bytes(self, data: bytes) -> Digest: ...
@@ -86,14 +86,14 @@ class BlobStore(Protocol):
 
 
 def read_files(blobs: BlobStore, files: Mapping[str, Digest]) -> dict[str, bytes]:
-    """The contents of small files by name, such as a seed's. Raises NotFoundError, IntegrityError."""
+    """Return the contents of small files by name, such as a seed's. Raises NotFoundError, IntegrityError."""
     return {name: blobs.read_bytes(digest) for name, digest in files.items()}
 
 
 class LocalBlobStore:
-    """Blobs in a folder: root/sha256/ab/<64 hex>, unfinished ones in tmp/, wrong ones in quarantine/.
+    """Blob store in a folder: root/sha256/ab/<64 hex>, unfinished blobs in tmp/, damaged ones in quarantine/.
 
-    `user` is the database that refers to the blobs: the store remembers every one that ever put some.
+    `user` is the database that refers to the blobs; the store records every database that has stored blobs.
     """
 
     def __init__(self, root: Path, user: User | None = None) -> None:
@@ -103,10 +103,10 @@ class LocalBlobStore:
 
     @contextmanager
     def writer(self, expected_size: int | None = None) -> Iterator[BlobWriter]:
-        """Write one blob; it appears under its digest when the block ends without an exception.
+        """Open a writer of one blob, which is stored under its digest if the block ends without an exception.
 
-        `expected_size` in bytes, where known, is checked against the free space first. Raises StorageError
-        when the disk is full or fails; nothing but a blob already complete is left behind.
+        `expected_size` in bytes, if given, is first compared with the free space. Raises StorageError if the
+        disk is full or fails; no unfinished blob is left.
         """
         temporary = self.root / "tmp" / f"{uuid.uuid4().hex}.part"
         try:
@@ -118,7 +118,7 @@ class LocalBlobStore:
                 writer.close()
             self._adopt(temporary, writer.digest)
         except OSError as error:
-            # an OSError of the caller's own reading names another file, and is not the store's to explain
+            # an OSError for a file outside the store comes from the caller's block
             if error.filename is not None and not str(error.filename).startswith(str(self.root)):
                 raise
             raise StorageError(f"cannot write a blob under {self.root}: {error.strerror or error}") from error
@@ -126,16 +126,16 @@ class LocalBlobStore:
             temporary.unlink(missing_ok=True)
 
     def put_bytes(self, data: bytes) -> Digest:
-        """Store `data`."""
+        """Store `data` and return its digest."""
         with self.writer(len(data)) as writer:
             writer.write(data)
         return writer.digest
 
     def path(self, digest: Digest, *, verify: bool = True) -> Path:
-        """Where the blob lies; its bytes are hashed once per process, and again when the file has changed.
+        """Return the blob's path. Its bytes are hashed once per process, and again if the file has changed.
 
-        Raises NotFoundError when it is missing, IntegrityError when its bytes are wrong (it is then moved to
-        the quarantine folder).
+        Raises NotFoundError if it is missing. Raises IntegrityError if its bytes are wrong; the file is then
+        moved to the quarantine folder.
         """
         path, stat = self._locate(digest)
         if verify and self._verified.get(digest) != signature(stat):
@@ -143,7 +143,7 @@ class LocalBlobStore:
         return path
 
     def rehash(self, digest: Digest) -> Path:
-        """Like `path`, but hashes the bytes whatever was verified before."""
+        """Return the blob's path like `path`, but always hash its bytes again."""
         path, _stat = self._locate(digest)
         try:
             with path.open("rb") as file:
@@ -155,7 +155,7 @@ class LocalBlobStore:
             self._verified.pop(digest, None)
             kept = self._quarantine(path, before)
             raise IntegrityError(
-                f"blob {digest} holds the bytes of {found}; they are kept at {kept}: "
+                f"blob {digest} is damaged: its bytes have the digest {found}; they are kept at {kept}: "
                 "contribute the same files again to restore it"
             )
         if time.time_ns() - before.st_mtime_ns > CLOCK_TICK_NS:
@@ -163,29 +163,29 @@ class LocalBlobStore:
         return path
 
     def read_bytes(self, digest: Digest) -> bytes:
-        """The whole blob, verified; for small blobs."""
+        """Return the whole blob, verified; for small blobs."""
         return self.path(digest).read_bytes()
 
     def size(self, digest: Digest) -> int:
-        """Size in bytes. Raises NotFoundError."""
+        """Return the blob's size in bytes. Raises NotFoundError."""
         return self._locate(digest)[1].st_size
 
     def modified(self, digest: Digest) -> float:
-        """When the blob was last put, in seconds since the epoch. Raises NotFoundError."""
+        """Return the time of the blob's last write, in seconds since the epoch. Raises NotFoundError."""
         return self._locate(digest)[1].st_mtime
 
     def exists(self, digest: Digest) -> bool:
-        """Whether the blob is here (its bytes are not read)."""
+        """Return whether the blob is in the store; its bytes are not read."""
         return self._target(parse_digest(digest)).is_file()
 
     def iter_digests(self) -> Iterator[Digest]:
-        """Every blob's digest, in order."""
+        """Yield every blob's digest, sorted."""
         for path in sorted((self.root / "sha256").glob("??/*")):
             if _HEX.fullmatch(path.name):
                 yield f"sha256:{path.name}"
 
     def delete(self, digest: Digest) -> None:
-        """Remove the blob, if it is here."""
+        """Remove the blob if it is in the store."""
         self._verified.pop(digest, None)
         try:
             self._target(parse_digest(digest)).unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class LocalBlobStore:
             raise StorageError(f"cannot delete blob {digest}: {error.strerror or error}") from error
 
     def sweep(self, older_than: float, *, dry_run: bool = False) -> list[Leftover]:
-        """Remove what killed writers left in root/tmp and no one has written to for `older_than` seconds."""
+        """Remove unfinished blobs in root/tmp that were not written to for `older_than` seconds."""
         limit = time.time() - older_than
         swept = []
         for path in sorted((self.root / "tmp").glob("*.part")):
@@ -203,22 +203,22 @@ class LocalBlobStore:
                     continue
                 if not dry_run:
                     path.unlink()
-            except FileNotFoundError:  # its writer finished meanwhile
+            except FileNotFoundError:  # its writer has finished
                 continue
             swept.append(Leftover(path, stat.st_size))
         return swept
 
     def others(self) -> Others:
-        """The databases other than this store's user that keep blobs here."""
+        """Return the other databases that keep blobs in this store."""
         try:
             return self._users.others()
         except OSError as error:
             raise StorageError(
-                f"cannot read who uses the store {self.root}: {error.strerror or error}"
+                f"cannot read the users of the store {self.root}: {error.strerror or error}"
             ) from error
 
     def adopt(self) -> None:
-        """Forget all users but this store's own."""
+        """Remove the records of all users except this store's own."""
         try:
             self._users.adopt()
         except OSError as error:
@@ -247,14 +247,14 @@ class LocalBlobStore:
         free = shutil.disk_usage(self.root).free
         if size > free:
             raise StorageError(
-                f"{self.root} has {free:,} bytes free, {size:,} are needed: free some space first"
+                f"{self.root} has {free:,} bytes free, but {size:,} are needed: free some space first"
             )
 
     def _adopt(self, temporary: Path, digest: Digest) -> None:
-        """Give a complete file its name, durably.
+        """Move a complete file to its final name, durably.
 
-        A blob that is already there is replaced: that heals a damaged one, and renews its age, so that
-        garbage collection gives the caller the whole grace period to publish what refers to it.
+        An existing blob is replaced. This repairs a damaged blob and renews its modification time. So the
+        caller has the whole grace period of garbage collection to publish a row that refers to it.
         """
         self._users.register()
         target = self._target(digest)
@@ -268,16 +268,16 @@ class LocalBlobStore:
         kept = self.root / "quarantine" / f"{path.name}.{time.time_ns()}"
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            # a writer may have put the right bytes in place while the wrong ones were hashed
+            # a writer may have replaced the file with the right bytes during the hashing
             if path.stat().st_ino == seen.st_ino:
                 path.rename(kept)
-        except OSError:  # a read-only store: the damage is still to be reported, as what it is
+        except OSError:  # a read-only store: the caller still reports the damage
             return path
         return kept
 
 
 def signature(stat: os.stat_result) -> Signature:
-    """What changes with a file's bytes, unless two changes fall into one tick of the clock."""
+    """Return a signature that changes with a file's bytes, unless two changes occur in one clock tick."""
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 

@@ -1,29 +1,29 @@
-"""Everything the registry raises on purpose.
+"""Every error that the registry raises deliberately.
 
     RegistryError
-    ├── InvalidInputError       a name, option or file that can never be right
+    ├── InvalidInputError       a name, option or file that is invalid in any state of the registry
     │   ├── UnsafeFileError     a checkpoint file that is malformed, hostile or not safetensors
     │   └── InvalidEmbeddingError
     ├── NotFoundError           no such seed, expert, mix, blob or file
-    ├── ConflictError           the name is taken, or another writer came first
-    ├── IncompatibleError       an expert that would not be the same function with the seed's configuration
+    ├── ConflictError           the name is taken, or another writer was first
+    ├── IncompatibleError       an expert that does not fit its seed
     │   ├── UnsupportedFamilyError
     │   ├── UnmappedTensorError
     │   └── LicenseError        licences that are unknown or forbid each other
-    ├── IntegrityError          stored bytes are not the bytes that were stored
-    ├── StorageError            the disk or the database failed; old state is intact
-    └── HubError                the Hugging Face Hub cannot be reached, or answers what it should not
+    ├── IntegrityError          stored bytes have changed or are missing
+    ├── StorageError            the disk or the database failed; the previous state is intact
+    └── HubError                the Hugging Face Hub cannot be reached, or its answer is invalid
 
-A message says what, got, expected and remedy, in one line where it can.
+A message says what is wrong, what was found, what was expected and the remedy, in one line if possible.
 """
 
 
 class RegistryError(Exception):
-    """Base of every error that the registry raises on purpose."""
+    """Base class of every error that the registry raises deliberately."""
 
 
 class InvalidInputError(RegistryError):
-    """An argument or a file that can never be right."""
+    """An argument or a file that is invalid in any state of the registry."""
 
 
 class UnsafeFileError(InvalidInputError):
@@ -31,7 +31,7 @@ class UnsafeFileError(InvalidInputError):
 
 
 class InvalidEmbeddingError(InvalidInputError):
-    """A vector of the wrong dimension or embedder, with NaN, or zero."""
+    """A vector that has the wrong dimension or embedder, contains NaN, or is zero."""
 
 
 class NotFoundError(RegistryError):
@@ -39,7 +39,7 @@ class NotFoundError(RegistryError):
 
 
 class ConflictError(RegistryError):
-    """The name is taken, or another writer came first."""
+    """The name is taken, or another writer was first."""
 
 
 class IncompatibleError(RegistryError):
@@ -51,11 +51,11 @@ class IncompatibleError(RegistryError):
 
 
 class UnsupportedFamilyError(IncompatibleError):
-    """A model type that the families table does not hold."""
+    """A model type that is not in the families table."""
 
 
 class UnmappedTensorError(IncompatibleError):
-    """Tensors that the families table gives no role, or that it expects and that are absent."""
+    """Tensors that have no role in the families table, or that it expects and that are missing."""
 
 
 class LicenseError(IncompatibleError):
@@ -63,12 +63,12 @@ class LicenseError(IncompatibleError):
 
 
 class IntegrityError(RegistryError):
-    """Stored bytes are not the bytes that were stored."""
+    """Stored bytes have changed or are missing."""
 
 
 class StorageError(RegistryError):
-    """The disk or the database failed; old state is intact."""
+    """The disk or the database failed; the previous state is intact."""
 
 
 class HubError(RegistryError):
-    """The Hugging Face Hub cannot be reached, or answers what it should not."""
+    """The Hugging Face Hub cannot be reached, or its answer is invalid."""

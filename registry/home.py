@@ -1,4 +1,4 @@
-"""Settings, and the open registry: where its home, database, blobs and embedder are."""
+"""Settings, and the open registry: its home, database, blob store and embedder."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _FILE_SETTINGS = ("database_url", "store_url", "embedder")
 
 @dataclass(frozen=True)
 class Registry:
-    """An open registry; cheap to make, safe to share between threads.
+    """An open registry; cheap to create, safe to share between threads.
 
-    With a `fence`, it is opened for one attempt at a run and publishes on behalf of that run only.
+    With a `fence`, it belongs to one attempt at a run and publishes only for that run.
     """
 
     home: Path
@@ -52,10 +52,10 @@ class Registry:
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
-        """A transaction: committed at the end of the block, rolled back when an exception leaves it.
+        """Open a transaction: committed at the end of the block, rolled back if the block raises.
 
-        Writers come one at a time; a `read_only` session sees one state, waits for no writer and commits
-        nothing. Raises StorageError where the database fails.
+        Write transactions run one at a time in SQLite. A `read_only` session does not wait for writers and
+        commits nothing. Raises StorageError if the database fails.
         """
         with mapped_errors(self.engine):
             engine = self.engine.execution_options(read_only=True) if read_only else self.engine
@@ -72,13 +72,14 @@ def open_registry(
     embedder: str | None = None,
     frees_room: bool = False,
 ) -> Registry:
-    """Open the registry, creating or migrating its database where needed.
+    """Open the registry, and create or migrate its database if needed.
 
     Each setting comes from the argument, else the environment (NEXUSMIX_HOME, NEXUSMIX_DATABASE_URL,
     NEXUSMIX_STORE_URL, NEXUSMIX_EMBEDDER), else config.toml in the home, else its default. Raises
-    InvalidInputError for a wrong setting, StorageError where the home or the database cannot be used.
+    InvalidInputError for a wrong setting, StorageError if the home or the database cannot be used.
 
-    For work that `frees_room` the home's reserve is given up first, so that it opens on a full disk.
+    With `frees_room`, for an operation that frees disk space, the home's reserve file is deleted first. So the
+    registry opens even on a full disk.
     """
     folder = Path(home or os.environ.get("NEXUSMIX_HOME") or DEFAULT_HOME).expanduser().absolute()
     try:
@@ -90,7 +91,7 @@ def open_registry(
     def setting(name: str) -> str | None:
         return os.environ.get(f"NEXUSMIX_{name.upper()}") or configured.get(name)
 
-    # not written as text: a '?' or '%' in the home would change what the URL means
+    # not built as text: a '?' or '%' in the home would change the URL's meaning
     default_database = URL.create("sqlite", database=str(folder / "registry.db"))
     engine = create_engine(database_url or setting("database_url") or default_database)
     if frees_room:
@@ -108,7 +109,7 @@ def open_registry(
 
 
 def _user(engine: Engine, store: Path) -> User:
-    """The database as the store knows it."""
+    """Return the database's identity in the blob store."""
     with mapped_errors(engine), engine.connect().execution_options(read_only=True) as connection:
         name = connection.scalar(select(DatabaseId.id)) or ""
         if engine.dialect.name == "sqlite":
@@ -140,12 +141,12 @@ def _read_config(path: Path) -> Mapping[str, str]:
 
 
 def _store_folder(url: str) -> Path:
-    """The folder that a path or a file:// URL names."""
+    """Return the folder of a path or a file:// URL."""
     if "://" not in url:
         return Path(url).expanduser().absolute()
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         raise InvalidInputError(
-            f"the store {parts.scheme}://{parts.hostname or ''} is not supported: give a folder"
+            f"the store {parts.scheme}://{parts.hostname or ''} is not supported: give a folder or a file:// URL"
         )
     return Path(unquote(parts.path))

@@ -1,8 +1,8 @@
-"""Licences by the names that the Hugging Face Hub gives them, where these are not SPDX's own."""
+"""Licence names of the Hugging Face Hub that differ from the SPDX names."""
 
 from __future__ import annotations
 
-# Other spellings of one licence of SPDX.
+# Hub names that each mean one SPDX licence.
 SPDX_OF_TAG = {
     "c-uda": "C-UDA-1.0",
     "lgpl-lr": "LGPLLR",
@@ -10,7 +10,7 @@ SPDX_OF_TAG = {
     "odc-by": "ODC-By-1.0",
     "pddl": "PDDL-1.0",
 }
-# Names of several licences: which one is meant must be said.
+# Hub names that each mean several licences: the publisher must choose one.
 VERSIONS_OF_TAG = {
     "agpl": ("AGPL-3.0-only", "AGPL-3.0-or-later"),
     "bsd": ("BSD-2-Clause", "BSD-3-Clause"),
@@ -24,7 +24,7 @@ VERSIONS_OF_TAG = {
         "LicenseRef-bigcode-openrail-m",
     ),
 }
-# Tags of licences that SPDX does not list: a name of SPDX that looks alike would be another licence.
+# Tags of licences that SPDX does not list: an SPDX name that looks similar is another licence.
 UNLISTED_TAGS = frozenset(
     {
         *("apple-amlr", "apple-ascl", "bigcode-openrail-m", "bigscience-bloom-rail-1.0"),
@@ -34,7 +34,7 @@ UNLISTED_TAGS = frozenset(
         *("openrail++", "other", "unknown"),
     }
 )
-# What several owners may call so need not be the same licence.
+# Vague names: two owners may use one for different licences.
 VAGUE = frozenset(
     {
         *VERSIONS_OF_TAG,
@@ -42,7 +42,7 @@ VAGUE = frozenset(
         *("other", "private", "proprietary", "research", "see-license", "tbd", "unknown", "unlicensed"),
     }
 )
-# Licences that the hub knows; every other expression is "other" to it.
+# SPDX names of licences with a hub tag; every other expression has the tag "other".
 _TAGS = {
     name: name.lower()
     for name in (
@@ -60,5 +60,5 @@ _TAGS |= {
 
 
 def tag_of(license: str) -> str:
-    """The hub's tag of an SPDX expression; "other" where it has none."""
+    """Return the hub's tag of an SPDX expression; "other" if it has none."""
     return _TAGS.get(license, "other")

@@ -1,4 +1,4 @@
-"""Licences: SPDX expressions are checked when they enter, and combined when a mix is made of many."""
+"""Licences: check SPDX expressions at publication, and combine them for a mix."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from registry.hub_licenses import SPDX_OF_TAG, UNLISTED_TAGS, VAGUE, VERSIONS_OF
 
 _LICENSE_REF = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 _MAX_CHARACTERS = 1000
-# Which choices fit together is a hard problem in general; the licences of real models need a few dozen steps.
+# Finding a compatible choice is a hard problem in general; the licences of real models need a few dozen steps.
 _MAX_STEPS = 500_000
 _NAME = re.compile(r"[A-Za-z0-9.+-]+")
 
-# Weights under these may become part of a work under any other licence, with notices kept.
+# Weights under these may become part of a work under any other licence if the notices are kept.
 PERMISSIVE = frozenset(
     {
         *("0BSD", "AFL-3.0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear", "BSL-1.0"),
@@ -28,9 +28,9 @@ PERMISSIVE = frozenset(
         *("PostgreSQL", "Python-2.0", "Unlicense", "WTFPL", "Zlib"),
     }
 )
-# These ask for their terms on their own part only, so they sit beside anything that does not forbid them.
+# These apply only to their own part, so they combine with any licence that does not forbid them.
 WEAK_COPYLEFT = frozenset({"LGPL-2.1-or-later", "MPL-2.0"})
-# These ask for their own terms on the whole, and forbid further restrictions.
+# These require their own terms for the whole work, and forbid further restrictions.
 _GPL_2_ONLY = frozenset({"GPL-2.0-only", "LGPL-2.0-only", "LGPL-2.1-only"})
 _GPL_2_OR_LATER = frozenset({"GPL-2.0-or-later"})
 _GPL_3 = frozenset(
@@ -41,10 +41,10 @@ _GPL_LIKE = _GPL_2_ONLY | _GPL_2_OR_LATER | _GPL_3
 
 
 def check_license(expression: str) -> str:
-    """Return an SPDX expression in its normal form; `LicenseRef-…` names are taken as they are.
+    """Return an SPDX expression in its normal form; `LicenseRef-…` names are not changed.
 
-    Names of the Hugging Face Hub that mean one licence of SPDX, such as `odc-by`, are understood. Takes time and
-    memory in proportion to the length. Raises LicenseError with the nearest known names.
+    A Hugging Face Hub name for one SPDX licence, such as `odc-by`, is replaced by the SPDX name. Time and memory
+    are proportional to the length. Raises LicenseError, which suggests the nearest known names.
     """
     parsed = _parse(expression)
     unknown = [key for key in _licensing().unknown_license_keys(parsed) if not _LICENSE_REF.fullmatch(key)]
@@ -56,12 +56,12 @@ def check_license(expression: str) -> str:
 
 
 def combine(licenses: Sequence[tuple[str, str]]) -> str:
-    """The expression that a mix of works under these licences has, given (owner, expression) pairs.
+    """Return the licence expression of a mix of works, given (owner, expression) pairs.
 
-    Where an expression offers a choice (`MIT OR GPL-2.0-only`) the first choice that fits all is taken.
+    If expressions offer choices (`MIT OR GPL-2.0-only`), the first compatible choice is used.
 
-    Raises LicenseError naming the two owners whose licences forbid each other, and why, or one whose own terms
-    contradict each other; also where the choices are so many that none was found in 500,000 steps.
+    Raises LicenseError that names the two owners whose licences forbid each other and the reason, or the owner
+    whose own terms contradict each other. Also raises it if 500,000 steps are not enough to find a choice.
     """
     parsed = [(owner, _parse(expression)) for owner, expression in licenses]
     for owner, tree in parsed:
@@ -76,14 +76,17 @@ def combine(licenses: Sequence[tuple[str, str]]) -> str:
 
 @dataclass(frozen=True)
 class _Term:
-    """One licence that was chosen, and who brought it."""
+    """One chosen licence and the owner of the work under it."""
 
     owner: str
     key: str
 
 
 def _distinct(parsed: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Equal expressions once: what fits for one owner fits for all, unless a vague name says nothing of equality."""
+    """Keep one of equal expressions; expressions with a vague name are kept for each owner.
+
+    Equal expressions have equal conflicts, but two owners may mean different licences by a vague name.
+    """
     first: dict[str, tuple[str, Any]] = {}
     for owner, tree in parsed:
         text = str(tree.render())
@@ -93,12 +96,12 @@ def _distinct(parsed: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _first_fit(parsed: Sequence[tuple[str, Any]]) -> list[_Term]:
-    """The first choice of terms, in the order of the expressions, of which no two conflict.
+    """Return the first choice of terms without conflicts, in the order of the expressions.
 
-    Depth first, without ever writing the choices out: memory grows with the length of the expressions only.
+    The search is depth-first and never enumerates all choices, so memory grows only with the expressions' length.
     """
     conflict: str | None = None
-    # Each entry: what is to be added, then what is still to be decided (linked lists), and the terms chosen so far.
+    # Each entry: the terms to add, the pending choices (a linked list), and the terms chosen so far.
     forced, choices = _unfold(parsed)
     stack: list[tuple[list[_Term], Any, tuple[_Term, ...]]] = [(forced, _linked(choices, None), ())]
     steps = 0
@@ -123,15 +126,15 @@ def _first_fit(parsed: Sequence[tuple[str, Any]]) -> list[_Term]:
                 stack.append((forced, _linked(choices, rest), chosen))
     if stack:
         raise LicenseError(
-            f"these licences offer more choices than can be weighed in {_MAX_STEPS:,} steps: "
-            "write for each work the licence that you choose, without OR"
+            f"no compatible choice of these licences was found in {_MAX_STEPS:,} steps: "
+            "give the licence that you choose for each work, without OR"
         )
     assert conflict is not None, "every choice was refused for a reason"
     raise LicenseError(conflict)
 
 
 def _unfold(parsed: Sequence[tuple[str, Any]]) -> tuple[list[_Term], list[tuple[str, Any]]]:
-    """What applies in any case, and the choices (OR nodes) that are left, each with its owner."""
+    """Return the terms that always apply, and the remaining choices (OR nodes), each with its owner."""
     terms: dict[_Term, None] = {}
     choices: list[tuple[str, Any]] = []
     todo = list(reversed(parsed))
@@ -158,7 +161,7 @@ def _key(leaf: Any) -> str:
 
 
 def _always_forbids_adaptations(tree: Any) -> bool:
-    """Whether each choice that an expression offers forbids adaptations."""
+    """Return whether every choice of an expression forbids adaptations."""
     if isinstance(tree, _licensing().OR):
         return all(_always_forbids_adaptations(part) for part in tree.args)
     if isinstance(tree, _licensing().AND):
@@ -167,14 +170,14 @@ def _always_forbids_adaptations(tree: Any) -> bool:
 
 
 def _is_vague(key: str) -> bool:
-    """Whether two owners who write this name may mean different licences."""
+    """Return whether two owners may mean different licences by this name."""
     return key.startswith("LicenseRef-") and key.removeprefix("LicenseRef-").lower() in VAGUE
 
 
 def _conflict_of(one: _Term, other: _Term) -> str | None:
-    """Why two terms cannot both apply, as a message; None if they can."""
+    """Return the reason why two terms cannot both apply, as a message; None if they can."""
     if one.owner == other.owner:
-        # Whoever puts terms that we do not know on a work next to others knows that they go together.
+        # An owner who combines unknown terms with others on one work knows that they are compatible.
         reason = _contradiction(one.key, other.key) or _contradiction(other.key, one.key)
         return reason and (
             f"the licence of {one.owner} contradicts itself ({one.key} AND {other.key}): {reason}; ask its owner, "
@@ -188,36 +191,36 @@ def _conflict_of(one: _Term, other: _Term) -> str | None:
 
 
 def _conflict(one: str, other: str) -> str | None:
-    """Why works under these licences cannot be merged, seen from `one`; None if they can."""
+    """Return the reason why `one` prevents merging works under these licences; None if it does not."""
     if one == other:
         return (
-            f"{one} need not be the same licence in both places: call it by its name"
+            f"{one} may be a different licence in each work: give the licence's exact name"
             if _is_vague(one)
             else None
         )
-    # Model licences with use restrictions (Llama, Gemma, OpenRAIL …) each want to be read.
+    # Model licences with use restrictions (Llama, Gemma, OpenRAIL …) must be read one by one.
     unknown = None if _understood(one) else f"the terms of {one} are not known here"
     return _contradiction(one, other) or unknown
 
 
 def _contradiction(one: str, other: str) -> str | None:
-    """Why no work can be under both licences, seen from `one`; None if it can, or if that is not known."""
+    """Return the reason why `one` excludes `other` on the same work; None if there is none or it is not known."""
     if one == other:
         return None
     if _forbids_adaptations(one):
         return f"{one} forbids sharing adaptations, and a mix is one"
     if one in _GPL_2_ONLY and (other in _GPL_3 or other == "Apache-2.0"):
-        # The FSF's reading: Apache's patent clause and version 3's terms restrict what version 2 grants.
+        # As the FSF reads it, Apache's patent clause and version 3's terms restrict the rights of version 2.
         return f"{one} forbids the further conditions of {other}"
     if one in _GPL_LIKE | _SHARE_ALIKE and _non_commercial(other):
-        return f"{one} asks for its own terms on the whole, {other} forbids commercial use"
+        return f"{one} requires its own terms for the whole work, {other} forbids commercial use"
     if one in _SHARE_ALIKE and other in _GPL_LIKE | _SHARE_ALIKE:
-        # One exception, declared by Creative Commons: BY-SA 4.0 may be taken over into version 3 of the GPL.
+        # One exception, declared by Creative Commons: BY-SA 4.0 is one-way compatible with version 3 of the GPL.
         if one == "CC-BY-SA-4.0" and other in _GPL_3 | _GPL_2_OR_LATER:
             return None
-        return f"{one} and {other} each ask for their own terms on the whole"
+        return f"{one} and {other} each require their own terms for the whole work"
     if _non_commercial(one) and "-SA-" in one and (_non_commercial(other) and "-SA-" in other):
-        return f"{one} and {other} each ask for their own terms on the whole"
+        return f"{one} and {other} each require their own terms for the whole work"
     return None
 
 
@@ -255,17 +258,17 @@ def _parse(expression: str) -> Any:
 
 
 def _spdx_name(found: re.Match[str]) -> str:
-    """A name as SPDX has it. Raises LicenseError for one that means several licences."""
+    """Return the SPDX name for a Hub name. Raises LicenseError for a name that means several licences."""
     tag = found[0].lower()
     if tag in VERSIONS_OF_TAG:
         raise LicenseError(
-            f"{printable(found[0])} does not say which licence: write {' or '.join(VERSIONS_OF_TAG[tag])}"
+            f"{printable(found[0])} means several licences: write {' or '.join(VERSIONS_OF_TAG[tag])}"
         )
     return SPDX_OF_TAG.get(tag, found[0])
 
 
 def _suggestion(name: str) -> str:
-    """The nearest names, those that begin alike first, and the way out for a licence that SPDX lacks."""
+    """Return hints: the nearest names, common prefixes first, and the form for a licence that SPDX does not list."""
     listed = {key.lower(): key for key in _licensing().known_symbols if not key.startswith("LicenseRef")}
     folded = name.lower().replace(" ", "-")
     alike = sorted((key for key in listed if key.startswith(folded)), key=len)

@@ -1,4 +1,4 @@
-"""Name rules: which names are allowed, when two names are the same name, and how `name@version` is read."""
+"""Name rules: allowed names, equality of names, and parsing of `name@version`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from registry.errors import InvalidInputError
 MAX_LENGTH = 100
 MAX_VERSION = 2**31 - 1
 
-# Words that select something else where a name is expected, and names that Windows cannot store as a file.
+# Words with a special meaning in place of a name, and names that Windows cannot use for a file.
 RESERVED = frozenset(
     {"all", "latest", "none", "con", "prn", "aux", "nul"}
     | {f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10)}
@@ -23,14 +23,14 @@ _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 @dataclass(frozen=True)
 class Ref:
-    """A parsed `name` or `name@version`; `version` is None where the newest is meant."""
+    """A parsed `name` or `name@version`; a `version` of None means the newest."""
 
     name: str
     version: int | None
 
     @property
     def key(self) -> str:
-        """What the database compares: equal for names that differ only by case or Unicode form."""
+        """Key that the database compares: equal for names that differ only by case or Unicode form."""
         return name_key(self.name)
 
     def __str__(self) -> str:
@@ -40,11 +40,11 @@ class Ref:
 def check_name(text: str) -> str:
     """Return `text` in its stored form (NFKC).
 
-    Raises InvalidInputError for an empty, overlong or reserved name, and for characters outside letters,
-    digits, '.', '_' and '-' (so no path separator, white space, control or bidirectional character).
+    Raises InvalidInputError for an empty, too long or reserved name, and for any character except letters,
+    digits, '.', '_' and '-'. So path separators, white space, control and bidirectional characters are refused.
     """
     if not text:
-        raise InvalidInputError("a name is empty: give letters, digits, '.', '_' or '-'")
+        raise InvalidInputError("the name is empty: use letters, digits, '.', '_' and '-'")
     if len(text) > MAX_LENGTH:  # before NFKC, which can grow one character to 18
         raise _refused(text, f"has {len(text)} characters, at most {MAX_LENGTH} are allowed")
     name = unicodedata.normalize("NFKC", text)
@@ -54,53 +54,57 @@ def check_name(text: str) -> str:
         )
     wrong = next((char for char in name if not _allowed(char)), None)
     if wrong is not None:
-        raise _refused(text, f"holds {wrong!a}: use letters, digits, '.', '_' and '-'")
+        raise _refused(text, f"contains {wrong!a}: use letters, digits, '.', '_' and '-'")
     if name[0] in _PUNCTUATION or name[-1] == ".":
-        raise _refused(text, "begins with punctuation or ends with a dot: begin with a letter or digit")
-    # Windows reserves a device's name whatever the extension: "nul.txt" is the device too
+        raise _refused(
+            text,
+            "begins with punctuation or ends with a dot: begin with a letter or digit, and do not end with a dot",
+        )
+    # Windows reserves a device's name with any extension: "nul.txt" is also the device
     if name_key(name).split(".")[0] in RESERVED:
         raise _refused(text, "is reserved: choose another name")
     return name
 
 
 def name_key(name: str) -> str:
-    """The form under which names are unique: NFKC and casefold, so that 'Ｐython' is 'python'."""
+    """Return the form in which names are unique: NFKC and casefold, so 'Ｐython' equals 'python'."""
     folded = unicodedata.normalize("NFKC", name).casefold()
-    return unicodedata.normalize("NFKC", folded)  # casefold can leave NFKC
+    return unicodedata.normalize("NFKC", folded)  # the result of casefold may not be NFKC
 
 
 def parse_ref(text: str) -> Ref:
-    """Read `name` or `name@version`. Raises InvalidInputError for any other form."""
+    """Parse `name` or `name@version`. Raises InvalidInputError for any other form."""
     name, at, version = text.partition("@")
     if not at:
         return Ref(check_name(name), None)
     if not _VERSION.fullmatch(version) or int(version) > MAX_VERSION:
         raise InvalidInputError(
-            f"{_shown(text)}: {_shown(version)} is no version: write name@N with N from 1"
+            f"{_shown(text)}: {_shown(version)} is not a version: write name@N with N from 1 to {MAX_VERSION}"
         )
     return Ref(check_name(name), int(version))
 
 
 def is_alias(text: str) -> bool:
-    """Whether a reference has the form `name@word` rather than `name` or `name@version`."""
+    """Return whether a reference has the form `name@word`, not `name` or `name@version`."""
     return _ALIAS.fullmatch(text.partition("@")[2]) is not None
 
 
 def parse_alias(text: str) -> tuple[str, str]:
-    """Read `name@word` as the name's key and the word. Raises InvalidInputError for any other form."""
+    """Parse `name@word` into the name's key and the word. Raises InvalidInputError for any other form."""
     name, _, alias = text.partition("@")
     if not is_alias(text):
         raise InvalidInputError(
-            f"{_shown(text)} is no alias: write name@word, the word of small letters, digits and '-', as in law@stable"
+            f"{_shown(text)} is not an alias: write name@word, such as law@stable; "
+            "the word has lower-case letters, digits and '-'"
         )
     return name_key(check_name(name)), alias
 
 
 def parse_name(text: str) -> Ref:
-    """Read a name that takes no version, such as a seed's. Raises InvalidInputError for `name@version`."""
+    """Parse a name that has no version, such as a seed's. Raises InvalidInputError for `name@version`."""
     if "@" in text:
         raise InvalidInputError(
-            f"{_shown(text)}: only a plain name fits here, seeds have no versions: leave out the '@'"
+            f"{_shown(text)}: expected a plain name: seeds have no versions, so remove the '@' and the text after it"
         )
     return Ref(check_name(text), None)
 
@@ -114,5 +118,5 @@ def _refused(text: str, reason: str) -> InvalidInputError:
 
 
 def _shown(text: str) -> str:
-    """Escaped and shortened, so that a hostile name cannot disturb a terminal."""
+    """Return escaped, shortened text, so that a hostile name cannot disturb a terminal."""
     return ascii(text if len(text) <= 60 else text[:57] + "...")

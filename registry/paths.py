@@ -1,4 +1,4 @@
-"""Paths as callers give them: strings or path objects, one where a list is expected."""
+"""Conversion of path arguments: strings or path objects, and a single path in place of a list."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Paths = PathLike | Iterable[PathLike]
 
 
 def as_path(path: PathLike) -> Path:
-    """A Path with `~` replaced by the user's home."""
+    """Return a Path with `~` replaced by the user's home."""
     return Path(path).expanduser()
 
 
 def as_paths(paths: Paths) -> list[Path]:
-    """A list of Paths; a single path is a list of one."""
+    """Return a list of Paths; a single path becomes a list of one."""
     if isinstance(paths, str | os.PathLike):
         return [as_path(paths)]
     return [as_path(path) for path in paths]

@@ -1,4 +1,4 @@
-"""What the registry hands out: frozen records, detached from the database session.
+"""Records that the registry returns: frozen and detached from the database session.
 
 m is the embedder's dimension, c the number of centroids. Digests are "sha256:<64 hex>".
 """
@@ -18,7 +18,7 @@ RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class EmbedderId:
-    """Which external embedder made a vector; vectors of different embedders never meet."""
+    """Identity of the external embedder that computed a vector; vectors of different embedders are never compared."""
 
     name: str
     revision: str
@@ -34,7 +34,7 @@ class DomainEmbedding:
     """A domain as the embedder sees it: the mean over a sample's chunks, and its centroids.
 
     mean [m], centroids [c, m] and centroid_weights [c] (they sum to 1) are float32; the centroids are
-    L2-normalised, the mean is not (its length says how concentrated the domain is).
+    L2-normalised, the mean is not: its length measures how concentrated the domain is.
     """
 
     embedder: EmbedderId
@@ -65,12 +65,14 @@ class SeedRecord:
     created_at: datetime
 
 
-@dataclass(frozen=True)
-class ExpertRecord:
-    """One published version of an expert; immutable but for `withdrawn`."""
+@dataclass(frozen=True, kw_only=True)
+class NewExpert:
+    """Fields of an expert that its publisher gives. Rows and records copy them by name.
+
+    To add a field, add it here, to `database.schema.Expert` (with a migration) and to `intake.contribute`.
+    """
 
     name: str
-    version: int
     seed: str
     license: str
     description: str
@@ -79,12 +81,19 @@ class ExpertRecord:
     ffn_width: int
     ffn: Digest
     trunk: Digest
-    anchored: bool
     embedding: DomainEmbedding
     sample: Digest | None
     held_out: Digest | None
     chunk_vectors: Digest | None
     provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertRecord(NewExpert):
+    """One published version of an expert; immutable except for `withdrawn`."""
+
+    version: int
+    anchored: bool
     withdrawn: str | None
     created_at: datetime
 
@@ -96,7 +105,7 @@ class ExpertRecord:
 
 @dataclass(frozen=True)
 class Domain:
-    """Where one version of an expert stands among the others: the mean [m] of its domain, as `embedder` sees it."""
+    """Domain of one version of an expert: the mean [m] of its domain embedding, computed by `embedder`."""
 
     name: str
     version: int
@@ -133,7 +142,7 @@ class MixRecord:
 
 @dataclass(frozen=True)
 class Hit:
-    """A search result: the score is the cosine of the query and the expert's best centroid."""
+    """A search result: the score is the cosine between the query and the expert's nearest centroid."""
 
     expert: ExpertRecord
     score: float
@@ -149,14 +158,14 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Fence:
-    """What entitles one attempt at a run to write to it: void as soon as the run is claimed again."""
+    """Fencing token of one attempt at a run: it permits writes until the run is claimed again."""
 
     run_id: int
     token: int
 
 
 class Metric(NamedTuple):
-    """A figure that a run reports, such as ("loss", 120, 2.31); a step that comes again replaces the old value."""
+    """A metric that a run reports, such as ("loss", 120, 2.31); a repeated step replaces the old value."""
 
     name: str
     step: int
@@ -165,12 +174,12 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One piece of long work as it stood when it was read.
+    """Snapshot of one run in the queue.
 
-    `request` holds the arguments of the use case and `result` what it returned; `published` is set as soon as
-    the run has published something, for instance {"mix": "team@1"}. `attempt` counts from 1 once it was
-    claimed. `total` 0 means that the length of the stage is unknown. `log` is the tail of what the work
-    printed, and empty in lists.
+    `request` contains the arguments of the use case and `result` its return value. `published` is set as soon
+    as the run has published something, for instance {"mix": "team@1"}. `attempt` is 0 until the first claim.
+    A `total` of 0 means that the length of the stage is unknown. `log` is the tail of the work's output; it is
+    empty in lists.
     """
 
     id: int
@@ -198,10 +207,10 @@ class RunRecord:
 
     @property
     def is_live(self) -> bool:
-        """Whether it is still to end."""
+        """Whether the run has not ended yet."""
         return self.state in ("queued", "running")
 
     @property
     def fence(self) -> Fence:
-        """What whoever claimed this record writes with."""
+        """The fencing token of the worker that claimed this record."""
         return Fence(self.id, self.token)

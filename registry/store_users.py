@@ -1,8 +1,8 @@
-"""Which databases keep blobs in a store: garbage collection by one would delete what the others refer to.
+"""Record of the databases that keep blobs in a store. Garbage collection by one would delete blobs of the others.
 
-Each database has a file root/databases/<number>, made with its first blob. The number is drawn from the database's
-id, which never changes, and its place, seen from the store: a copy of a database and its store together is the
-same user of its own store, a copy of a database alone is another user.
+Each database has a file root/databases/<hash>, created with its first blob. The hash is computed from the database's
+permanent id and its location relative to the store. So a copy of a database with its store is the same user of the
+copied store. A copy of a database alone is another user.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class User:
-    """A database: its id, and its place in words."""
+    """A database: its id, and its location as text."""
 
     id: str
     place: str
 
     @property
     def file_name(self) -> str:
-        """Equal for equal users only."""
+        """File name, which is equal only for equal users."""
         return hashlib.sha256(f"{self.id}\n{self.place}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Others:
-    """Other databases that keep blobs in a store, by their places; and whether blobs of unknown users are there."""
+    """Locations of other databases that keep blobs in a store, and whether it may contain blobs of unknown users."""
 
     places: tuple[str, ...] = ()
     unknown: bool = False
 
 
 class StoreUsers:
-    """The users of the store in a folder, as one of them sees it; without a user of its own it keeps no note."""
+    """Users of the store in a folder, from the view of the user `me`; nothing is recorded if `me` is None."""
 
     def __init__(self, root: Path, me: User | None) -> None:
         self._root, self._folder, self._me = root, root / "databases", me
         self._registered = False
 
     def register(self) -> None:
-        """Note, once, that this database keeps blobs here. Raises OSError."""
+        """Record once that this database keeps blobs here. Raises OSError."""
         if self._registered or self._me is None:
             return
         if not self._folder.is_dir():
@@ -56,7 +56,7 @@ class StoreUsers:
         self._registered = True
 
     def others(self) -> Others:
-        """Who else keeps blobs here. Raises OSError."""
+        """Return the other users of this store. Raises OSError."""
         if self._me is None:
             return Others()
         files = {path.name: path for path in self._folder.glob("*") if not path.name.startswith(".")}
@@ -67,14 +67,14 @@ class StoreUsers:
         return Others(tuple(sorted(path.read_text(encoding="utf-8") for path in files.values())), is_unknown)
 
     def adopt(self) -> None:
-        """Forget all other users. Raises OSError."""
+        """Remove the records of all other users. Raises OSError."""
         self.register()
         for path in self._folder.glob("*"):
             if self._me is not None and path.name != self._me.file_name:
                 path.unlink(missing_ok=True)
 
     def _found(self) -> None:
-        """Make the folder, in one step: blobs of an older version are there before it, of whichever database."""
+        """Create the folder atomically; blobs that are already there have unknown users."""
         made = self._root / f".databases.{uuid.uuid4().hex}"
         made.mkdir(parents=True)
         try:
@@ -85,7 +85,7 @@ class StoreUsers:
                 _write(made / self._me.file_name, self._me.place)
             made.rename(self._folder)
         except OSError:
-            if not self._folder.is_dir():  # else another process was faster
+            if not self._folder.is_dir():  # otherwise another process was faster
                 raise
         finally:
             for path in made.glob("*"):

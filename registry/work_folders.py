@@ -1,7 +1,8 @@
-"""Unfinished work: folders that one process at a time works in, and how those of killed processes are found again.
+"""Work folders: each is used by one process at a time, and folders of killed processes can be resumed or removed.
 
-Each folder has a lock file in home/work, wherever the folder is. Whoever works in the folder keeps the lock, and
-the death of its process frees it. The file names a folder that is elsewhere, so that garbage collection finds it.
+Each folder has a lock file in home/work, even if the folder is elsewhere. The process that uses the folder holds
+the lock, which is released if the process dies. For a folder outside home/work, the lock file contains its path, so
+that garbage collection finds it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from registry.home import Registry
 from registry.records import Leftover
 
 _LOCK = ".lock"
-# Only folders of such names are ever removed outside home/work: a temporary one is a hidden sibling of its target.
+# Outside home/work, only hidden folders with these suffixes are removed: they are temporary siblings of their target.
 PARTIAL, TRAINING = ".partial", ".training"
 
 
 def work_folder(registry: Registry, name: str) -> Path:
-    """Where the work of this name is kept inside the home; `occupied` makes the folder."""
+    """Return the path of a named work folder in the home; `occupied` creates it."""
     return registry.home / "work" / name
 
 
@@ -34,10 +35,10 @@ def work_folder(registry: Registry, name: str) -> Path:
 def occupied(
     registry: Registry, folder: Path, *, keep: bool = False, on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[Path]:
-    """Make a folder if need be and work in it alone; it is removed when the block ends, moved away or not.
+    """Create a folder if needed and lock it for the block; the folder is removed when the block ends.
 
-    Others wait, after a call of their `on_wait`. With `keep` the folder stays when an exception leaves the block,
-    so that the next one goes on there. Raises OSError where it cannot be made.
+    The block may move the folder away. Other processes call their `on_wait` and wait. With `keep`, the folder is
+    kept if the block raises, so that the next process resumes there. Raises OSError if it cannot be created.
     """
     folder = folder.absolute()
     lock = _lock_of(registry, folder)
@@ -52,11 +53,11 @@ def occupied(
             if done or not keep:
                 shutil.rmtree(folder, ignore_errors=True)
                 if not folder.exists():
-                    lock.unlink(missing_ok=True)  # while it is held: see `_held`
+                    lock.unlink(missing_ok=True)  # while it is locked: see `_held`
 
 
 def sweep(registry: Registry, older_than: float, *, dry_run: bool = False) -> list[Leftover]:
-    """Remove folders in which nobody works and nothing was written for `older_than` seconds."""
+    """Remove folders that no process uses and to which nothing was written for `older_than` seconds."""
     work = registry.home / "work"
     if not work.is_dir():
         return []
@@ -75,7 +76,7 @@ def _sweep_one(registry: Registry, place: Path, limit: float, dry_run: bool) -> 
             folder = place if place.is_dir() else _noted(registry, file)
             if folder is None or not folder.is_dir() or folder.is_symlink():
                 if folder is None or folder.parent.exists() or folder.is_relative_to(registry.home):
-                    lock.unlink()  # else its disk is not mounted now
+                    lock.unlink()  # otherwise its disk may not be mounted
                 return None
             written, size = _last_write(folder)
             is_left = written <= limit
@@ -84,16 +85,16 @@ def _sweep_one(registry: Registry, place: Path, limit: float, dry_run: bool) -> 
             if folder == place or not folder.exists():
                 lock.unlink()
             return Leftover(folder, size) if is_left else None
-    except OSError:  # somebody works there, or it may not be removed by us
+    except OSError:  # a process uses it, or we may not remove it
         return None
 
 
 @contextmanager
 def _held(lock: Path, on_wait: Callable[[], None] | None) -> Iterator[IO[str]]:
-    """The lock file, open and locked; raises BlockingIOError where another has it and `on_wait` is None.
+    """Open and lock the lock file; raises BlockingIOError if it is locked and `on_wait` is None.
 
-    A lock file may be removed while it is locked. So whoever gets a lock looks whether the file is still the one
-    of that name: a lock on a removed file would keep nobody out.
+    A lock file may be removed while it is locked, and a lock on a removed file protects nothing. So after locking,
+    check that the path still refers to this file, and try again if not.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -125,7 +126,7 @@ def _lock_of(registry: Registry, folder: Path) -> Path:
 
 
 def _note(registry: Registry, folder: Path, file: IO[str]) -> None:
-    """Write down which folder a lock is for, where its name does not say so."""
+    """Write the folder's path into its lock file if the lock file's name does not give it."""
     if folder.parent == registry.home / "work":
         return
     file.truncate(0)
@@ -135,9 +136,9 @@ def _note(registry: Registry, folder: Path, file: IO[str]) -> None:
 
 
 def _noted(registry: Registry, file: IO[str]) -> Path | None:
-    """The folder that was written down; None if there is none of ours.
+    """Return the folder recorded in the lock file; None if there is none or it belongs to another home.
 
-    In a copy of a home, the locks are free though the owners of what they name may live.
+    In a copy of a home the locks are free, but the processes that use the recorded folders may still run.
     """
     file.seek(0)
     try:
@@ -150,6 +151,6 @@ def _noted(registry: Registry, file: IO[str]) -> Path | None:
 
 
 def _last_write(folder: Path) -> tuple[float, int]:
-    """When something was last written in a folder, in seconds since the epoch, and the bytes of its files."""
+    """Return the time of the last write in a folder (seconds since the epoch) and the bytes of its files."""
     stats = [Path(root, name).lstat() for root, _, names in os.walk(folder) for name in [*names, "."]]
     return max(stat.st_mtime for stat in stats), sum(stat.st_blocks * 512 for stat in stats)

@@ -12,7 +12,7 @@ import numpy as np
 
 from registry.catalog.publish import publish_expert, publish_mix, publish_seed
 from registry.home import Registry
-from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, SeedRecord
+from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, NewExpert, SeedRecord
 
 TESTS = Path(__file__).parent
 EMBEDDER = EmbedderId("hashing", "1", 4, "mean")
@@ -67,7 +67,7 @@ def add_expert(
         "chunk_vectors": None,
         "provenance": {"tool": "test"},
     }
-    return publish_expert(registry, **(values | changes))
+    return publish_expert(registry, NewExpert(**(values | changes)))
 
 
 def add_mix(registry: Registry, name: str = "blend", *, experts: list[str], **changes: Any) -> MixRecord:

@@ -1,4 +1,4 @@
-"""Aliases: `name@word` stands for one version of an expert, and is moved by compare-and-swap."""
+"""Aliases: `name@word` refers to one version of an expert and is moved by compare-and-swap."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ UNCHECKED: Final = ""
 
 
 def point(registry: Registry, alias: str, target: str | None, *, expected: str | None = UNCHECKED) -> None:
-    """Let an alias (`law@stable`) stand for a version of its expert (`law@3`), or with None for nothing any more.
+    """Point an alias (`law@stable`) to a version of its expert (`law@3`); a `target` of None removes the alias.
 
-    `expected` is what it stood for when the caller looked, None for nothing: where it stands for something else
-    by now, nothing is changed. Raises InvalidInputError (another expert's version, a withdrawn one), NotFoundError,
-    ConflictError.
+    `expected` is the version that the caller last saw, or None if there was no alias. If the alias points
+    elsewhere, nothing is changed and ConflictError is raised. Raises InvalidInputError if the version is
+    withdrawn or belongs to another expert. Raises NotFoundError for an unknown version.
     """
     key, word = parse_alias(alias)
     with registry.session() as session:
@@ -30,8 +30,8 @@ def point(registry: Registry, alias: str, target: str | None, *, expected: str |
         found = None if row is None else _ref(row.expert)
         if expected != UNCHECKED and found != expected:
             raise ConflictError(
-                f"{alias} stands for {found or 'nothing'}, expected {expected or 'nothing'}: somebody moved it; "
-                "look again, then decide"
+                f"{alias} points to {found or 'nothing'}, expected {expected or 'nothing'}: another user moved it; "
+                "check its current version, then try again"
             )
         if target is None:
             if row is not None:
@@ -40,7 +40,7 @@ def point(registry: Registry, alias: str, target: str | None, *, expected: str |
         expert = find_expert(session, target)
         if expert.name_key != key or expert.withdrawn is not None:
             why = "is withdrawn" if expert.withdrawn is not None else "is another expert's"
-            raise InvalidInputError(f"{alias} cannot stand for {_ref(expert)}, which {why}")
+            raise InvalidInputError(f"{alias} cannot point to {_ref(expert)}, which {why}")
         if row is None:
             session.add(Alias(name_key=key, alias=word, expert_id=expert.id))
         else:
@@ -48,7 +48,7 @@ def point(registry: Registry, alias: str, target: str | None, *, expected: str |
 
 
 def list_aliases(registry: Registry, name: str) -> dict[str, str]:
-    """An expert's aliases by word, each with the `name@version` that it stands for."""
+    """Return an expert's aliases: each word with the `name@version` that it points to."""
     query = select(Alias).where(Alias.name_key == name_key(name)).order_by(Alias.alias)
     with registry.session(read_only=True) as session:
         return {row.alias: _ref(row.expert) for row in session.scalars(query)}

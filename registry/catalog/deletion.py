@@ -1,4 +1,4 @@
-"""Deleting a mix: its row becomes a mark, and what nothing else refers to is left to garbage collection."""
+"""Deletion of a mix: its row is marked, and garbage collection removes blobs that nothing else refers to."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from registry.queue.runs import LIVE
 
 @dataclass(frozen=True)
 class Deleted:
-    """The mix that is gone, and the size in bytes of the blobs that garbage collection may now remove."""
+    """The deleted mix, and the size in bytes of the blobs that garbage collection may now remove."""
 
     mix: str
     freed: int
 
 
 def delete_mix(registry: Registry, ref: str, *, dry_run: bool = False) -> Deleted:
-    """Delete one version of a mix with its evaluations; `dry_run` only says what that would free.
+    """Delete one version of a mix with its evaluations; `dry_run` only reports the size that would be freed.
 
-    The version is not given again. Its manifest and lock, a few kB, stay: composing the lock once more gives
-    the same bytes. Other blobs stay until garbage collection, and those that something else refers to beyond it.
+    The version is never reused. Its manifest and lock, a few kB, stay: composing the lock again gives the same
+    bytes. Its other blobs stay until garbage collection, which keeps those that another row refers to.
 
-    Raises InvalidInputError without a version, NotFoundError, ConflictError while a mix that was made from it
-    or a live run refers to it.
+    Raises InvalidInputError without a version, NotFoundError, and ConflictError while a live run or a mix
+    made from it refers to it.
     """
     if parse_ref(ref).version is None:
-        raise InvalidInputError(f"{ref!a} would mean its newest version: say which one goes, such as {ref}@1")
+        raise InvalidInputError(f"{ref!a} has no version: name the version to delete, such as {ref}@1")
     with registry.session() as session:
         lock_writers(session)
         mix = find_mix(session, ref)
@@ -61,4 +61,4 @@ def _refuse_while_needed(session: Session, mix: Mix, name: str) -> None:
         raise ConflictError(f"{', '.join(children)} was made from {name}: delete that first")
     for run in session.scalars(select(Run).where(Run.state.in_(LIVE)).order_by(Run.id)):
         if name == run.request.get("mix") or name in run.request.get("against", ()):
-            raise ConflictError(f"run {run.id} ({run.kind}) works on {name}: wait for its end, or cancel it")
+            raise ConflictError(f"run {run.id} ({run.kind}) uses {name}: wait until it ends, or cancel it")

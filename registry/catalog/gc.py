@@ -1,4 +1,4 @@
-"""Garbage collection: removes blobs that no row refers to and what killed processes left behind."""
+"""Garbage collection: removes blobs that no row refers to and unfinished work of killed processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from registry.database.engine import lock_writers
-from registry.database.schema import Base, Blob
+from registry.database.schema import Base, Blob, blob_columns
 from registry.errors import ConflictError, NotFoundError
 from registry.home import Registry
 from registry.queue.claims import oldest_start
@@ -23,7 +23,7 @@ GRACE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Garbage:
-    """What was removed, or would be: blobs, their size in bytes, and what unfinished work left behind."""
+    """Blobs that were (or would be) removed, their total size in bytes, and leftovers of unfinished work."""
 
     blobs: tuple[Digest, ...]
     size: int
@@ -33,14 +33,15 @@ class Garbage:
 def collect(
     registry: Registry, *, grace: timedelta = GRACE, dry_run: bool = False, adopt: bool = False
 ) -> Garbage:
-    """Remove blobs that no row refers to and that were last put more than `grace` ago.
+    """Remove blobs that no row refers to and that were last written more than `grace` ago.
 
-    The grace period is the time between storing a blob and publishing what refers to it: it must be longer
-    than the longest composition in the foreground. Of runs in the queue it need not be: what was put since
-    the oldest of them started stays. Publishing waits meanwhile, so no row comes to refer to a blob that goes.
+    The grace period covers the time between storing a blob and publishing a row that refers to it. So it must
+    be longer than the longest composition in the foreground. It may be shorter than a run in the queue: blobs
+    written since the oldest live run started are kept. Publishing waits for the collection to end, so no new row
+    can refer to a blob that is being removed.
 
-    Raises ConflictError where other databases keep blobs in the store, or may do so, unless `adopt` says that
-    none of them needs any.
+    Raises ConflictError if other databases keep, or may keep, blobs in the store. `adopt` asserts that none of
+    them needs a blob.
     """
     limit = time.time() - grace.total_seconds()
     removed: list[Digest] = []
@@ -65,43 +66,38 @@ def collect(
                 session.execute(delete(Blob).where(Blob.digest == digest))
                 registry.blobs.delete(digest)
         if not dry_run and (others.places or others.unknown):
-            registry.blobs.adopt()  # last, for on a full disk there is room only now
+            registry.blobs.adopt()  # last: a full disk has no room for it before
     older = time.time() - limit
     unfinished = [*registry.blobs.sweep(older, dry_run=dry_run), *sweep(registry, older, dry_run=dry_run)]
     return Garbage(tuple(removed), size, tuple(unfinished))
 
 
 def _refuse_shared(registry: Registry, others: Others, kept: set[Digest]) -> None:
-    """Raises ConflictError if this database does not know of all that the store's blobs are needed for.
+    """Raise ConflictError if another database may need blobs of the store.
 
-    A store that was filled before users were noted passes where each of its blobs is referred to.
+    A store filled by a version that did not record its users passes if this database refers to every blob.
     """
     remedy = "if nothing else needs them, run once: nexusmix gc --adopt-store"
     if others.places:
         raise ConflictError(
             f"the store {registry.blobs} also keeps blobs of another database ({'; '.join(others.places)}, seen from "
-            f"the store): collecting by this one would delete them; {remedy}; a store that several databases share "
-            "cannot be collected: give each its own by NEXUSMIX_STORE_URL"
+            f"the store): garbage collection here would delete them; {remedy}; a store that several databases share "
+            "cannot be collected: set NEXUSMIX_STORE_URL to a separate store for each"
         )
     if others.unknown:
         strange = sum(digest not in kept for digest in registry.blobs.iter_digests())
         if strange:
             raise ConflictError(
-                f"the store {registry.blobs} was filled by an older version, which did not note by which database, "
+                f"the store {registry.blobs} was filled by an older version, which did not record the database, "
                 f"and this database does not refer to {strange:,} of its blobs; {remedy}"
             )
 
 
 def referred(session: Session) -> set[Digest]:
-    """Every digest in a column that is a foreign key to `blobs`, whichever table it is in."""
-    columns = (
-        column
-        for table in Base.metadata.tables.values()
-        for column in table.columns
-        if any(key.target_fullname == "blobs.digest" for key in column.foreign_keys)
-    )
+    """Return every digest in a column, of any table, that is a foreign key to `blobs`."""
     return {
         digest
-        for column in columns
+        for table in Base.metadata.tables.values()
+        for column in blob_columns(table)
         for digest in session.scalars(select(column).where(column.is_not(None)).distinct())
     }

@@ -1,4 +1,4 @@
-"""Publishing: one transaction that gives the next version, refers to the blobs and commits last."""
+"""Publishing: one transaction assigns the next version, records references to the blobs and commits last."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from registry.blobs import parse_digest
 from registry.database.engine import lock_writers
 from registry.database.rows import (
-    encode_embedding,
+    blob_digests,
     expert_record,
+    expert_row,
     find_expert,
     find_mix,
     find_seed,
@@ -34,7 +35,7 @@ from registry.errors import ConflictError, IncompatibleError, IntegrityError, In
 from registry.home import Registry
 from registry.names import check_name, name_key
 from registry.queue.claims import entitle
-from registry.records import Digest, DomainEmbedding, ExpertRecord, MixRecord, SeedRecord
+from registry.records import Digest, ExpertRecord, MixRecord, NewExpert, SeedRecord
 
 
 def publish_seed(
@@ -56,8 +57,8 @@ def publish_seed(
 ) -> SeedRecord:
     """Publish a seed whose blobs are in the store.
 
-    Raises ConflictError when the name is taken, as seeds have no versions; IntegrityError when a blob is
-    missing.
+    Raises ConflictError if the name is taken, because seeds have no versions. Raises IntegrityError if a blob
+    is missing.
     """
     stored_name = check_name(name)
     with registry.session() as session:
@@ -65,9 +66,8 @@ def publish_seed(
         taken = session.scalar(select(Seed).where(Seed.name_key == name_key(stored_name)))
         if taken is not None:
             raise ConflictError(
-                f"a seed '{taken.name}' exists already, and seeds have no versions: choose another name"
+                f"a seed '{taken.name}' already exists, and seeds have no versions: choose another name"
             )
-        _refer(session, registry, [ffn, trunk, sample, held_out, chunk_vectors, *files.values()])
         row = Seed(
             name=stored_name,
             name_key=name_key(stored_name),
@@ -84,59 +84,25 @@ def publish_seed(
             chunk_vectors=chunk_vectors,
             files=[SeedFile(filename=filename, digest=files[filename]) for filename in sorted(files)],
         )
+        _refer(session, registry, [*blob_digests(row), *files.values()])
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"seed": row.name})
         return seed_record(row)
 
 
-def publish_expert(
-    registry: Registry,
-    *,
-    name: str,
-    seed: str,
-    license: str,
-    description: str,
-    dtype: str,
-    parameters: int,
-    ffn_width: int,
-    ffn: Digest,
-    trunk: Digest,
-    embedding: DomainEmbedding,
-    sample: Digest | None,
-    held_out: Digest | None,
-    chunk_vectors: Digest | None,
-    provenance: dict[str, Any],
-) -> ExpertRecord:
+def publish_expert(registry: Registry, new: NewExpert) -> ExpertRecord:
     """Publish the next version of an expert whose blobs are in the store.
 
-    It is anchored when its trunk is the seed's. Raises NotFoundError for an unknown seed, ConflictError when
-    another expert's name differs by case only, IntegrityError when a blob is missing.
+    The expert is anchored if its trunk is the seed's. Raises NotFoundError for an unknown seed, ConflictError if
+    another expert's name differs only by case, IntegrityError if a blob is missing.
     """
     with registry.session() as session:
         lock_writers(session)
-        base = find_seed(session, seed)
-        stored_name, version = _next_version(session, Expert, name)
-        _refer(session, registry, [ffn, trunk, sample, held_out, chunk_vectors])
-        row = Expert(
-            name=stored_name,
-            name_key=name_key(stored_name),
-            version=version,
-            seed=base,
-            license=license,
-            description=description,
-            dtype=dtype,
-            parameters=parameters,
-            ffn_width=ffn_width,
-            ffn=ffn,
-            trunk=trunk,
-            anchored=trunk == base.trunk,
-            embedding=encode_embedding(embedding),
-            sample=sample,
-            held_out=held_out,
-            chunk_vectors=chunk_vectors,
-            provenance=provenance,
-        )
+        base = find_seed(session, new.seed)
+        stored_name, version = _next_version(session, Expert, new.name)
+        row = expert_row(new, name=stored_name, version=version, seed=base)
+        _refer(session, registry, blob_digests(row))
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"expert": f"{row.name}@{row.version}"})
@@ -156,8 +122,8 @@ def publish_mix(
 ) -> MixRecord:
     """Publish the next version of a mix; `experts` are references in the router's order.
 
-    Raises NotFoundError for an unknown seed, expert or parent, IncompatibleError when an expert or the parent
-    is of another seed, IntegrityError when a blob is missing.
+    Raises NotFoundError for an unknown seed, expert or parent, IncompatibleError if an expert or the parent
+    has another seed, IntegrityError if a blob is missing.
     """
     with registry.session() as session:
         lock_writers(session)
@@ -185,39 +151,39 @@ def publish_mix(
 
 
 def withdraw(registry: Registry, ref: str, reason: str) -> ExpertRecord:
-    """Mark a version as withdrawn: mixes that hold it stay, search and new mixes leave it out.
+    """Mark a version as withdrawn: mixes that contain it stay; search and new mixes exclude it.
 
-    Raises InvalidInputError without a reason, NotFoundError, ConflictError when it is withdrawn already.
+    Raises InvalidInputError without a reason, NotFoundError, ConflictError if it is already withdrawn.
     """
     if not reason.strip():
-        raise InvalidInputError("withdrawing needs a reason, which everyone who asks for the expert is shown")
+        raise InvalidInputError("withdrawing needs a reason: it is shown to everyone who requests the expert")
     with registry.session() as session:
         lock_writers(session)
         row = find_expert(session, ref)
         if row.withdrawn is not None:
             raise ConflictError(
-                f"expert '{row.name}@{row.version}' is withdrawn already, because: {row.withdrawn}"
+                f"expert '{row.name}@{row.version}' is already withdrawn, because: {row.withdrawn}"
             )
         row.withdrawn = reason.strip()
         return expert_record(row)
 
 
 def record_evaluation(registry: Registry, mix_ref: str, evaluation: dict[str, Any]) -> None:
-    """Keep an evaluation with its mix, beside earlier ones. Raises NotFoundError."""
+    """Store an evaluation of a mix; earlier ones are kept. Raises NotFoundError."""
     with registry.session() as session:
         entitle(session, registry.fence)
         session.add(Evaluation(mix_id=find_mix(session, mix_ref).id, result=evaluation))
 
 
 def record_measurement(registry: Registry, expert_ref: str, result: dict[str, Any]) -> None:
-    """Keep what an expert alone was measured at, beside earlier measurements. Raises NotFoundError."""
+    """Store a measurement of an expert alone; earlier ones are kept. Raises NotFoundError."""
     with registry.session() as session:
         entitle(session, registry.fence)
         session.add(Measurement(expert_id=find_expert(session, expert_ref).id, result=result))
 
 
 def _next_version(session: Session, table: type[Expert] | type[Mix], name: str) -> tuple[str, int]:
-    """The stored form of `name` and the version after its newest. The caller holds the writers' lock."""
+    """Return the stored form of `name` and its next version. The caller holds the writers' lock."""
     stored_name = check_name(name)
     newest = session.execute(
         select(table.name, table.version)
@@ -235,16 +201,16 @@ def _next_version(session: Session, table: type[Expert] | type[Mix], name: str) 
     return stored_name, newest.version + 1
 
 
-def _refer(session: Session, registry: Registry, digests: Iterable[Digest | None]) -> None:
-    """Make sure that each blob is in the store and has its row."""
-    for digest in sorted({parse_digest(digest) for digest in digests if digest is not None}):
+def _refer(session: Session, registry: Registry, digests: Iterable[Digest]) -> None:
+    """Require that each blob is in the store, and add its row if it has none. Raises IntegrityError."""
+    for digest in sorted({parse_digest(digest) for digest in digests}):
         if not registry.blobs.exists(digest):
             raise IntegrityError(
                 f"blob {digest} is not in the store, so nothing was published: store it again"
             )
         if session.get(Blob, digest) is None:
             session.add(Blob(digest=digest, size=registry.blobs.size(digest)))
-    session.flush()  # the rows that follow refer to these
+    session.flush()  # rows that are added later refer to these rows
 
 
 def _require_one_seed(seed: Seed, rows: Sequence[Expert | Mix]) -> None:
@@ -253,5 +219,5 @@ def _require_one_seed(seed: Seed, rows: Sequence[Expert | Mix]) -> None:
     )
     if foreign:
         raise IncompatibleError(
-            f"a mix of seed '{seed.name}' cannot hold other seeds' parts: {'; '.join(foreign)}", foreign
+            f"a mix of seed '{seed.name}' cannot contain parts of other seeds: {'; '.join(foreign)}", foreign
         )

@@ -1,4 +1,4 @@
-"""The catalog: find, list, search and withdraw what is published, and publish mixes."""
+"""The catalog: find, list and search seeds, experts and mixes, and the functions that publish and withdraw them."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ __all__ = [
 
 
 class Sides(TypedDict, total=False):
-    """What experts are narrowed by; a side that is absent or None is open.
+    """Filters for experts; a filter that is absent or None matches every expert.
 
-    `parameters` are from the first number up to, not including, the second, None being no limit. `measured` ones
-    were measured alone, or in a mix that holds them.
+    `parameters` is a range that includes its first number and excludes its second; None means no upper limit.
+    `measured` selects experts that were measured alone or in a mix that contains them.
     """
 
     seed: str | None
@@ -88,28 +88,28 @@ class Sides(TypedDict, total=False):
 
 
 def get_seed(registry: Registry, name: str) -> SeedRecord:
-    """The seed of that name. Raises NotFoundError."""
+    """Return the seed with this name. Raises NotFoundError."""
     with registry.session(read_only=True) as session:
         return seed_record(find_seed(session, name))
 
 
 def list_seeds(registry: Registry) -> list[SeedRecord]:
-    """Every seed, by name."""
+    """Return every seed, sorted by name."""
     with registry.session(read_only=True) as session:
         return [seed_record(row) for row in session.scalars(select(Seed).order_by(Seed.name_key))]
 
 
 def get_expert(registry: Registry, ref: str) -> ExpertRecord:
-    """The expert that `name` (its newest version not withdrawn), `name@version` or `name@alias` means.
+    """Return the expert for `name` (its newest version not withdrawn), `name@version` or `name@alias`.
 
-    Raises NotFoundError. A withdrawn version is found when it is asked for by its number.
+    A withdrawn version is returned only if the reference names its number. Raises NotFoundError.
     """
     with registry.session(read_only=True) as session:
         return expert_record(find_expert(session, ref))
 
 
 def get_parts(registry: Registry, seed: str, experts: Sequence[str]) -> tuple[SeedRecord, list[ExpertRecord]]:
-    """A seed and experts, each as `get_seed` and `get_expert` find it, read in one session. Raises NotFoundError."""
+    """Return a seed and experts as `get_seed` and `get_expert` do, read in one session. Raises NotFoundError."""
     with registry.session(read_only=True) as session:
         found = seed_record(find_seed(session, seed))
         return found, [expert_record(find_expert(session, ref)) for ref in experts]
@@ -123,7 +123,9 @@ def list_experts(
     offset: int = 0,
     **sides: Unpack[Sides],
 ) -> list[ExpertRecord]:
-    """Every version of every expert, by name and version; a page of them with `limit` and `offset`.
+    """Return every version of every expert that passes the filters, sorted by name and version.
+
+    `limit` and `offset` select one page.
 
     Raises NotFoundError for an unknown seed.
     """
@@ -134,14 +136,19 @@ def list_experts(
 
 
 def count_experts(registry: Registry, *, include_withdrawn: bool = False, **sides: Unpack[Sides]) -> int:
-    """How many `list_experts` lists without a limit. Raises NotFoundError for an unknown seed."""
+    """Return the number of experts that `list_experts` returns without a limit.
+
+    Raises NotFoundError for an unknown seed.
+    """
     with registry.session(read_only=True) as session:
         wanted = _wanted(session, sides, include_withdrawn)
         return session.scalar(select(func.count()).select_from(Expert).where(*wanted)) or 0
 
 
 def list_refs(registry: Registry, *, embedder: EmbedderId | None = None, **sides: Unpack[Sides]) -> list[str]:
-    """The `name@version` of what `list_experts` lists, or of those whose domain this embedder made.
+    """Return the `name@version` of each expert that `list_experts` returns.
+
+    With `embedder`, only experts whose domain embedding was computed by this embedder are returned.
 
     Raises NotFoundError for an unknown seed.
     """
@@ -154,22 +161,23 @@ def list_refs(registry: Registry, *, embedder: EmbedderId | None = None, **sides
 
 
 def list_licenses(registry: Registry) -> list[str]:
-    """The licences that experts which are not withdrawn have, in their order."""
+    """Return the distinct licences of experts that are not withdrawn, sorted."""
     query = select(Expert.license).where(Expert.withdrawn.is_(None)).distinct().order_by(Expert.license)
     with registry.session(read_only=True) as session:
         return list(session.scalars(query))
 
 
 def list_versions(registry: Registry, name: str) -> list[ExpertRecord]:
-    """Every version of one expert, withdrawn ones too, by version; none for an unknown name."""
+    """Return every version of one expert, including withdrawn ones; empty for an unknown name."""
     query = select(Expert).where(Expert.name_key == name_key(name)).order_by(Expert.version)
     with registry.session(read_only=True) as session:
         return [expert_record(row) for row in session.scalars(query)]
 
 
 def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]:
-    """The domain of the newest version of each expert, by name; a map of ten thousand needs no more of them.
+    """Return the domain of each expert's newest version that is not withdrawn, sorted by name.
 
+    It reads only the columns that a map of ten thousand experts needs.
     Raises NotFoundError for an unknown seed.
     """
     maker = (Embedding.embedder_name, Embedding.embedder_revision, Embedding.dimension, Embedding.pooling)
@@ -181,7 +189,7 @@ def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]
             .where(*_wanted(session, {"seed": seed}))
             .order_by(Expert.name_key, Expert.version)
         )
-        rows = {row[0]: row for row in session.execute(query)}  # a later version replaces the one before
+        rows = {row[0]: row for row in session.execute(query)}  # a later version replaces an earlier one
     return [
         Domain(name, version, about, of, EmbedderId(*embedder), decode_vector(mean))
         for name, version, about, of, mean, embedder in ((*row[:5], row[5:]) for row in rows.values())
@@ -189,14 +197,20 @@ def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]
 
 
 def experts_stamp(registry: Registry) -> tuple[int, int]:
-    """Two numbers, one of which changes whenever an expert is published or withdrawn."""
+    """Return the newest expert's id and the number of withdrawn experts.
+
+    One of them changes whenever an expert is published or withdrawn.
+    """
     with registry.session(read_only=True) as session:
         newest, count = session.execute(select(func.max(Expert.id), func.count(Expert.withdrawn))).one()
         return newest or 0, count
 
 
 def get_measurement(registry: Registry, ref: str) -> dict[str, Any] | None:
-    """What an expert alone was last measured at, see `composer.evaluation.expert_measurement`. Raises NotFoundError."""
+    """Return an expert's newest measurement, see `composer.evaluation.expert_measurement`; None without one.
+
+    Raises NotFoundError.
+    """
     with registry.session(read_only=True) as session:
         expert = find_expert(session, ref)
         newest = select(Measurement.result).where(Measurement.expert_id == expert.id)
@@ -204,15 +218,16 @@ def get_measurement(registry: Registry, ref: str) -> dict[str, Any] | None:
 
 
 def get_mix(registry: Registry, ref: str) -> MixRecord:
-    """The mix that `name` (its newest version) or `name@version` means. Raises NotFoundError."""
+    """Return the mix for `name` (its newest version) or `name@version`. Raises NotFoundError."""
     with registry.session(read_only=True) as session:
         return mix_record(session, find_mix(session, ref))
 
 
 def list_mixes(registry: Registry, *, expert: str | None = None) -> list[MixRecord]:
-    """Every version of every mix, or of those that hold an expert (`name@version`), by name and version.
+    """Return every version of every mix, sorted by name and version; deleted mixes are excluded.
 
-    Deleted ones are left out. Raises NotFoundError for an unknown expert.
+    With `expert` (`name@version`), only mixes that contain it are returned. Raises NotFoundError for an unknown
+    expert.
     """
     query = select(Mix).where(Mix.deleted_at.is_(None)).order_by(Mix.name_key, Mix.version)
     with registry.session(read_only=True) as session:
@@ -224,10 +239,10 @@ def list_mixes(registry: Registry, *, expert: str | None = None) -> list[MixReco
 def search(
     registry: Registry, query: str | np.ndarray, *, limit: int = 10, **sides: Unpack[Sides]
 ) -> list[Hit]:
-    """The experts nearest to a text, or to a vector [m] of the registry's embedder; best first.
+    """Return the experts nearest to a text, or to a vector [m] of the registry's embedder; best first.
 
-    A score is the cosine of the query and the expert's best centroid. Experts of other embedders and
-    withdrawn ones are left out. Raises InvalidInputError for an empty text or a limit below 1,
+    A score is the cosine between the query and the expert's nearest centroid. Withdrawn experts, and experts
+    embedded by another embedder, are excluded. Raises InvalidInputError for an empty text or a limit below 1,
     InvalidEmbeddingError for a wrong vector, NotFoundError for an unknown seed.
     """
     from registry.domains.embedding import load_embedder
@@ -247,7 +262,7 @@ def search(
 
 
 def _wanted(session: Session, sides: Sides, include_withdrawn: bool = False) -> list[ColumnElement[bool]]:
-    """What an expert's row must be. Raises NotFoundError for an unknown seed."""
+    """Return the SQL conditions of the filters. Raises NotFoundError for an unknown seed."""
     wanted: list[ColumnElement[bool]] = []
     if (seed := sides.get("seed")) is not None:
         wanted.append(Expert.seed_id == find_seed(session, seed).id)
@@ -270,15 +285,17 @@ def _wanted(session: Session, sides: Sides, include_withdrawn: bool = False) -> 
 
 
 def _query_vector(embedder: Embedder, query: str | np.ndarray) -> np.ndarray:
-    """The query as a unit vector [m], float32."""
+    """Return the query as a unit vector [m], float32."""
     if isinstance(query, str):
         if not query.strip():
-            raise InvalidInputError("the search text is empty: say what the expert should know")
+            raise InvalidInputError(
+                "the search text is empty: describe the domain that the expert should know"
+            )
         query = embedder.encode([query])[0]
     vector = np.asarray(query, dtype=np.float32)
     if vector.shape != (embedder.id.dimension,):
         raise InvalidEmbeddingError(
-            f"the query vector has shape {vector.shape}, expected ({embedder.id.dimension},) of {embedder.id}"
+            f"the query vector has shape {vector.shape}, expected ({embedder.id.dimension},) for {embedder.id}"
         )
     norm = float(np.linalg.norm(vector))
     if not np.isfinite(norm) or norm == 0.0:

@@ -1,4 +1,4 @@
-"""Verification: every stored byte of a seed, an expert, a mix or the whole registry is hashed again."""
+"""Verification: hash every stored byte of a seed, an expert, a mix or the whole registry again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.database.rows import blob_digests
 from registry.database.schema import Expert, Mix, Seed
 from registry.errors import IntegrityError, NotFoundError
 from registry.home import Registry
@@ -28,10 +29,10 @@ class Problem:
 
 
 def verify(registry: Registry, ref: str | None = None, *, progress: Progress | None = None) -> list[Problem]:
-    """Hash the blobs of what `ref` names, whatever its kind, or of everything; each blob is read once.
+    """Hash all blobs of every seed, expert and mix named `ref`, or of the whole registry; each blob is read once.
 
-    A name without a version means all versions. A damaged blob goes to the quarantine folder and is a
-    problem of each of its owners. Raises NotFoundError when nothing has that name.
+    A name without a version means all versions. A damaged blob is moved to the quarantine folder and reported
+    for each of its owners. Raises NotFoundError if nothing has that name.
     """
     wanted = None if ref is None else parse_ref(ref)
     with registry.session(read_only=True) as session:
@@ -56,7 +57,7 @@ def verify(registry: Registry, ref: str | None = None, *, progress: Progress | N
 
 
 def _owners(session: Session, ref: Ref | None) -> dict[str, list[Digest]]:
-    """Who refers to which blobs."""
+    """Return the blobs of each seed, expert and mix, by owner."""
 
     def named(key: str, version: int | None) -> bool:
         return ref is None or (key == ref.key and ref.version in (None, version))
@@ -65,17 +66,12 @@ def _owners(session: Session, ref: Ref | None) -> dict[str, list[Digest]]:
     for seed in session.scalars(select(Seed)):
         if named(seed.name_key, None):
             files = [file.digest for file in seed.files]
-            owners[f"seed {seed.name}"] = _model_blobs(seed) + files
+            owners[f"seed {seed.name}"] = blob_digests(seed) + files
     for expert in session.scalars(select(Expert)):
         if named(expert.name_key, expert.version):
-            owners[f"expert {expert.name}@{expert.version}"] = _model_blobs(expert)
+            owners[f"expert {expert.name}@{expert.version}"] = blob_digests(expert)
     for mix in session.scalars(select(Mix)):
         if named(mix.name_key, mix.version):
             digests = [mix.manifest, mix.lock, *(blob.digest for blob in mix.blobs)]
             owners[f"mix {mix.name}@{mix.version}"] = digests
     return owners
-
-
-def _model_blobs(row: Seed | Expert) -> list[Digest]:
-    digests = (row.ffn, row.trunk, row.sample, row.held_out, row.chunk_vectors)
-    return [digest for digest in digests if digest is not None]

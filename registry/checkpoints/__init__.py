@@ -1,1 +1,1 @@
-"""Checkpoint files: safe reading, model families, and the checks before anything is accepted."""
+"""Checkpoint files: safe reading, model families, and the checks before a checkpoint is accepted."""

@@ -1,4 +1,4 @@
-"""Canonical safetensors: sorted names, no metadata, packed data, so that equal tensors give equal digests."""
+"""Canonical safetensors files: sorted names, no metadata, packed data. Equal tensors give equal digests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry.errors import UnsafeFileError
 
 Progress = Callable[[str, int, int], None]
 
-# Big enough that a call's cost vanishes, small enough that a chunk is still in the cache when it is hashed.
+# Large enough to hide the cost of a call, small enough that a chunk is still in the cache when it is hashed.
 CHUNK_BYTES = 2**20
 
 # The unsigned view of a float format and its exponent bits: all of them set means NaN or infinity.
@@ -30,14 +30,14 @@ _EXPONENT: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
 
 
 class Writer(Protocol):
-    """Anything that takes bytes in order, such as a blob writer."""
+    """Any sink that accepts bytes in order, such as a blob writer."""
 
     def write(self, data: bytes | memoryview, /) -> object:
         """Append the bytes."""
 
 
 def canonical_header(specs: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
-    """The header of a canonical file with the given (name, dtype, shape): 8-byte length and padded JSON.
+    """Return the header of a canonical file for (name, dtype, shape) specs: 8-byte length and padded JSON.
 
     The data follows in the order of the sorted names, without gaps.
     """
@@ -53,7 +53,7 @@ def canonical_header(specs: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes
 
 
 def canonical_size(infos: Mapping[str, TensorInfo]) -> int:
-    """Bytes of the canonical file with these tensors."""
+    """Return the size in bytes of the canonical file with these tensors."""
     header = canonical_header((name, info.dtype, info.shape) for name, info in infos.items())
     return len(header) + sum(info.nbytes for info in infos.values())
 
@@ -66,11 +66,11 @@ def write_canonical(
     stage: str = "copying",
     progress: Progress | None = None,
 ) -> None:
-    """Stream tensors into a canonical file: each byte is read once, checked and handed to the writer.
+    """Stream tensors into a canonical file: each byte is read once, checked and passed to the writer.
 
-    `infos` maps canonical names to where the tensors lie; `progress` gets (stage, bytes done, all bytes).
+    `infos` maps canonical names to the tensors' locations; `progress` gets (stage, bytes done, total bytes).
 
-    Raises UnsafeFileError (NaN or infinity, or a file that changed while it was read).
+    Raises UnsafeFileError for NaN, infinity, or a file that became shorter during the read.
     """
     writer.write(canonical_header((name, info.dtype, info.shape) for name, info in infos.items()))
     total = sum(info.nbytes for info in infos.values())
@@ -87,11 +87,9 @@ def write_canonical(
             while left:
                 chunk = buffer[: min(left, CHUNK_BYTES)]
                 if file.readinto(chunk) != len(chunk):  # type: ignore[attr-defined]
-                    raise UnsafeFileError(f"{info.path}: ended while tensor {printable(name)} was read")
+                    raise UnsafeFileError(f"{info.path}: the file ended inside tensor {printable(name)}")
                 if check_finite and not is_finite(chunk, info.dtype):
-                    raise UnsafeFileError(
-                        f"{info.path}: tensor {printable(name)} holds NaN or infinity, not weights"
-                    )
+                    raise UnsafeFileError(f"{info.path}: tensor {printable(name)} contains NaN or infinity")
                 writer.write(chunk)
                 left -= len(chunk)
                 done += len(chunk)
@@ -100,7 +98,7 @@ def write_canonical(
 
 
 def is_finite(data: memoryview | bytes, dtype: str) -> bool:
-    """Whether no element is NaN or infinite, read from the exponent bits; other dtypes are always finite."""
+    """Return whether no float is NaN or infinite, from the exponent bits; True for dtypes not in `_EXPONENT`."""
     if dtype not in _EXPONENT:
         return True
     unsigned, mask = _EXPONENT[dtype]

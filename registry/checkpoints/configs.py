@@ -1,7 +1,8 @@
-"""Configurations made comparable: defaults filled in, old spellings made new, and the fields that matter.
+"""Normalisation of configurations: fill in defaults, convert old spellings, and drop irrelevant fields.
 
-Two configurations are the same function exactly when their normalised forms are equal. What cannot change
-the forward pass is listed by name; every other field counts, also one that nobody here has heard of.
+Two configurations describe the same function if their normalised forms are equal, apart from the trained length
+that `config_mismatches` drops for some rotary embeddings. Fields that cannot change the forward pass are listed by
+name; every other field is compared, including unknown ones.
 """
 
 from __future__ import annotations
@@ -14,37 +15,37 @@ from registry.checkpoints.family_table import Family
 from registry.checkpoints.safe_files import printable
 from registry.errors import IncompatibleError
 
-# Why a field cannot matter, and the fields.
+# Irrelevant fields, grouped by the reason why they cannot matter.
 _IRRELEVANT_BECAUSE = {
     "names and provenance; the model type is compared first": """
         _name_or_path name_or_path model_name architectures transformers_version tokenizer_class license
         base_model unsloth_version unsloth_fixed _commit_hash model_type""",
-    "storage and speed: blobs say their own dtype, every attention kernel computes the same function": """
+    "storage and speed: blobs record their own dtype, every attention kernel computes the same function": """
         dtype torch_dtype use_cache cache_implementation torchscript use_bfloat16 attn_implementation
         _attn_implementation _attn_implementation_autoset _attn_implementation_internal pretraining_tp
         chunk_size_feed_forward use_flash_attn""",
     "training only": """
         attention_dropout hidden_dropout resid_pdrop embd_pdrop classifier_dropout dropout
         initializer_range gradient_checkpointing keys_to_ignore_at_inference""",
-    "what a call returns, and heads that a causal language model does not have": """
+    "the outputs of a call, and heads that a causal language model does not have": """
         return_dict output_attentions output_hidden_states is_decoder is_encoder_decoder
         add_cross_attention tie_encoder_decoder cross_attention_hidden_size id2label label2id num_labels
         problem_type task_specific_params finetuning_task pruned_heads prefix sep_token_id
         decoder_start_token_id""",
-    "how text is drawn from the function; newer versions keep these in generation_config.json": """
+    "sampling of text; newer versions keep these in generation_config.json": """
         max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
         temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
         encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores
         return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values
         exponential_decay_length_penalty suppress_tokens begin_suppress_tokens tf_legacy_loss""",
-    "an expert's FFNs may have a width of their own, which is read from their tensors": """
+    "an expert's FFNs may have another width than the seed's; it is read from their tensors": """
         intermediate_size""",
-    "tells the embedding which row gets no gradient; the tokenizers' padding is compared instead": """
+    "selects the embedding row that gets no gradient; padding does not change the function": """
         pad_token_id""",
 }
 IRRELEVANT = frozenset(name for names in _IRRELEVANT_BECAUSE.values() for name in names.split())
 
-# Spellings that `normalised` has read into rope_parameters, layer_types and sliding_window.
+# Spellings that `normalised` converts into rope_parameters, layer_types and sliding_window.
 _ABSORBED = frozenset(
     {
         "rope_theta",
@@ -65,9 +66,9 @@ _SCALED_ROPES = ("llama3", "yarn", "longrope")
 
 
 def normalised(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Only the fields that change the function, each in one spelling and with the family's defaults.
+    """Return only the fields that change the function, in one spelling and with the family's defaults.
 
-    Raises IncompatibleError for sizes that are absent or absurd and for rotary settings that are no mapping.
+    Raises IncompatibleError for missing or out-of-range sizes, and for rotary settings that are not an object.
     """
     sizes = dimensions(family, config)
     full = {**family.defaults, **config, "num_key_value_heads": sizes["m"], "head_dim": sizes["d"]}
@@ -83,7 +84,7 @@ def normalised(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_mismatches(family: Family, seed: Mapping[str, Any], expert: Mapping[str, Any]) -> list[str]:
-    """Every field that would change the function: its name, the seed's value and the expert's."""
+    """Return every mismatch that would change the function: field, seed's value and expert's value."""
     if seed.get("model_type") != expert.get("model_type"):
         return [_mismatch("model_type", seed.get("model_type"), expert.get("model_type"))]
     return [
@@ -93,7 +94,7 @@ def config_mismatches(family: Family, seed: Mapping[str, Any], expert: Mapping[s
 
 
 def differences(seed: Any, expert: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Where two JSON values differ, as (dotted path, the seed's value, the expert's); None is absent."""
+    """Return the differences of two JSON values as (dotted path, seed's value, expert's value); None means absent."""
     if isinstance(seed, dict) and isinstance(expert, dict):
         return [
             found
@@ -106,7 +107,7 @@ def differences(seed: Any, expert: Any, path: str = "") -> list[tuple[str, Any, 
             for place, (mine, theirs) in enumerate(zip(seed, expert, strict=True))
             for found in differences(mine, theirs, f"{path}[{place}]")
         ]
-    # Python says True == 1, JSON does not; 10000 and 10000.0 are one number to both.
+    # True == 1 in Python, but not in JSON; 10000 and 10000.0 are the same number in both.
     same = seed == expert and isinstance(seed, bool) == isinstance(expert, bool)
     return [] if same else [(path, seed, expert)]
 
@@ -116,19 +117,19 @@ def _mismatch(field: str, seed: object, expert: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A JSON value for a message: short, in ASCII."""
+    """Return a JSON value for a message: short, in ASCII."""
     return "nothing" if value is None else printable(value)
 
 
 def _token_ids(value: Any) -> Any:
-    """One end token may be written as itself or as a list of one."""
+    """Unwrap a list of one end token: both spellings are in use."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _compared(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The normalised configuration without the trained length, where the rotary embedding does not read it.
+    """Return the normalised configuration without the trained length if the rotary embedding ignores it.
 
-    Exports need the length all the same, so it stays in the normalised form.
+    Exports still need the length, so the normalised form keeps it.
     """
     full = normalised(family, config)
     if _ignores_length(full["rope_parameters"]):
@@ -137,20 +138,20 @@ def _compared(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ignores_length(rope: Mapping[str, Any]) -> bool:
-    """Whether no rotary embedding reads max_position_embeddings: plain and linear ones turn by position alone."""
+    """Return whether no rotary embedding reads max_position_embeddings; default and linear ones do not."""
     kinds: list[Mapping[str, Any]] = [*_by_kind(rope).values()]
     return all(each.get("rope_type") in _PLAIN_ROPES for each in kinds or [rope])
 
 
 def _by_kind(rope: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Rotary settings by kind of attention; {} if one setting serves all, whatever else is nested in it."""
+    """Return rotary settings by attention type; {} if one setting applies to all layers."""
     return {
         kind: value for kind, value in rope.items() if kind.endswith("_attention") and isinstance(value, dict)
     }
 
 
 def _layer_types(family: Family, full: Mapping[str, Any]) -> list[str] | None:
-    """Which kind of attention each block has, where the family has kinds."""
+    """Return the attention type of each block; None if the family has a single type."""
     layers = layer_count(full)
     if full.get("layer_types") is not None:
         return full["layer_types"]
@@ -169,7 +170,7 @@ def _layer_types(family: Family, full: Mapping[str, Any]) -> list[str] | None:
 
 
 def _rope(family: Family, full: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers 5's `rope_parameters`, also from transformers 4's `rope_theta` and `rope_scaling`."""
+    """Return `rope_parameters` in the form of transformers 5, also from version 4's `rope_theta` and `rope_scaling`."""
     given = full.get("rope_scaling") or full.get("rope_parameters") or {}
     if not isinstance(given, dict):
         raise IncompatibleError(f"config.json: rope_parameters must be an object, got {printable(given)}")

@@ -1,7 +1,7 @@
 """Descent: evidence that an expert was trained from its seed, read from a sample of both models' weights.
 
-Fine-tuning moves weights little: the cosine between a fine-tuned matrix and its seed's is near 1. Matrices of
-models that were trained apart are nearly orthogonal, because the order of their hidden units is arbitrary.
+Fine-tuning changes weights little: the cosine between a fine-tuned matrix and its seed's is near 1. Matrices of
+independently trained models are nearly orthogonal, because the order of their hidden units is arbitrary.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from registry.checkpoints.safe_files import open_regular
 from registry.checkpoints.tensors import DTYPE_BYTES, TensorInfo
 from registry.errors import IncompatibleError
 
-# Below this cosine a role is no descendant. Noise of five times the weights' own size still has 0.2.
+# A role below this cosine is not descended from the seed. Noise of five times the weights' norm still gives 0.2.
 LEAST_COSINE = 0.1
-# Elements compared of each tensor, in runs that are spread evenly over it.
+# Number and length of the runs of elements compared per tensor, spread evenly over it.
 SAMPLE_RUNS = 16
 RUN_ELEMENTS = 4096
 _WHOLE_RUN = 2**20
@@ -31,9 +31,10 @@ Infos = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True)
 class Difference:
-    """One role of an expert compared with the seed's, over a sample of its weights.
+    """Difference between an expert's role and the seed's, over a sample of the weights.
 
-    `cosine` is over the matrices; `changed` is the share of weights that differ. None: no tensor of equal shape.
+    `cosine` is computed over the matrices; `changed` is the share of weights that differ. None means that no tensor
+    of equal shape exists, or for `cosine` that all compared values are zero.
     """
 
     cosine: float | None
@@ -49,29 +50,29 @@ def check_descent(
 ) -> dict[str, dict[str, float | None]]:
     """Compare an expert's roles with `seed`, which maps "ffn" and "trunk" to the seed's tensors.
 
-    Returns the differences by role, as they are recorded with the expert. Raises IncompatibleError for weights
-    that equal the seed's, and for a role that is no descendant of the seed's, unless allowed.
+    Returns the differences by role, which are recorded with the expert. Raises IncompatibleError for weights that
+    equal the seed's and for a role that is not descended from the seed's, unless allowed.
     """
     expert: Mapping[str, Infos] = {"ffn": roles.ffn, "trunk": roles.trunk}
     found = {role: difference(seed[role], expert[role]) for role in expert}
     unchanged = all(each.changed == 0 for each in found.values())
     if unchanged and not allow_unchanged and all(equal(seed[role], expert[role]) for role in expert):
         raise IncompatibleError(
-            "every weight equals the seed's: the expert learned nothing; train it first, "
+            "every weight equals the seed's, so the expert was not trained; train it first, "
             "or allow it with --allow-unchanged"
         )
     apart = {role: each.cosine for role, each in found.items() if _is_apart(each)}
     if apart and not allow_unrelated:
-        got = " and ".join(f"{cosine:.2f} of the {role}" for role, cosine in apart.items())
+        got = " and ".join(f"{cosine:.2f} for the {role}" for role, cosine in apart.items())
         raise IncompatibleError(
-            f"these weights were not trained from the seed: expected a cosine of 0.9 or more to the seed's weights, "
-            f"got {got}; name the seed that the model was trained from, or allow it with --allow-unrelated"
+            f"these weights were not trained from the seed: the cosine to the seed's weights is {got}, expected "
+            f"about 0.9 or more; choose the seed that the model was trained from, or allow it with --allow-unrelated"
         )
     return {role: asdict(each) for role, each in found.items()}
 
 
 def difference(seed: Infos, expert: Infos) -> Difference:
-    """The difference of one role over a sample; memory and time do not depend on the tensors' sizes."""
+    """Return one role's difference over a sample; memory and time do not grow with the tensors' sizes."""
     dot = seed_square = expert_square = 0.0
     changed = compared = 0
     for name, info in expert.items():
@@ -91,7 +92,7 @@ def difference(seed: Infos, expert: Infos) -> Difference:
 
 
 def equal(seed: Infos, expert: Infos) -> bool:
-    """Whether all values of a role are equal, whatever their dtypes; reads both until the first difference."""
+    """Return whether all values of a role are equal, also across dtypes; reads until the first difference."""
     return seed.keys() == expert.keys() and all(
         seed[name].shape == info.shape
         and all(np.array_equal(one, other) for one, other in _pairs(seed[name], info, _whole(info)))
@@ -104,7 +105,7 @@ def _is_apart(each: Difference) -> bool:
 
 
 def _sampled(info: TensorInfo) -> list[tuple[int, int]]:
-    """Runs [start, stop) of elements, spread evenly; all of a small tensor."""
+    """Return runs [start, stop) of elements, spread evenly; a small tensor is sampled completely."""
     count = info.parameters
     if count <= SAMPLE_RUNS * RUN_ELEMENTS:
         return [(0, count)]
@@ -126,7 +127,7 @@ def _pairs(
 
 
 def _read(file: Any, info: TensorInfo, start: int, stop: int) -> np.ndarray:
-    """Elements [start, stop) in float64."""
+    """Return elements [start, stop) in float64."""
     width = DTYPE_BYTES[info.dtype]
     data = os.pread(file.fileno(), (stop - start) * width, info.start + start * width)
     stored = np.frombuffer(data, dtype=_STORED[info.dtype])

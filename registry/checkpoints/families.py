@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint plays which role: the families table applied to a configuration."""
+"""Assignment of a checkpoint's tensors to roles, from the families table and the configuration."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Roles:
-    """A checkpoint split by role: canonical names to where the tensors lie.
+    """A checkpoint split by role: canonical names mapped to the tensors' locations.
 
-    `ffn_width` is the inner width of the FFNs; `tied` holds pairs (dropped head, kept embedding) of a
-    checkpoint that stores a tied head twice.
+    `ffn_width` is the inner width of the FFNs. `tied` contains a pair (dropped head, kept embedding) if the
+    checkpoint stores a tied head twice.
     """
 
     ffn: dict[str, TensorInfo]
@@ -39,7 +39,7 @@ class Roles:
 
     @property
     def dtype(self) -> str:
-        """The safetensors dtype that most weights have."""
+        """Safetensors dtype of most weights."""
         counts: dict[str, int] = {}
         for info in (*self.ffn.values(), *self.trunk.values()):
             counts[info.dtype] = counts.get(info.dtype, 0) + info.parameters
@@ -47,7 +47,7 @@ class Roles:
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The family of a configuration by its `model_type`. Raises UnsupportedFamilyError."""
+    """Return a configuration's family by its `model_type`. Raises UnsupportedFamilyError."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UnsupportedFamilyError(
@@ -57,14 +57,14 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def layer_count(config: Mapping[str, Any]) -> int:
-    """Number of decoder blocks. Raises IncompatibleError when the field is absent or absurd."""
+    """Return the number of decoder blocks. Raises IncompatibleError if the field is missing or out of range."""
     return positive("num_hidden_layers", config.get("num_hidden_layers"), limit=4096)
 
 
 def expected_tensors(
     family: Family, config: Mapping[str, Any], ffn_width: int
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Canonical names and shapes of the ffn and of the trunk role, for FFNs of the given inner width."""
+    """Return canonical names and shapes of the ffn and trunk roles, for FFNs of the given inner width."""
     symbols = {**dimensions(family, config), "f": ffn_width}
     layers = layer_count(config)
     ffn, trunk = (
@@ -80,13 +80,13 @@ def expected_tensors(
 
 
 def assign_roles(family: Family, config: Mapping[str, Any], infos: Mapping[str, TensorInfo]) -> Roles:
-    """Give every tensor its role and check its shape against the configuration.
+    """Assign every tensor to its role and check its shape against the configuration.
 
-    The FFN width is read from the tensors, since experts of other widths than the seed's are allowed.
-    Buffers that no model reads and the second copy of a tied head are dropped.
+    The FFN width is read from the tensors, because an expert's width may differ from the seed's. Buffers that
+    no model reads and the second copy of a tied head are dropped.
 
-    Raises UnmappedTensorError (all tensors without a role, and all that are missing), IncompatibleError
-    (all shapes and dtypes that do not fit).
+    Raises UnmappedTensorError (lists all tensors that have no role or are missing), IncompatibleError (lists
+    all wrong shapes and dtypes).
     """
     named = {
         family.renamed.get(name, name): info
@@ -125,7 +125,7 @@ def _drop_tied_head(
 
 
 def _ffn_width(family: Family, named: Mapping[str, TensorInfo]) -> int:
-    """The width f, from the first FFN tensor of the first block whose shape has it; 0 if there is none."""
+    """Return the width f from the first FFN tensor of block 0 whose shape contains it; 0 if there is none."""
     for template, spec in family.ffn.items():
         info = named.get(template.format(i=0))
         for axis, term in enumerate(spec.split(" if ")[0].split()):
@@ -152,12 +152,12 @@ def _first(reasons: list[str]) -> str:
 
 
 def field(family: Family, config: Mapping[str, Any], name: str) -> Any:
-    """A configuration field, or the family's default where it is absent."""
+    """Return a configuration field, or the family's default if it is absent."""
     return config[name] if name in config else family.defaults.get(name)
 
 
 def dimensions(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
-    """The sizes h, v, n, m and d of a configuration. Raises IncompatibleError for one that is no size."""
+    """Return the sizes h, v, n, m and d of a configuration. Raises IncompatibleError for an invalid size."""
     hidden = positive("hidden_size", config.get("hidden_size"))
     heads = positive("num_attention_heads", config.get("num_attention_heads"))
     return {
@@ -170,7 +170,7 @@ def dimensions(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def positive(name: str, value: object, *, least: int = 1, limit: int = 2**31) -> int:
-    """A configuration value that must be an integer in a range. Raises IncompatibleError."""
+    """Return a value that must be an integer in a range. Raises IncompatibleError otherwise."""
     if type(value) is not int or not least <= value <= limit:
         raise IncompatibleError(
             f"config.json: {name} must be an integer from {least} to {limit}, got {printable(value)}"

@@ -1,7 +1,7 @@
-"""The families table: each model type's tensors, their roles and shapes, and its configuration's defaults.
+"""The families table: tensors, their roles and shapes, and default configuration of each model type.
 
-A new family is one more row. Names are templates in which {i} is the layer, as in the model's own
-`state_dict()`. A shape is written in symbols, with an optional condition on the configuration:
+To add a family, add a row. Names are templates in which {i} is the layer, as in the model's own `state_dict()`.
+A shape is written in symbols, with an optional condition on the configuration:
 
     "n*d h"                    num_attention_heads · head_dim rows, hidden_size columns
     "2*f h"                    gate and up projection in one tensor
@@ -21,27 +21,27 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Family:
-    """One model type. `ffn` and `trunk` map name templates to shapes; `defaults` hold for absent fields."""
+    """One model type. `ffn` and `trunk` map name templates to shapes; `defaults` apply to absent fields."""
 
     model_type: str
     ffn: Mapping[str, str]
     trunk: Mapping[str, str]
     defaults: Mapping[str, Any]
     mlp_path: str = "model.layers.{i}.mlp"
-    # Buffers that old checkpoints carry and no model reads, as regular expressions over the whole name.
+    # Buffers in old checkpoints that no model reads, as regular expressions for the whole name.
     ignorable: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq",)
     # Names on disk that transformers renames when it loads them.
     renamed: Mapping[str, str] = field(default_factory=dict)
-    # Fields that this family's code does not read although others do.
+    # Fields that other families' code reads, but this family's does not.
     unread: frozenset[str] = frozenset()
-    # What older configurations call the base and the rotated share of the rotary embedding.
+    # Base and rotated share of the rotary embedding, and their names in older configurations.
     rope_theta: float = 10_000.0
     rope_theta_name: str = "rope_theta"
     rotary_share: float = 1.0
     rotary_share_name: str = "partial_rotary_factor"
-    # The base of sliding layers where it is their own (Gemma 3); None: one base for all layers.
+    # Separate rotary base of sliding layers (Gemma 3); None: one base for all layers.
     local_rope_theta: float | None = None
-    # Which layers see a sliding window: every layer but each k-th, none, or as `max_window_layers` says.
+    # Layers with a sliding window: every layer except each k-th, none, or as given by `max_window_layers`.
     sliding_pattern: int | None = None
     windowed_by_depth: bool = False
 
@@ -154,7 +154,7 @@ _ROWS = (
         trunk={
             **_ENDS,
             **_ATTENTION,
-            # Always there: Qwen2 has no `attention_bias` field, and its output projection has no bias.
+            # Always present: Qwen2 has no `attention_bias` field, and its output projection has no bias.
             _LAYER + "self_attn.q_proj.bias": "n*d",
             _LAYER + "self_attn.k_proj.bias": "m*d",
             _LAYER + "self_attn.v_proj.bias": "m*d",
@@ -271,7 +271,7 @@ _ROWS = (
         mlp_path="gpt_neox.layers.{i}.mlp",
         ignorable=(r".*\.rotary_emb\.inv_freq", r".*\.attention\.(masked_)?bias"),
         renamed={"embed_out.weight": "lm_head.weight"},
-        # Multi-head attention only: the code reads neither.
+        # Multi-head attention only: the code reads neither field.
         unread=frozenset({"num_key_value_heads", "head_dim"}),
         rope_theta_name="rotary_emb_base",
         rotary_share=0.25,

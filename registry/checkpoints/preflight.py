@@ -1,4 +1,4 @@
-"""Preflight: everything that can be wrong with a checkpoint, found from headers and JSON alone."""
+"""Preflight: check a checkpoint from its headers and JSON files, without reading its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry.checkpoints.tokenizers import largest_id, tokenizer_mismatches
 from registry.errors import IncompatibleError, InvalidInputError, UnsafeFileError
 from registry.records import SeedRecord
 
-# The small files that are kept with a seed, and how large they may be (bytes).
+# Small files that are stored with a seed, and their maximum sizes in bytes.
 SMALL_FILES: Mapping[str, int] = {
     **dict.fromkeys(("config.json", "generation_config.json", "special_tokens_map.json"), 4 * 2**20),
     **dict.fromkeys(("tokenizer_config.json", "added_tokens.json", "chat_template.jinja"), 16 * 2**20),
@@ -29,7 +29,7 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder that passed: its configuration, its small files' contents, its tensors by role."""
+    """A checkpoint folder that passed the checks: configuration, contents of small files, and tensors by role."""
 
     folder: Path
     config: dict[str, Any]
@@ -39,9 +39,9 @@ class Checkpoint:
 
 
 def names_adapter(names: Iterable[str], source: str) -> bool:
-    """Whether a source with files of these names is a PEFT adapter rather than a model.
+    """Return whether a source with these file names is a PEFT adapter rather than a model.
 
-    Raises IncompatibleError for both: whichever were taken, the other would be left out unseen.
+    Raises IncompatibleError if it is both, because one of them would be ignored silently.
     """
     names = set(names)
     if ADAPTER_CONFIG not in names:
@@ -57,9 +57,9 @@ def names_adapter(names: Iterable[str], source: str) -> bool:
 
 
 def check_seed(folder: Path) -> Checkpoint:
-    """Check a seed's folder. Nothing of its weights is read.
+    """Check a seed's folder. Weights are not read, except a tied head that is stored twice.
 
-    Raises NotFoundError, UnsafeFileError, InvalidInputError (no tokenizer), IncompatibleError and its kinds.
+    Raises NotFoundError, UnsafeFileError, InvalidInputError (no tokenizer), IncompatibleError or a subclass of it.
     """
     files, config = _read_small_files(folder)
     if "tokenizer.json" not in files:
@@ -103,7 +103,7 @@ def check_expert(seed: SeedRecord, seed_files: Mapping[str, bytes], folder: Path
 def _ids_beyond_embedding(
     family: Family, config: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> str | None:
-    """The reason why a tokenizer's ids do not fit the embedding, if they do not."""
+    """Return the reason why a tokenizer's ids do not fit the embedding; None if they fit."""
     largest, rows = largest_id(files), field(family, config, "vocab_size")
     if largest < rows:
         return None
@@ -158,7 +158,9 @@ def _roles(folder: Path, family: Family, config: Mapping[str, Any]) -> Roles:
     roles = assign_roles(family, config, read_checkpoint(folder))
     stated = config.get("intermediate_size", roles.ffn_width)
     if stated != roles.ffn_width:
-        reason = f"config.json: intermediate_size is {printable(stated)}, the tensors' is {roles.ffn_width}"
+        reason = (
+            f"config.json: intermediate_size is {printable(stated)}, but the tensors have {roles.ffn_width}"
+        )
         raise IncompatibleError(f"{folder}: {reason}", (reason,))
     for head, embedding in roles.tied:
         if head.dtype != embedding.dtype or not _equal_bytes(head, embedding):
@@ -168,7 +170,7 @@ def _roles(folder: Path, family: Family, config: Mapping[str, Any]) -> Roles:
 
 
 def _equal_bytes(one: TensorInfo, other: TensorInfo) -> bool:
-    """Whether two tensors hold the same bytes: the one check that reads data, of a head stored twice."""
+    """Return whether two tensors have the same bytes; used for a head stored twice, the only check that reads data."""
     if one.nbytes != other.nbytes:
         return False
     with open_regular(one.path) as first, open_regular(other.path) as second:

@@ -1,4 +1,4 @@
-"""Reading strangers' files: regular files only, strict JSON, and their names made safe to show."""
+"""Safe reading of untrusted files: regular files only, strict JSON, and escaped names in messages."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ SYSTEM_FOLDERS = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
 def printable(name: object, limit: int = 80) -> str:
-    """A stranger's string made safe to show: quoted, escaped to ASCII, at most `limit` characters."""
+    """Return an untrusted value as safe text: quoted, escaped to ASCII, at most `limit` characters."""
     try:
         text = ascii(name)
-    except (RecursionError, ValueError):  # too deep a list; an int of more digits than Python writes
+    except (
+        RecursionError,
+        ValueError,
+    ):  # a list nested too deeply; an int with more digits than Python converts
         text = f"a {type(name).__name__} too large to show"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def refuse_system_path(path: Path) -> None:
-    """Refuse what the kernel makes files of: an environment in /proc is text too. Raises UnsafeFileError."""
+    """Refuse the kernel's virtual files, such as an environment in /proc. Raises UnsafeFileError."""
     absolute = Path(os.path.normpath(path.absolute()))
     for place in (absolute, Path(os.path.realpath(path))):
         for folder in SYSTEM_FOLDERS:
             if place.is_relative_to(folder):
                 raise UnsafeFileError(
-                    f"{printable(str(path))} lies in {folder}, which the system keeps for itself: "
-                    "copy what you need to a folder of your own"
+                    f"{printable(str(path))} is in {folder}, a system folder that is never read: "
+                    "copy the files to another folder"
                 )
 
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading; a FIFO or device is refused without blocking on it.
 
-    Raises NotFoundError, UnsafeFileError, the latter also for what lies in /proc, /sys or /dev.
+    Raises NotFoundError, UnsafeFileError (also for a path in /proc, /sys or /dev).
     """
     refuse_system_path(path)
     try:
@@ -74,7 +77,7 @@ def parse_json(text: bytes, source: str) -> Any:
 
 
 def refuse_unwritable(value: Any, source: str) -> None:
-    """Refuse what JSON can express and what cannot be kept: deep nesting, huge numbers, lone surrogates.
+    """Refuse valid JSON that cannot be stored: deep nesting, huge numbers, lone surrogates.
 
     Raises UnsafeFileError.
     """
@@ -94,10 +97,10 @@ def refuse_unwritable(value: Any, source: str) -> None:
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """The regular files directly in a folder, by name; folders inside it are left alone.
+    """Return the regular files directly in a folder, by name; subfolders are ignored.
 
-    The Hugging Face cache (`models--*/snapshots/<revision>/`) consists of links to `models--*/blobs/`: such
-    a link is followed as far as it stays in its own repository's blobs.
+    The Hugging Face cache (`models--*/snapshots/<revision>/`) consists of links to `models--*/blobs/`. Such a
+    link is followed only if its target is in its own repository's blobs.
 
     Raises NotFoundError, UnsafeFileError (a symlink, device, FIFO or socket; a folder in /proc, /sys or /dev).
     """
@@ -124,7 +127,7 @@ def list_files(folder: Path) -> dict[str, Path]:
 
 
 def _cache_blobs(folder: Path) -> Path | None:
-    """The blobs folder of the Hugging Face cache that this snapshot belongs to, if it is one."""
+    """Return the blobs folder of a Hugging Face cache snapshot; None for any other folder."""
     snapshot = folder.resolve()
     repository = snapshot.parent.parent
     if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):

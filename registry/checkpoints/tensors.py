@@ -1,8 +1,7 @@
-"""Safetensors read as bytes: a strict validator of headers, and checkpoints of one file or many shards.
+"""Safetensors read as bytes: strict header validation, and checkpoints of one file or many shards.
 
-The safetensors library takes the last of two equal keys, follows `../` in names, and accepts NaN and any
-number of tensors; contributions come from strangers, so everything is checked here before a byte of data
-is read. Nothing is ever unpickled.
+The safetensors library accepts duplicate keys (the last one wins), `../` in names, NaN and any number of tensors.
+Contributions are untrusted, so every header is checked here before any data is read. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from registry.checkpoints.safe_files import list_files, open_regular, parse_json, printable
 from registry.errors import InvalidInputError, UnsafeFileError
 
-# Bytes an element, of every safetensors dtype of whole bytes.
+# Bytes per element of every safetensors dtype whose elements are whole bytes.
 DTYPE_BYTES: Mapping[str, int] = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -47,7 +46,7 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What a checkpoint may hold; far above any dense model, far below what would exhaust memory."""
+    """Limits of a checkpoint: far above any dense model, far below the sizes that exhaust memory."""
 
     header_bytes: int = 16 * 2**20
     tensors: int = 50_000
@@ -61,7 +60,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies: bytes [start, end) of the file `path`, as `dtype` of the given shape."""
+    """Location of a tensor: bytes [start, end) of the file `path`, with its dtype and shape."""
 
     name: str
     dtype: str
@@ -84,7 +83,7 @@ class TensorInfo:
 def read_header(path: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, TensorInfo]:
     """Read and validate one safetensors file's header; the data is not read.
 
-    The tensors must cover the file's data exactly: no hole, no overlap, nothing missing or left over.
+    The tensors must cover the file's data exactly, without holes, overlaps, missing or trailing bytes.
 
     Raises NotFoundError, UnsafeFileError.
     """
@@ -154,7 +153,7 @@ def check_tensor_name(name: str, path: Path, limits: Limits = DEFAULT_LIMITS) ->
     elif len(name) > limits.name_characters:
         reason = f"has {len(name)} characters, the limit is {limits.name_characters}"
     elif ".." in name or "\\" in name or PurePosixPath(name).is_absolute():
-        reason = "looks like a path out of the folder"
+        reason = "looks like a path outside the folder"
     elif any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
         reason = "has control, invisible or bidirectional characters"
     if reason:
@@ -170,7 +169,7 @@ def _check_cover(infos: Iterable[TensorInfo], data_start: int, size: int, path: 
     position = data_start
     for info in sorted(infos, key=lambda info: (info.start, info.end)):
         if info.start != position:
-            fault = "overlaps the one before" if info.start < position else "leaves a hole before it"
+            fault = "overlaps the previous one" if info.start < position else "has a hole before it"
             raise UnsafeFileError(f"{path}: tensor {printable(info.name)} {fault}")
         position = info.end
     if position != size:
@@ -179,9 +178,9 @@ def _check_cover(infos: Iterable[TensorInfo], data_start: int, size: int, path: 
 
 
 def read_checkpoint(folder: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, TensorInfo]:
-    """The tensors of a Hugging Face folder, over `model.safetensors` or a shard index; headers only.
+    """Return the tensors of a Hugging Face folder, from `model.safetensors` or a shard index; reads headers only.
 
-    Raises NotFoundError (no folder), UnsafeFileError (everything that is wrong with the files).
+    Raises NotFoundError (no folder), InvalidInputError (no weights), UnsafeFileError (any fault in the files).
     """
     files = list_files(folder)
     candidates = weight_files(files)
@@ -203,10 +202,11 @@ def read_checkpoint(folder: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, 
 
 
 def weight_files(names: Collection[str]) -> list[str]:
-    """The files that a folder's or a repository's weights are read from, of all its `names`.
+    """Return the weight files to read from the file `names` of a folder or repository.
 
-    The rule is that of transformers: `model.safetensors` comes before a shard index, and what the rule does not
-    choose is not read. With an index the shards of the usual names follow it, or else every safetensors file.
+    The rule is that of transformers: `model.safetensors` has priority over a shard index, and other files are
+    ignored. With an index, the result is the index and the shards with the usual names; if there are none, the
+    index and every safetensors file.
     """
     weights = sorted(name for name in names if name.endswith(".safetensors"))
     if SINGLE_NAME in weights:
@@ -222,7 +222,7 @@ def _read_shards(folder: Path, files: Mapping[str, Path], limits: Limits) -> dic
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if shard not in files]
     if missing:
-        raise UnsafeFileError(f"{folder}: the index names shards that are missing: {', '.join(missing)}")
+        raise UnsafeFileError(f"{folder}: the index lists shards that are missing: {', '.join(missing)}")
     infos: dict[str, TensorInfo] = {}
     for shard in shards:
         for name, info in read_header(files[shard], limits).items():
@@ -231,11 +231,13 @@ def _read_shards(folder: Path, files: Mapping[str, Path], limits: Limits) -> dic
                     f"{folder}: tensor {printable(name)} is in both {infos[name].path.name} and {shard}"
                 )
             if weight_map.get(name) != shard:
-                raise UnsafeFileError(f"{folder}: tensor {printable(name)} is in {shard}; the index differs")
+                raise UnsafeFileError(
+                    f"{folder}: tensor {printable(name)} is in {shard}, but the index lists another file"
+                )
             infos[name] = info
     absent = sorted(weight_map.keys() - infos.keys())
     if absent:
-        raise UnsafeFileError(f"{folder}: no shard holds {printable(absent[0])}, which the index names")
+        raise UnsafeFileError(f"{folder}: no shard contains {printable(absent[0])}, which the index lists")
     return infos
 
 

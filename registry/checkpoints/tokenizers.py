@@ -1,4 +1,4 @@
-"""Whether two Hugging Face folders hold the same tokenizer, from their JSON files alone."""
+"""Comparison of the tokenizers of two Hugging Face folders, from their JSON files alone."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from registry.checkpoints.configs import differences, shown
 from registry.checkpoints.safe_files import parse_json, printable
 from registry.errors import UnsafeFileError
 
-# What makes a text into tokens and back; `truncation` and `padding` are leftovers of a training run.
+# Parts that convert text to tokens and back; `truncation` and `padding` are leftovers of a training run.
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
-# The pad token is not among them: padding never reaches the function, and tuning tools often name another.
+# The pad token is not compared: padding does not affect the function, and tuning tools often change it.
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "cls_token", "sep_token", "mask_token")
-# Switches whose absence says nothing, since their default depends on the tokenizer's class.
+# Switches that are compared only if both files set them: their default depends on the tokenizer's class.
 _SWITCHES = ("add_bos_token", "add_eos_token", "add_prefix_space")
 
 
 def tokenizer_mismatches(seed: Mapping[str, bytes], expert: Mapping[str, bytes]) -> list[str]:
-    """What differs between two folders' tokenizers, the first difference of each part; [] if nothing.
+    """Return the first difference of each part of two folders' tokenizers; [] if they are equal.
 
     Both arguments map names of small files to their contents. Raises UnsafeFileError for malformed JSON.
     """
     if "tokenizer.json" not in expert:
         return [
-            "tokenizer.json: the expert has none; copy the seed's if it was trained with that, or save it "
+            "tokenizer.json: the expert has none; copy the seed's if the expert was trained with it, or save it "
             "with `tokenizer.save_pretrained(folder)`"
         ]
     mismatches = []
@@ -34,12 +34,12 @@ def tokenizer_mismatches(seed: Mapping[str, bytes], expert: Mapping[str, bytes])
 
 
 def largest_id(files: Mapping[str, bytes]) -> int:
-    """The largest token id that a tokenizer can give to text, of its vocabulary and its added tokens; -1 without any.
+    """Return the largest token id that a tokenizer can produce, from its vocabulary and added tokens; -1 if empty.
 
-    A special token counts where it has a role or where the chat template writes it. Others are reached only by text
-    that contains their very name: text models list tokens of images so, beyond their embedding.
+    A special token counts if it has a role or appears in the chat template. Other special tokens occur only if a
+    text contains their exact name. Some text models list image tokens that way, with ids beyond their embedding.
 
-    Raises UnsafeFileError for malformed JSON and for ids that are no integers.
+    Raises UnsafeFileError for malformed JSON and for ids that are not integers.
     """
     tokenizer = _load(files, "tokenizer.json")
     vocabulary = _part(tokenizer, "model").get("vocab")
@@ -74,7 +74,7 @@ def _json_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[str]:
 
 
 def _first(part: str, seed: Any, expert: Any) -> str | None:
-    """The first difference of one part, in the order of token ids or merge ranks where it has one."""
+    """Return the first difference of one part; lists are compared in the order of token ids or merge ranks."""
     if seed == expert:
         return None
     if isinstance(seed, list) and isinstance(expert, list):
@@ -93,14 +93,14 @@ def _first(part: str, seed: Any, expert: Any) -> str | None:
 
 
 def _by_id(vocabulary: Any) -> list[Any]:
-    """Tokens in the order of their ids; a Unigram vocabulary is such a list already."""
+    """Return tokens sorted by id; a Unigram vocabulary is already such a list."""
     if not isinstance(vocabulary, dict):
         return list(vocabulary) if isinstance(vocabulary, list) else [vocabulary]
     return sorted(([str(index), token] for token, index in vocabulary.items()), key=lambda e: (len(e[0]), e))
 
 
 def _merges(merges: Any) -> list[Any]:
-    """Merges as pairs; older files write "a b" for ["a", "b"]."""
+    """Return merges as pairs; older files write "a b" for ["a", "b"]."""
     if not isinstance(merges, list):
         return [merges]
     return [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
@@ -114,7 +114,7 @@ def _added_tokens(tokenizer: dict[str, Any]) -> list[Any]:
 
 
 def _pruned(value: Any) -> Any:
-    """Without entries at their default, which older versions of the format do not write."""
+    """Return a value without default entries, which older versions of the format omit."""
     if isinstance(value, dict):
         return {
             key: _pruned(item)
@@ -125,7 +125,7 @@ def _pruned(value: Any) -> Any:
 
 
 def _special_tokens(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The special tokens by role and the switches that add them; tokenizer_config.json has the last word."""
+    """Return special tokens by role and the switches that add them; tokenizer_config.json has priority."""
     settings = {**_load(files, "special_tokens_map.json"), **_load(files, "tokenizer_config.json")}
     tokens = {
         role: value.get("content") if isinstance(value := settings.get(role), dict) else value

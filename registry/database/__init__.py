@@ -1,1 +1,1 @@
-"""Tables, engines, migrations, and the records read from rows."""
+"""Tables, engines, migrations, and the conversion of rows to records."""

@@ -1,4 +1,4 @@
-"""The database: engines for SQLite and PostgreSQL, migrations, and the order in which writers come."""
+"""The database: engines for SQLite and PostgreSQL, migrations, and the writers' lock."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from registry.database.schema import REVISION
 from registry.errors import ConflictError, InvalidInputError, StorageError
 
 BUSY_SECONDS = 30.0
-# Any constant will do, so long as every process uses the same one: "nexus" in ASCII.
+# An arbitrary constant that every process shares: "nexus" in ASCII.
 _WRITER_LOCK = 0x6E65787573
 
 
 def create_engine(url: str | URL) -> Engine:
-    """An engine for a SQLite or PostgreSQL `url`; it connects on first use.
+    """Return an engine for a SQLite or PostgreSQL `url`; it connects on first use.
 
-    SQLite: each transaction is BEGIN IMMEDIATE, so that concurrent writers queue (up to 30 s) instead of
-    failing at their first write; with the execution option `read_only` it is a plain BEGIN, which waits for
-    nobody. Raises InvalidInputError for a URL that cannot be used.
+    In SQLite each transaction starts with BEGIN IMMEDIATE. Concurrent writers then wait in a queue (up to 30 s)
+    instead of failing at their first write. With the execution option `read_only` it is a plain BEGIN, which
+    does not wait. Raises InvalidInputError for a URL that cannot be used.
     """
     try:
         parsed = make_url(url)
@@ -50,14 +50,14 @@ def create_engine(url: str | URL) -> Engine:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the database to this code's tables; of several processes at once, one does it.
+    """Upgrade the database to this code's schema; if several processes start at once, one of them migrates.
 
-    Raises StorageError when the database is newer than the code, unreachable or damaged.
+    Raises StorageError if the database is newer than the code, unreachable or damaged.
     """
     with mapped_errors(engine), _sqlite_file_lock(engine.url):
         if engine.dialect.name == "sqlite":
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # stays with the file
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # the file keeps this mode
         with engine.begin() as connection:
             lock_writers(connection)
             if current_revision(connection) != REVISION:
@@ -65,7 +65,7 @@ def migrate(engine: Engine) -> None:
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The revision that the database says it is at; None for a new one."""
+    """Return the revision recorded in the database; None for a new one."""
     if not sqlalchemy.inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.scalar(sqlalchemy.text("SELECT version_num FROM alembic_version"))
@@ -73,10 +73,10 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def lock_writers(connection: Connection | Session) -> None:
-    """Wait until no other transaction holds this lock, and hold it until the transaction ends.
+    """Acquire the writers' lock until the transaction ends; waits while another transaction holds it.
 
-    Publishing and garbage collection take it, so that versions are handed out one by one and no blob goes
-    while a row that refers to it is on its way. In SQLite BEGIN IMMEDIATE has done so already.
+    Publishing and garbage collection acquire it. So versions are assigned one at a time, and no blob is removed
+    while a row that refers to it is being written. In SQLite, BEGIN IMMEDIATE already gives this guarantee.
     """
     bind = connection.get_bind() if isinstance(connection, Session) else connection
     if bind.dialect.name == "postgresql":
@@ -85,12 +85,12 @@ def lock_writers(connection: Connection | Session) -> None:
 
 @contextmanager
 def mapped_errors(engine: Engine) -> Iterator[None]:
-    """Turn what SQLAlchemy raises into the registry's errors."""
+    """Convert SQLAlchemy's exceptions into the registry's errors."""
     try:
         yield
     except sqlalchemy.exc.IntegrityError as error:
         raise ConflictError(
-            f"another writer came first, or a row is still referred to: {error.orig}"
+            f"another writer was first, or a row is still referenced: {error.orig}"
         ) from error
     except SQLAlchemyError as error:
         where = engine.url.render_as_string(hide_password=True)
@@ -99,13 +99,15 @@ def mapped_errors(engine: Engine) -> Iterator[None]:
 
 
 def _create_sqlite_engine(url: URL) -> Engine:
-    # autocommit: the driver begins no transaction of its own, so the `begin` event below decides
+    # autocommit: the driver starts no transaction, so the `begin` event below controls it
     engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA synchronous=FULL")  # WAL's default of some builds loses the last commits
+        connection.execute(
+            "PRAGMA synchronous=FULL"
+        )  # in WAL mode some builds default to NORMAL, which can lose the last commits
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -118,10 +120,10 @@ def _create_sqlite_engine(url: URL) -> Engine:
 
 @contextmanager
 def _sqlite_file_lock(url: URL) -> Iterator[None]:
-    """Hold an exclusive lock on a file beside a SQLite database.
+    """Hold an exclusive lock on a file next to a SQLite database.
 
-    BEGIN IMMEDIATE would do for the tables, but switching a new file to WAL fails at once, without waiting,
-    when another process has the file open in between.
+    BEGIN IMMEDIATE would be enough for the tables. But switching a new file to WAL fails at once, without
+    waiting, if another process has the file open.
     """
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         yield
@@ -134,7 +136,7 @@ def _sqlite_file_lock(url: URL) -> Iterator[None]:
         file = path.open("a")
     except OSError as error:
         raise StorageError(f"cannot open {path}: {error.strerror or error}") from error
-    with file:  # closing it releases the lock, and so does the death of the process
+    with file:  # the lock is released when the file is closed or the process dies
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

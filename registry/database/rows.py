@@ -1,21 +1,34 @@
-"""From rows to records: look-ups by reference, and the frozen records that leave the session."""
+"""Conversion of rows to frozen records, and look-ups by reference."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from registry.database.schema import Alias, Embedding, Evaluation, Expert, Mix, Seed
+from registry.database.schema import Alias, Base, Embedding, Evaluation, Expert, Mix, Seed, blob_columns
 from registry.errors import NotFoundError
-from registry.names import Ref, is_alias, parse_alias, parse_name, parse_ref
-from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, SeedRecord
+from registry.names import Ref, is_alias, name_key, parse_alias, parse_name, parse_ref
+from registry.records import (
+    Digest,
+    DomainEmbedding,
+    EmbedderId,
+    ExpertRecord,
+    MixRecord,
+    NewExpert,
+    RunRecord,
+    SeedRecord,
+)
 
 _FLOAT32 = np.dtype("<f4")
 
 
 def find_seed(session: Session, name: str) -> Seed:
-    """The seed of that name. Raises NotFoundError."""
+    """Return the row of the seed with this name. Raises NotFoundError."""
     ref = parse_name(name)
     seed = session.scalar(select(Seed).where(Seed.name_key == ref.key))
     if seed is None:
@@ -24,9 +37,9 @@ def find_seed(session: Session, name: str) -> Seed:
 
 
 def find_expert(session: Session, text: str) -> Expert:
-    """The expert that `name` (its newest version not withdrawn), `name@version` or `name@alias` means.
+    """Return the row for `name` (its newest version not withdrawn), `name@version` or `name@alias`.
 
-    Raises NotFoundError. A withdrawn version is found when it is asked for by its number.
+    A withdrawn version is returned only if the reference names its number. Raises NotFoundError.
     """
     if is_alias(text):
         return _find_aliased(session, text)
@@ -38,7 +51,7 @@ def find_expert(session: Session, text: str) -> Expert:
     if rows:
         raise NotFoundError(
             f"every version of expert '{ref}' is withdrawn, the newest because: {rows[0].withdrawn}; "
-            f"{ref.name}@{rows[0].version} still names it"
+            f"{ref.name}@{rows[0].version} still refers to it"
         )
     raise NotFoundError(f"no expert '{ref}': see `nexusmix list`")
 
@@ -46,7 +59,7 @@ def find_expert(session: Session, text: str) -> Expert:
 def _find_aliased(session: Session, text: str) -> Expert:
     alias = session.get(Alias, parse_alias(text))
     if alias is None:
-        raise NotFoundError(f"no alias '{text}': `nexusmix alias {text} EXPERT` makes it")
+        raise NotFoundError(f"no alias '{text}': create it with `nexusmix alias {text} EXPERT`")
     expert = alias.expert
     if expert.withdrawn is not None:
         raise NotFoundError(
@@ -56,9 +69,9 @@ def _find_aliased(session: Session, text: str) -> Expert:
 
 
 def find_mix(session: Session, text: str) -> Mix:
-    """The mix that `name` (its newest version) or `name@version` means, unless deleted. Raises NotFoundError."""
+    """Return the row for `name` (its newest version) or `name@version`, unless deleted. Raises NotFoundError."""
     ref = parse_ref(text)
-    # what is left comes first: false sorts before true
+    # mixes that are not deleted come first: false sorts before true
     order = (Mix.deleted_at.is_not(None), Mix.version.desc())
     mix = session.scalars(select(Mix).where(_named(Mix, ref)).order_by(*order).limit(1)).first()
     if mix is None:
@@ -69,51 +82,37 @@ def find_mix(session: Session, text: str) -> Mix:
 
 
 def seed_record(row: Seed) -> SeedRecord:
-    """The record of a seed."""
-    return SeedRecord(
-        name=row.name,
-        license=row.license,
-        description=row.description,
-        model_type=row.model_type,
-        config=row.config,
-        dtype=row.dtype,
-        parameters=row.parameters,
-        ffn=row.ffn,
-        trunk=row.trunk,
-        files={file.filename: file.digest for file in row.files},
-        sample=row.sample,
-        held_out=row.held_out,
-        chunk_vectors=row.chunk_vectors,
-        created_at=row.created_at,
-    )
+    """Return the record of a seed."""
+    converted: dict[str, Any] = {"files": {file.filename: file.digest for file in row.files}}
+    return SeedRecord(**copied_fields(row, SeedRecord, converted), **converted)
 
 
 def expert_record(row: Expert) -> ExpertRecord:
-    """The record of one version of an expert."""
-    return ExpertRecord(
-        name=row.name,
-        version=row.version,
-        seed=row.seed.name,
-        license=row.license,
-        description=row.description,
-        dtype=row.dtype,
-        parameters=row.parameters,
-        ffn_width=row.ffn_width,
-        ffn=row.ffn,
-        trunk=row.trunk,
-        anchored=row.anchored,
-        embedding=decode_embedding(row.embedding),
-        sample=row.sample,
-        held_out=row.held_out,
-        chunk_vectors=row.chunk_vectors,
-        provenance=row.provenance,
-        withdrawn=row.withdrawn,
-        created_at=row.created_at,
+    """Return the record of one version of an expert."""
+    converted: dict[str, Any] = {"seed": row.seed.name, "embedding": decode_embedding(row.embedding)}
+    return ExpertRecord(**copied_fields(row, ExpertRecord, converted), **converted)
+
+
+def expert_row(new: NewExpert, *, name: str, version: int, seed: Seed) -> Expert:
+    """Return the row of a new version of an expert; `name` is the name in its stored form."""
+    converted: dict[str, Any] = {"name": name, "seed": seed, "embedding": encode_embedding(new.embedding)}
+    return Expert(
+        **copied_fields(new, NewExpert, converted),
+        **converted,
+        name_key=name_key(name),
+        version=version,
+        anchored=new.trunk == seed.trunk,
     )
 
 
+def blob_digests(row: Seed | Expert) -> list[Digest]:
+    """Return the digests in every column of the row that refers to a blob."""
+    columns = blob_columns(Base.metadata.tables[row.__tablename__])
+    return [digest for column in columns if (digest := getattr(row, column.name)) is not None]
+
+
 def mix_record(session: Session, row: Mix) -> MixRecord:
-    """The record of one version of a mix, with its newest evaluation."""
+    """Return the record of one version of a mix, with its newest evaluation."""
     newest = (
         select(Evaluation.result).where(Evaluation.mix_id == row.id).order_by(Evaluation.id.desc()).limit(1)
     )
@@ -131,7 +130,7 @@ def mix_record(session: Session, row: Mix) -> MixRecord:
 
 
 def encode_embedding(embedding: DomainEmbedding) -> Embedding:
-    """The row of a domain embedding, vectors as little-endian float32."""
+    """Return the row of a domain embedding, with vectors as little-endian float32."""
     return Embedding(
         embedder_name=embedding.embedder.name,
         embedder_revision=embedding.embedder.revision,
@@ -146,7 +145,7 @@ def encode_embedding(embedding: DomainEmbedding) -> Embedding:
 
 
 def decode_embedding(row: Embedding) -> DomainEmbedding:
-    """The domain embedding of a row: mean [m], centroids [c, m], weights [c], all float32 and read-only."""
+    """Return a row's domain embedding: mean [m], centroids [c, m], weights [c], all float32 and read-only."""
     return DomainEmbedding(
         embedder=EmbedderId(row.embedder_name, row.embedder_revision, row.dimension, row.pooling),
         mean=decode_vector(row.mean),
@@ -158,7 +157,7 @@ def decode_embedding(row: Embedding) -> DomainEmbedding:
 
 
 def made_by(embedder: EmbedderId) -> ColumnElement[bool]:
-    """Matches the embeddings of one embedder."""
+    """Return the condition that selects the embeddings of one embedder."""
     return and_(
         Embedding.embedder_name == embedder.name,
         Embedding.embedder_revision == embedder.revision,
@@ -168,11 +167,19 @@ def made_by(embedder: EmbedderId) -> ColumnElement[bool]:
 
 
 def decode_vector(stored: bytes) -> np.ndarray:
-    """The float32 numbers of a column, read-only."""
+    """Return the float32 values stored in a column, read-only."""
     return np.frombuffer(stored, _FLOAT32)
 
 
+def copied_fields(
+    source: object, record: type[SeedRecord | NewExpert | RunRecord], converted: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the values of the record's fields from equally named attributes, except the converted fields."""
+    names = (field.name for field in fields(record) if field.name not in converted)
+    return {name: getattr(source, name) for name in names}
+
+
 def _named(table: type[Expert] | type[Mix], ref: Ref) -> ColumnElement[bool]:
-    """Matches the versions of a name, or the one that the reference gives."""
+    """Return the condition for all versions of a name, or for the version in the reference."""
     same_name = table.name_key == ref.key
     return same_name if ref.version is None else and_(same_name, table.version == ref.version)

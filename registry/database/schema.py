@@ -1,7 +1,7 @@
-"""The tables, as typed ORM classes. SQL is the truth; blobs and the search index hang off it.
+"""Tables as typed ORM classes. SQL is the source of truth for blobs and for the search index.
 
-Every digest column is a foreign key to `blobs`, so garbage collection learns from the metadata alone which
-columns keep a blob alive. Vectors are little-endian float32 bytes; m is the embedder's dimension, c the
+Every digest column is a foreign key to `blobs`. So garbage collection finds the columns that keep a blob alive
+from the metadata alone. Vectors are little-endian float32 bytes; m is the embedder's dimension, c the
 number of centroids.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Column,
     DateTime,
     Dialect,
     Double,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
     text,
@@ -32,7 +34,7 @@ REVISION = "0006"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC; SQLite stores none, so the zone is put back on reading."""
+    """A timezone-aware datetime in UTC; SQLite stores no time zone, so it is added on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -47,7 +49,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """Constraint names follow one rule, so that later migrations can name them."""
+    """Base class: constraint names follow one rule, so that later migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -68,8 +70,17 @@ def _blob(*, primary_key: bool = False, nullable: bool = False) -> MappedColumn[
     return mapped_column(String(71), ForeignKey("blobs.digest"), primary_key=primary_key, nullable=nullable)
 
 
+def blob_columns(table: Table) -> list[Column[Any]]:
+    """Return the table's columns that are foreign keys to `blobs`."""
+    return [
+        column
+        for column in table.columns
+        if any(key.target_fullname == "blobs.digest" for key in column.foreign_keys)
+    ]
+
+
 class DatabaseId(Base):
-    """One row: an id that the database has for life, by which a store of blobs knows it."""
+    """One row: the database's permanent id, which identifies it to a blob store."""
 
     __tablename__ = "database_id"
 
@@ -77,7 +88,7 @@ class DatabaseId(Base):
 
 
 class Blob(Base):
-    """A file of the artifact store that some row refers to; size in bytes."""
+    """A file in the artifact store that a row refers to; size in bytes."""
 
     __tablename__ = "blobs"
 
@@ -151,7 +162,7 @@ class Expert(Base):
 
 
 class Alias(Base):
-    """A word that stands for one version of an expert, as in `python@stable`; it may be moved to another."""
+    """A word that refers to one version of an expert, as in `python@stable`; it may be moved to another version."""
 
     __tablename__ = "aliases"
 
@@ -185,7 +196,7 @@ class Embedding(Base):
 class Mix(Base):
     """One version of a mix; its parent is the mix that it was extended from.
 
-    A deleted one keeps its row, manifest and lock, so that its version is never given again; nothing lists it.
+    A deleted mix keeps its row, manifest and lock, so that its version is never reused; it is not listed.
     """
 
     __tablename__ = "mixes"
@@ -209,7 +220,7 @@ class Mix(Base):
 
 
 class MixBlob(Base):
-    """A blob that a mix refers to, whether its own or an expert's."""
+    """A blob that a mix refers to: its own or an expert's."""
 
     __tablename__ = "mix_blobs"
 
@@ -218,7 +229,7 @@ class MixBlob(Base):
 
 
 class MixExpert(Base):
-    """A routed expert of a mix, at its place in the router (from 0)."""
+    """A routed expert of a mix, with its index in the router (from 0)."""
 
     __tablename__ = "mix_experts"
 
@@ -241,7 +252,7 @@ class Evaluation(Base):
 
 
 class Measurement(Base):
-    """What an expert alone was measured at on the text of several domains; the newest has the highest id."""
+    """Measurement of an expert alone on the text of several domains; the newest has the highest id."""
 
     __tablename__ = "measurements"
 
@@ -255,12 +266,13 @@ _LIVE = text("state IN ('queued', 'running')")
 
 
 class Run(Base):
-    """One piece of long work. `token` rises with every claim; only the holder of the newest may write."""
+    """One long-running job. `token` increases with every claim; only the worker with the newest token may write."""
 
     __tablename__ = "runs"
     __table_args__ = (
-        # the same request is in the queue once at most, and may come again when it has ended; in PostgreSQL too,
-        # as the migration has it: to name it here would import that dialect and asyncio into every command
+        # The same request is in the queue at most once; it may be submitted again after it has ended. The
+        # migration creates this index for PostgreSQL too. It is not declared here for PostgreSQL, because that
+        # would import that dialect and asyncio into every command.
         Index("uq_runs_key_live", "key", unique=True, sqlite_where=_LIVE),
         Index("ix_runs_state", "state"),
     )
@@ -291,7 +303,7 @@ class Run(Base):
 
 
 class RunMetric(Base):
-    """A figure that a run reported, such as its loss at a training step."""
+    """A metric that a run reported, such as its loss at a training step."""
 
     __tablename__ = "run_metrics"
 

@@ -1,1 +1,1 @@
-"""The text of a domain, its embedding, and the index that finds it."""
+"""Domain text, domain embeddings and the search index."""

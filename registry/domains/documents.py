@@ -1,8 +1,8 @@
-"""A domain's text: reads documents, keeps some back for evaluation, and samples them for the store.
+"""Text of a domain: read documents, hold some out for evaluation, and sample them for the store.
 
-A document is one string: a line {"text": …} of a .jsonl file, or a whole file of any other kind. Which
-documents are held out depends on their text alone, so no document is ever one expert's training text and
-another's test text.
+A document is one string: a line {"text": …} of a .jsonl file, or the whole of any other file. Whether a
+document is held out depends only on its text. So no document is training text of one expert and held-out text
+of another.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _BINARY_PROBE_BYTES = 8192
 
 @dataclass(frozen=True)
 class Sample:
-    """What the registry keeps of a domain: documents that trained the expert, and documents that did not."""
+    """Documents of a domain that the registry stores: training documents and held-out documents."""
 
     train: list[str]
     held_out: list[str]
 
 
 def read_documents(paths: Paths) -> Iterator[str]:
-    """Yield the documents of files and folders in a reproducible order, empty ones left out.
+    """Yield the documents of files and folders in a reproducible order; empty documents are skipped.
 
-    Folders are walked recursively in the order of their sorted names; hidden entries and binary files in
-    them are passed over. A file that is named explicitly must be text.
+    Folders are walked recursively in the order of sorted names; hidden entries and binary files in them are
+    skipped. A file that is given explicitly must be text.
 
     Raises:
         NotFoundError: a path does not exist.
@@ -61,7 +61,7 @@ def read_documents(paths: Paths) -> Iterator[str]:
 
 
 def is_held_out(text: str) -> bool:
-    """Whether this document is for evaluation only: true of one in twenty, decided by its sha256."""
+    """Return whether a document is for evaluation only: about one in twenty, chosen by sha256."""
     return _rank(text) % HELD_OUT_ONE_IN == 0
 
 
@@ -76,11 +76,11 @@ def split(
     max_bytes: int = MAX_SAMPLE_BYTES,
     max_held_out_bytes: int = MAX_HELD_OUT_BYTES,
 ) -> Sample:
-    """Part documents into training and held-out text, each a sample of at most so many UTF-8 bytes.
+    """Split documents into training and held-out text, each a sample limited in UTF-8 bytes.
 
-    The sample takes documents in the order of their sha256, so it depends neither on the order nor on the
-    number of files they came in, repeated documents count once, and memory is bounded by the limits. The
-    last document is cut where the limit is reached.
+    Documents are sampled in the order of their sha256. So the sample does not depend on their order or on the
+    number of files. Repeated documents count once, and the limits bound the memory. The last document is cut at
+    the limit.
     """
     train, held_out = _Bounded(max_bytes), _Bounded(max_held_out_bytes)
     for text in documents:
@@ -98,21 +98,21 @@ def put_documents(blobs: BlobStore, documents: Iterable[str]) -> Digest:
 
 
 def load_documents(blobs: BlobStore, digest: Digest) -> list[str]:
-    """Read a .jsonl blob back.
+    """Read the documents of a .jsonl blob.
 
     Raises:
         NotFoundError: no such blob.
         IntegrityError: the blob is not a list of documents.
     """
     try:
-        # Not splitlines(): U+2028 and its kin are line breaks to Python but not to JSON.
+        # Not splitlines(): U+2028 and similar characters are line breaks in Python but not in JSON.
         return [json.loads(line)["text"] for line in blobs.read_bytes(digest).split(b"\n") if line]
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"blob {digest} is not a list of documents: {error}") from error
 
 
 def documents_sha256(documents: Iterable[str]) -> str:
-    """The hex sha256 of the blob that `put_documents` would write, computed without a store."""
+    """Return the hex sha256 of the blob that `put_documents` would write, without a store."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(_encode(document))
@@ -121,12 +121,14 @@ def documents_sha256(documents: Iterable[str]) -> str:
 
 @dataclass
 class _Bounded:
-    """The documents of lowest rank that together fill `limit` bytes; the last of them is cut to fit."""
+    """The lowest-ranked documents that together fill `limit` bytes; the last one is cut to fit."""
 
     limit: int
     size: int = 0
     ranks: set[int] = field(default_factory=set)
-    heap: list[tuple[int, bytes]] = field(default_factory=list)  # (-rank, text): the highest rank on top
+    heap: list[tuple[int, bytes]] = field(
+        default_factory=list
+    )  # (-rank, text): the highest rank is at the top
 
     def add(self, rank: int, text: str) -> None:
         if rank in self.ranks:
@@ -135,7 +137,7 @@ class _Bounded:
         self.ranks.add(rank)
         heapq.heappush(self.heap, (-rank, encoded))
         self.size += len(encoded)
-        while self.size - len(self.heap[0][1]) >= self.limit:  # full even without the top one
+        while self.size - len(self.heap[0][1]) >= self.limit:  # still full without the top document
             negative_rank, dropped = heapq.heappop(self.heap)
             self.ranks.discard(-negative_rank)
             self.size -= len(dropped)
@@ -165,7 +167,7 @@ def _walk(path: Path) -> Iterator[Path]:
                 continue
             if entry.is_symlink():
                 raise InvalidInputError(
-                    f"{entry} is a symbolic link; name its target, or copy it into the folder"
+                    f"{entry} is a symbolic link; give its target, or copy the target into the folder"
                 )
             yield from _walk(entry)
     else:
@@ -181,7 +183,9 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{file} is not UTF-8 text ({error}); convert it, or leave it out") from error
+        raise InvalidInputError(
+            f"{file} is not UTF-8 text ({error}); convert it, or remove it from the data"
+        ) from error
 
 
 def _read_jsonl(file: Path) -> Iterator[str]:
@@ -191,7 +195,7 @@ def _read_jsonl(file: Path) -> Iterator[str]:
                 continue
             try:
                 text = json.loads(line)["text"]
-                text.encode()  # JSON can spell lone surrogates, which are not text
+                text.encode()  # JSON can encode lone surrogates, which are not valid text
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InvalidInputError(
                     f'{file}, line {number}: expected a JSON object with a string "text" ({error!r})'

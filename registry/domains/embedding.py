@@ -1,10 +1,10 @@
-"""Domain embeddings: resolves the external embedder, embeds samples of text, checks and carries the results.
+"""Domain embeddings: embed samples of text, and validate, save and load the results.
 
     embedder = load_embedder("all-MiniLM-L6-v2")
     embedding, chunk_vectors = embed_domain(embedder, documents)
 
-An embedder's revision is a hash of its weights, so the vectors of one model meet whether it was resolved from
-a folder, the hub or the package that carries it. m is the embedder's dimension, n the number of chunks, c the
+An embedder's revision is a hash of its weights. So vectors of one model are comparable, whether it was resolved
+from a folder, the hub or a package. m is the embedder's dimension, n the number of chunks, c the
 number of centroids.
 """
 
@@ -48,9 +48,9 @@ _UNIT_TOLERANCE = 1e-3
 def chunk_documents(
     documents: Sequence[str], *, limit: int = MAX_CHUNKS, chars: int = CHUNK_CHARS
 ) -> list[str]:
-    """At most `limit` pieces of at most `chars` characters, spread evenly over all of the text.
+    """Return at most `limit` chunks of at most `chars` characters, spread evenly over the whole text.
 
-    A remainder shorter than MIN_CHUNK_CHARS is left out unless there is nothing else.
+    A remainder shorter than MIN_CHUNK_CHARS is dropped unless there is no other chunk.
     """
     pieces = [text[i : i + chars].strip() for text in documents for i in range(0, len(text), chars)]
     chunks = [piece for piece in pieces if len(piece) >= MIN_CHUNK_CHARS] or [p for p in pieces if p]
@@ -60,7 +60,7 @@ def chunk_documents(
 
 
 def embed_domain(embedder: Embedder, documents: Sequence[str]) -> tuple[DomainEmbedding, np.ndarray]:
-    """The domain embedding of documents, and the vectors [n, m] of the chunks it is the mean of.
+    """Return the domain embedding of documents, and the vectors [n, m] of their chunks.
 
     Raises:
         InvalidInputError: there is no text to embed.
@@ -82,16 +82,17 @@ def embed_domain(embedder: Embedder, documents: Sequence[str]) -> tuple[DomainEm
 
 
 def validate_embedding(embedding: DomainEmbedding, expected: EmbedderId) -> None:
-    """Refuse a domain embedding that is not one of the expected embedder.
+    """Refuse a domain embedding that is invalid or was not computed by the expected embedder.
 
     Raises:
-        InvalidEmbeddingError: another embedder; wrong shapes; NaN or infinite values; a zero mean; centroids
-            that are not unit vectors; weights that are not shares; no chunks; no hash of the sample.
+        InvalidEmbeddingError: another embedder; wrong shapes; NaN or infinite values; a mean that is zero or
+            longer than 1; centroids that are not unit vectors; weights that are not positive or do not sum to 1;
+            too many or no centroids; no chunks; no hash of the sample.
     """
     if embedding.embedder != expected:
         raise InvalidEmbeddingError(
-            f"the embedding was made by {embedding.embedder}, this registry's embedder is {expected}; "
-            f"make it again with `nexusmix embed`"
+            f"the embedding was computed by {embedding.embedder}, but this registry's embedder is {expected}; "
+            f"compute it again with `nexusmix embed`"
         )
     mean, centroids, weights = embedding.mean, embedding.centroids, embedding.centroid_weights
     count = len(weights)
@@ -105,14 +106,16 @@ def validate_embedding(embedding: DomainEmbedding, expected: EmbedderId) -> None
         raise InvalidEmbeddingError(f"{count} centroids, expected 1 to {MAX_CENTROIDS}")
     for name, values in (("mean", mean), ("centroids", centroids), ("weights", weights)):
         if not np.isfinite(values).all():
-            raise InvalidEmbeddingError(f"the {name} hold NaN or infinite values")
+            raise InvalidEmbeddingError(f"the {name} contain NaN or infinite values")
     length = float(np.linalg.norm(mean))
     if not 0 < length <= 1 + _UNIT_TOLERANCE:
         raise InvalidEmbeddingError(f"the mean has length {length:g}, expected more than 0 and at most 1")
     if np.abs(np.linalg.norm(centroids, axis=1) - 1).max() > _UNIT_TOLERANCE:
-        raise InvalidEmbeddingError("a centroid is not of length 1")
+        raise InvalidEmbeddingError("a centroid does not have length 1")
     if weights.min() <= 0 or abs(float(weights.sum()) - 1) > _UNIT_TOLERANCE:
-        raise InvalidEmbeddingError(f"the weights sum to {weights.sum():g}; expected shares that sum to 1")
+        raise InvalidEmbeddingError(
+            f"the weights sum to {weights.sum():g}; expected positive shares that sum to 1"
+        )
     if embedding.chunk_count < 1:
         raise InvalidEmbeddingError(f"the chunk count is {embedding.chunk_count}, expected at least 1")
     if not re.fullmatch(r"[0-9a-f]{64}", embedding.sample_sha256):
@@ -120,7 +123,7 @@ def validate_embedding(embedding: DomainEmbedding, expected: EmbedderId) -> None
 
 
 def save_embedding(path: Path, embedding: DomainEmbedding) -> None:
-    """Write a domain embedding as the JSON file that leaves its owner in place of the data."""
+    """Write a domain embedding to the JSON file that an owner shares in place of private data."""
     content = {
         "format": FILE_FORMAT,
         "embedder": {
@@ -139,7 +142,7 @@ def save_embedding(path: Path, embedding: DomainEmbedding) -> None:
 
 
 def load_embedding(path: Path) -> DomainEmbedding:
-    """Read a file that `save_embedding` wrote; its values are checked by `validate_embedding`, not here.
+    """Read a file written by `save_embedding`; `validate_embedding` checks its values, not this function.
 
     Raises:
         NotFoundError: no such file.
@@ -151,12 +154,14 @@ def load_embedding(path: Path) -> DomainEmbedding:
         raise NotFoundError(f"no such embedding file: {path}")
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise InvalidEmbeddingError(f"{path} has {size} bytes, an embedding at most {MAX_FILE_BYTES}")
+        raise InvalidEmbeddingError(
+            f"{path} has {size} bytes; an embedding file has at most {MAX_FILE_BYTES}"
+        )
     try:
         return _parse(json.loads(path.read_bytes()))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidEmbeddingError(
-            f"{path} is not a domain embedding ({error!r}); make one with `nexusmix embed`"
+            f"{path} is not a domain embedding ({error!r}); create one with `nexusmix embed`"
         ) from error
 
 
@@ -180,7 +185,7 @@ def _parse(content: Any) -> DomainEmbedding:
 
 
 def _cluster(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Spherical k-means of unit vectors [n, m]: unit centroids [c, m] and their shares [c], largest first."""
+    """Run spherical k-means on unit vectors [n, m]: unit centroids [c, m] and their shares [c], largest first."""
     count = len(vectors)
     wanted = max(1, min(MAX_CENTROIDS, count // CHUNKS_PER_CENTROID))
     centroids = vectors[np.random.default_rng(0).permutation(count)[:wanted]].astype(np.float32)
@@ -188,7 +193,7 @@ def _cluster(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nearest = (vectors @ centroids.T).argmax(axis=1)
         sums = (nearest == np.arange(wanted)[:, None]).astype(np.float32) @ vectors
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        # A centroid that no vector is nearest to stays where it is.
+        # A centroid that is nearest to no vector is not moved.
         centroids = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centroids)
     nearest = (vectors @ centroids.T).argmax(axis=1)
     shares = np.bincount(nearest, minlength=wanted).astype(np.float32) / np.float32(count)

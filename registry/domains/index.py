@@ -1,8 +1,7 @@
-"""The search index: every centroid of one embedder in a FAISS file that is derived from SQL and may be lost.
+"""The search index: every centroid of one embedder, in a FAISS file that can be rebuilt from SQL.
 
-The file's name holds a stamp of the rows it was built from, so a stale index is simply not found; its first
-bytes are a hash of the rest, so a corrupt one is recognised. Either way it is built again. m is the embedder's
-dimension.
+The file's name contains a stamp of its source rows, so an outdated index is never opened. Its first bytes are a
+hash of the rest, so a corrupt index is detected. In both cases it is rebuilt. m is the embedder's dimension.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from registry.records import EmbedderId
 log = logging.getLogger(__name__)
 _HASH_BYTES = 32
 _ROWS_A_TIME = 1_000
-_WIDER = 8  # how much further a search looks when too few of what it found were wanted
-_MOST_NAMED = 1_000  # beyond it, SQL reads all that are wanted sooner than those of a list
+_WIDER = 8  # factor by which a search grows if too few results pass the filters
+_MOST_NAMED = 1_000  # above this, reading every filtered id is faster than an IN list
 _STALE_TEMPORARY_SECONDS = 3600
 
 
@@ -44,19 +43,19 @@ def search(
     limit: int,
     wanted: Sequence[ColumnElement[bool]] = (),
 ) -> list[tuple[int, float]]:
-    """The ids of the experts nearest to a vector [m], each with the cosine of its best centroid, best first.
+    """Return the ids of the experts nearest to a vector [m], with the cosine of the nearest centroid, best first.
 
-    Experts of other embedders are left out, and so are those whose row is not as `wanted`.
+    Experts embedded by other embedders and experts that do not match the conditions `wanted` are excluded.
 
     Raises:
-        InvalidEmbeddingError: the vector is not one of this embedder, zero, or not finite.
+        InvalidEmbeddingError: the vector has another dimension than the embedder's, is zero, or is not finite.
     """
     query = _unit(vector, embedder)
     stamp = _read_stamp(registry)
     if limit < 1 or stamp is None:
         return []
     index = _open(registry, embedder, stamp)
-    # So many centroids belong to at least `limit` different experts, if there are as many and all are wanted.
+    # These centroids cover at least `limit` experts if that many exist, since each has at most MAX_CENTROIDS.
     count = min(index.ntotal, limit * MAX_CENTROIDS)
     while count:
         scores, ids = index.search(query[None], count)
@@ -79,15 +78,15 @@ def _unit(vector: np.ndarray, embedder: EmbedderId) -> np.ndarray:
         )
     length = float(np.linalg.norm(query))
     if not np.isfinite(length) or length == 0:
-        raise InvalidEmbeddingError("the query is a zero vector or holds NaN or infinite values")
+        raise InvalidEmbeddingError("the query is a zero vector or contains NaN or infinite values")
     return query / np.float32(length)
 
 
 def _read_stamp(registry: Registry) -> str | None:
-    """What changes whenever an expert is published; None without any.
+    """Return a stamp that changes whenever an expert is published; None without experts.
 
-    Experts are never deleted and their embeddings never change, so that their number and the newest tell one state
-    from another; its time tells it from that of another database whose numbers are the same.
+    Experts are never deleted and their embeddings never change. So their number and the newest id identify a state
+    of this database. The newest time distinguishes another database with the same numbers.
     """
     newest = select(func.count(), func.max(Expert.id), func.max(Expert.created_at))
     with registry.session(read_only=True) as session:
@@ -98,7 +97,7 @@ def _read_stamp(registry: Registry) -> str | None:
 def _wanted_of(
     registry: Registry, expert_ids: Sequence[int], wanted: Sequence[ColumnElement[bool]]
 ) -> set[int]:
-    """Those of the experts whose row is as wanted."""
+    """Return ids of experts that match the conditions; they may include ids that are not in `expert_ids`."""
     query = select(Expert.id).where(*wanted)
     if len(expert_ids) <= _MOST_NAMED:
         query = query.where(Expert.id.in_(expert_ids))
@@ -107,7 +106,7 @@ def _wanted_of(
 
 
 def _open(registry: Registry, embedder: EmbedderId, stamp: str) -> Any:
-    """The index of this stamp, from its file if that is sound, else built from SQL and written."""
+    """Return the index for this stamp: read from a valid file, otherwise built from SQL and written."""
     folder = registry.home / "index" / hashlib.sha256(repr(embedder).encode()).hexdigest()[:16]
     path = folder / f"{stamp[:32]}.faiss"
     index = _read(path)
@@ -116,7 +115,7 @@ def _open(registry: Registry, embedder: EmbedderId, stamp: str) -> Any:
         try:
             _write(path, index)
         except OSError as error:  # a full disk or a read-only home makes the next search slower, not wrong
-            log.warning("cannot keep the search index %s: %s", path, error)
+            log.warning("cannot write the search index %s: %s", path, error)
     return index
 
 
@@ -136,7 +135,7 @@ def _build(registry: Registry, embedder: EmbedderId) -> Any:
 
 
 def _read(path: Path) -> Any | None:
-    """The index of a file, from memory while the file stays as it is; None if it is not there or not sound."""
+    """Return the index of a file, cached while the file is unchanged; None if it is missing or corrupt."""
     try:
         stat = path.stat()
     except OSError:
@@ -145,7 +144,7 @@ def _read(path: Path) -> Any | None:
     return load(path, signature(stat))
 
 
-@lru_cache(maxsize=1)  # that of ten thousand experts has 120 MB
+@lru_cache(maxsize=1)  # the index of ten thousand experts has 120 MB
 def _load(path: Path, _signature: Signature) -> Any | None:
     import faiss
 
@@ -161,7 +160,7 @@ def _load(path: Path, _signature: Signature) -> Any | None:
 
 
 def _write(path: Path, index: Any) -> None:
-    """Put the index in place atomically and remove those of earlier states."""
+    """Write the index atomically and remove indexes of earlier states."""
     import faiss
 
     payload = faiss.serialize_index(index).tobytes()

@@ -1,1 +1,1 @@
-"""The entry of checkpoints, from a folder or the Hugging Face Hub."""
+"""Intake of checkpoints from a folder or the Hugging Face Hub."""

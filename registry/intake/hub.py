@@ -1,6 +1,7 @@
-"""The Hugging Face Hub as a source: one pinned revision's configuration, tokenizer and weights, checked by digest.
+"""The Hugging Face Hub as a source: download one pinned revision's configuration, tokenizer and weights.
 
-Requests carry the token that huggingface_hub finds (HF_TOKEN, or a login) to the hub's own host and to no other.
+Every downloaded file is checked by its digest. Requests send the token that huggingface_hub finds (HF_TOKEN, or a
+login) only to the hub's own host.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from registry.checkpoints.tensors import CONVERT, DEFAULT_LIMITS, weight_files
 from registry.errors import HubError, IntegrityError, InvalidInputError, NotFoundError, UnsafeFileError
 
 PREFIX = "hf:"
-ATTEMPTS = 5  # in a row without a new byte
+ATTEMPTS = 5  # consecutive attempts without a new byte
 FIRST_WAIT_SECONDS = 1.0
 MOST_WAIT_SECONDS = 60.0
 TIMEOUT_SECONDS = 30.0
-# Asked for to begin with: the headers of most checkpoints are shorter.
+# Size of the first request for a header: most headers are shorter.
 HEADER_BYTES = 2**17
 _CHUNK_BYTES = 2**20
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -37,7 +38,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository: its size in bytes, and its sha256 (large files) or git's sha1 of it (small ones)."""
+    """A file of a repository: its size in bytes, and its digest: sha256 (large files) or git's sha1 (small ones)."""
 
     name: str
     size: int
@@ -45,13 +46,13 @@ class RemoteFile:
 
     @property
     def is_weights(self) -> bool:
-        """Whether it is a safetensors file."""
+        """Whether the file is a safetensors file."""
         return self.name.endswith(".safetensors")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository at one commit, and the files of it that we read."""
+    """A repository at one commit, and the files that we read from it."""
 
     repository: str
     commit: str
@@ -62,12 +63,12 @@ class Snapshot:
 
 
 def is_hub(source: str) -> bool:
-    """Whether a source names a repository of the hub rather than a folder."""
+    """Return whether a source is a repository of the hub, not a folder."""
     return source.startswith(PREFIX)
 
 
 def look_up(source: str) -> Snapshot:
-    """The newest commit, or the one that the revision means, of `hf:owner/name[@revision]`.
+    """Return the snapshot of `hf:owner/name[@revision]`; without a revision, the newest commit.
 
     Raises InvalidInputError, NotFoundError (no such repository or revision, or no access), UnsafeFileError (no
     safetensors), HubError.
@@ -77,16 +78,17 @@ def look_up(source: str) -> Snapshot:
         raise InvalidInputError(f"{source!a}: expected {PREFIX}owner/name or {PREFIX}owner/name@revision")
     info = _ask(repository, revision or None)
     if not _COMMIT.fullmatch(info.sha or ""):
-        raise HubError(f"the hub gave {printable(info.sha)} for {PREFIX}{repository}, expected a commit")
+        raise HubError(f"the hub returned {printable(info.sha)} for {PREFIX}{repository}, expected a commit")
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     chosen = _chosen(f"{PREFIX}{repository}", list(siblings))
     return Snapshot(repository, info.sha, tuple(_remote_file(siblings[name]) for name in chosen))
 
 
 def download(snapshot: Snapshot, folder: Path, progress: Progress | None = None) -> None:
-    """Bring every file of a snapshot into a folder; what an earlier call left there is not fetched again.
+    """Download every file of a snapshot into a folder; files and parts from an earlier call are reused.
 
-    Each file is whole and has its digest, or it is not there. Raises HubError, IntegrityError, NotFoundError.
+    A file gets its final name only when it is complete and its digest is right. Raises HubError, IntegrityError,
+    NotFoundError.
     """
     total = sum(file.size for file in snapshot.files)
     done = 0
@@ -100,10 +102,10 @@ def download(snapshot: Snapshot, folder: Path, progress: Progress | None = None)
 
 
 def download_headers(snapshot: Snapshot, folder: Path) -> None:
-    """Bring the small files, and for the weights files of their size with their header and nothing after it.
+    """Download the small files and the headers of the weights; weight files are sparse after the header.
 
-    That is all that preflight reads, at a cost that does not depend on the model's size. Raises what `download`
-    raises.
+    Preflight reads nothing else, so the cost does not depend on the model's size. Raises the same errors as
+    `download`.
     """
     small = tuple(file for file in snapshot.files if not file.is_weights)
     download(Snapshot(snapshot.repository, snapshot.commit, small), folder)
@@ -119,7 +121,7 @@ def download_headers(snapshot: Snapshot, folder: Path) -> None:
 
 
 def _chosen(source: str, names: list[str]) -> list[str]:
-    """The files that a checkpoint is read from; whatever else a repository holds stays there."""
+    """Return the files of a repository that a checkpoint needs. Raises UnsafeFileError without safetensors."""
     flat = [name for name in names if "/" not in name and "\\" not in name]
     small = [name for name in flat if name in SMALL_FILES or name == ADAPTER_CONFIG]
     weights = weight_files(flat)
@@ -134,14 +136,14 @@ def _remote_file(sibling: Any) -> RemoteFile:
     limit = SMALL_FILES.get(sibling.rfilename)
     digest = sibling.lfs.sha256 if sibling.lfs is not None else sibling.blob_id
     if not isinstance(sibling.size, int) or not isinstance(digest, str) or sibling.size < 0:
-        raise HubError(f"the hub gave no size or no digest for {printable(sibling.rfilename)}")
+        raise HubError(f"the hub returned no size or no digest for {printable(sibling.rfilename)}")
     if limit is not None and sibling.size > limit:
         raise UnsafeFileError(f"{sibling.rfilename}: more than {limit} bytes")
     return RemoteFile(sibling.rfilename, sibling.size, digest)
 
 
 def _fetch(snapshot: Snapshot, file: RemoteFile, target: Path) -> Iterator[int]:
-    """Write a file, going on where a broken connection left it; yields how many bytes are there."""
+    """Download a file and resume after a broken connection; yields the number of bytes received so far."""
     partial = target.with_name(f"{target.name}.part")
     received = min(partial.stat().st_size, file.size) if partial.exists() else 0
     with partial.open("ab") as out:
@@ -153,13 +155,13 @@ def _fetch(snapshot: Snapshot, file: RemoteFile, target: Path) -> Iterator[int]:
     if _digest(partial, file) != file.digest:
         partial.unlink()
         raise IntegrityError(
-            f"{snapshot}: what came of {file.name} is not what the hub's digest {file.digest[:12]}… says: try again"
+            f"{snapshot}: the downloaded {file.name} does not match the hub's digest {file.digest[:12]}…: try again"
         )
     partial.replace(target)
 
 
 def _digest(path: Path, file: RemoteFile) -> str:
-    """The file's sha256, or as git names it: sha1 over a header and the content."""
+    """Return the file's sha256 or git blob id (sha1 over a header and the content), as the hub gives it."""
     is_git = len(file.digest) == 40
     state = hashlib.sha1(b"blob %d\0" % file.size) if is_git else hashlib.sha256()
     with path.open("rb") as content:
@@ -169,7 +171,10 @@ def _digest(path: Path, file: RemoteFile) -> str:
 
 
 def _stream(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
-    """The bytes from `start` to `end`, over as many requests as it takes; raises HubError when none brings more."""
+    """Yield the bytes from `start` to `end`, with as many requests as needed.
+
+    Raises HubError after ATTEMPTS consecutive requests without a new byte.
+    """
     failures = 0
     while start < end:
         reason, wait = "the connection closed early", None
@@ -183,12 +188,12 @@ def _stream(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Itera
         if start < end:
             failures += 1
             if failures == ATTEMPTS:
-                raise HubError(f"{snapshot}: {file.name} does not come: {reason}; try again later")
+                raise HubError(f"{snapshot}: {file.name} could not be downloaded: {reason}; try again later")
             _wait(wait if wait is not None else FIRST_WAIT_SECONDS * 2 ** (failures - 1))
 
 
 def _body(response: Any, start: int, end: int) -> Iterator[bytes]:
-    """What a response brings of the bytes from `start` to `end`, never more; a server may ignore the range."""
+    """Yield at most the bytes from `start` to `end` of a response; a server may ignore the range."""
     skip = start if response.status_code == 200 else 0
     left = end - start
     for chunk in response.iter_bytes(_CHUNK_BYTES):
@@ -203,7 +208,7 @@ def _body(response: Any, start: int, end: int) -> Iterator[bytes]:
 
 @contextmanager
 def _response(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[Any]:
-    """An open response with a part of a file. A redirect to another host is followed without the token."""
+    """Open a response for a part of a file. A redirect to another host is followed without the token."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session
 
@@ -218,7 +223,7 @@ def _response(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Ite
 
 
 def _ask(repository: str, revision: str | None) -> Any:
-    """The repository's files with their digests."""
+    """Request the repository's files with their digests; temporary failures are retried."""
     from huggingface_hub import HfApi
 
     for failures in range(1, ATTEMPTS + 1):
@@ -237,7 +242,7 @@ def _ask(repository: str, revision: str | None) -> Any:
 
 
 class _Again(Exception):
-    """What may pass: a time-out, a broken connection, a busy hub, which may say how long to wait (seconds)."""
+    """A temporary failure: a time-out, a broken connection or a busy hub, with the requested wait in seconds if any."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -248,31 +253,33 @@ def _require_success(response: Any) -> None:
     from huggingface_hub.utils import hf_raise_for_status
 
     if response.status_code >= 400:
-        response.read()  # the hub says in the body what is wrong
+        response.read()  # the body contains the hub's error message
     hf_raise_for_status(response)
 
 
 @contextmanager
 def _mapped(source: str) -> Iterator[None]:
-    """Raise the library's errors as ours."""
+    """Convert the library's errors into ours."""
     from huggingface_hub import errors
 
-    # the library's own base of network errors, whichever HTTP client this release of it brings
+    # the base class of network errors, which depends on the HTTP client of this release
     http_error: type[Any] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
     try:
         yield
     except errors.GatedRepoError as error:
         raise NotFoundError(
-            f"{source} is gated: ask for access on its page, then log in: hf auth login"
+            f"{source} is gated: request access on its page, then log in with `hf auth login`"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise NotFoundError(f"{source}: no such revision on the hub") from error
     except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:
         raise NotFoundError(
-            f"{source}: no such model on the hub, or a private one: then log in with `hf auth login`"
+            f"{source}: no such model on the hub, or it is private: check the name, or log in with `hf auth login`"
         ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise HubError(f"{source}: the hub is not asked, since HF_HUB_OFFLINE is set") from error
+        raise HubError(
+            f"{source}: the hub is not used because HF_HUB_OFFLINE is set: unset it to download"
+        ) from error
     except http_error as error:
         response = getattr(error, "response", None)
         status = getattr(response, "status_code", None)

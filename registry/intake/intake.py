@@ -1,7 +1,7 @@
 """Intake: a Hugging Face folder becomes a seed or an expert of the registry.
 
-Read `contribute` top to bottom: cheap checks first, then the streamed copy, then the embedding, and one
-transaction last. Whatever fails before that leaves at most blobs that no row refers to.
+The order in `contribute` is: cheap checks, the streamed copy, the embedding, and last one transaction. A failure
+before the transaction leaves at most blobs that no row refers to.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from registry.home import Registry
 from registry.licenses import check_license
 from registry.names import check_name
 from registry.paths import PathLike, Paths, as_path, as_paths
-from registry.records import Digest, DomainEmbedding, ExpertRecord, SeedRecord
+from registry.records import Digest, DomainEmbedding, ExpertRecord, NewExpert, SeedRecord
 
 _NO_TEXT = Sample(train=[], held_out=[])
 
 
 @dataclass(frozen=True)
 class _Domain:
-    """What is stored of a domain; all None where nothing was given."""
+    """Domain embedding and digests of the stored text and vectors; all None without data."""
 
     embedding: DomainEmbedding | None = None
     sample: Digest | None = None
@@ -68,12 +68,12 @@ def add_seed(
     check: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> SeedRecord:
-    """Add the dense model that experts branch from; `data` is a sample of its own training text.
+    """Add the dense model that experts branch from; `data` is a sample of the seed's training text.
 
-    `check` is called with the folder before anything is stored, such as composer.experts.dry_run.check_runs.
+    `check`, such as composer.experts.dry_run.check_runs, is called with the folder before anything is stored.
 
-    Raises UnsafeFileError, InvalidInputError, NotFoundError, IncompatibleError (a family or tensors that the
-    registry does not know), LicenseError, ConflictError (the name is taken), StorageError.
+    Raises UnsafeFileError, InvalidInputError, NotFoundError, IncompatibleError (an unknown family or unknown
+    tensors), LicenseError, ConflictError (the name is taken), StorageError.
     """
     check_name(name)
     expression = check_license(license)
@@ -124,11 +124,11 @@ def contribute(
 ) -> ExpertRecord:
     """Publish the next version of an expert from its folder and a sample of its training data.
 
-    The domain comes from `data`, of which one document in twenty is held out for evaluation (or from `data`
-    and explicitly `held_out` text); or, for data that must not leave its owner, from an `embedding` file
-    computed on the owner's side, and then no text is kept. An expert whose trunk equals the seed's is
-    anchored: its trunk is the seed's blob. Weights that equal the seed's, or that were not trained from it, are
-    refused unless `allow_unchanged` or `allow_unrelated`; the differences are recorded in the provenance.
+    The domain is computed from `data`; one document in twenty is held out for evaluation, unless `held_out` text is
+    given. For private data, give an `embedding` file that the owner computed; then no text is stored. An expert
+    whose trunk equals the seed's is anchored: its trunk is the seed's blob. Weights that equal the seed's are
+    refused unless `allow_unchanged`, and weights that were not trained from the seed unless `allow_unrelated`.
+    The differences are recorded in the provenance.
 
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
     every mismatch), LicenseError, ConflictError, StorageError.
@@ -156,8 +156,7 @@ def contribute(
     ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
     domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
     assert domain.embedding is not None, "the domain comes from the data or from the file"
-    return publish_expert(
-        registry,
+    new = NewExpert(
         name=name,
         seed=base.name,
         license=expression,
@@ -173,6 +172,7 @@ def contribute(
         chunk_vectors=domain.chunk_vectors,
         provenance={**(provenance or {}), "difference_from_seed": differences},
     )
+    return publish_expert(registry, new)
 
 
 def _role_blobs(seed: SeedRecord) -> list[tuple[str, Digest]]:
@@ -180,12 +180,12 @@ def _role_blobs(seed: SeedRecord) -> list[tuple[str, Digest]]:
 
 
 def _refuse_taken_seed(registry: Registry, name: str) -> None:
-    """Publishing checks again; this spares the copy of a model that could not be published."""
+    """Raise ConflictError if the name is taken; publishing checks again, but only after the copy."""
     try:
         taken = queries.get_seed(registry, name)
     except NotFoundError:
         return
-    raise ConflictError(f"a seed '{taken.name}' exists already: choose another name")
+    raise ConflictError(f"a seed '{taken.name}' already exists: choose another name")
 
 
 def _refuse_respelt_expert(registry: Registry, name: str) -> None:
@@ -203,29 +203,29 @@ def _refuse_respelt_expert(registry: Registry, name: str) -> None:
 def _require_one_source(data: Sequence[Path], held_out: Sequence[Path], embedding: Path | None) -> None:
     if (embedding is None) == (not data):
         raise InvalidInputError(
-            "give either data or an embedding file: a domain is known by a sample of its text, or by the "
-            "embedding that `nexusmix embed` makes of it"
+            "give either data or an embedding file: the domain comes from a sample of its text, or from the "
+            "embedding that `nexusmix embed` computes"
         )
     if embedding is not None and held_out:
         raise InvalidInputError(
-            "held-out text goes with data; an embedding file stands for text kept private"
+            "held-out text needs data, but an embedding file was given: it replaces private text"
         )
 
 
 def _read_text(data: Sequence[Path], held_out: Sequence[Path] = ()) -> Sample:
-    """The sample and the held-out text, bounded in size; explicit held-out text is taken as it is."""
+    """Return the sample and the held-out text, limited in size; all explicit held-out text is held out."""
     if not data:
         return _NO_TEXT
     sample = split(read_documents(data))
     if held_out:
-        # Split again only to bound the size: both parts are held out.
+        # Split again only to limit the size: both parts are held out.
         explicit = split(read_documents(held_out), max_bytes=MAX_HELD_OUT_BYTES)
         tests = [*explicit.held_out, *explicit.train]
         known = set(tests)
         sample = Sample([text for text in sample.train if text not in known], tests)
     if not sample.train:
         raise InvalidInputError(
-            f"no training text in {', '.join(map(str, data))}: expected documents beside the held-out ones"
+            f"no training text in {', '.join(map(str, data))}: expected documents other than the held-out ones"
         )
     return sample
 
@@ -233,7 +233,7 @@ def _read_text(data: Sequence[Path], held_out: Sequence[Path] = ()) -> Sample:
 def _store_roles(registry: Registry, roles: Roles, progress: Progress | None) -> tuple[Digest, Digest]:
     """Stream the checkpoint into its two canonical blobs: each byte is read, checked and hashed once.
 
-    The trunk is stored beside the FFNs, on another core; progress is told from this thread alone.
+    The trunk is stored in parallel with the FFNs, in another thread; only this thread reports progress.
     """
     ffn_bytes, trunk_bytes = canonical_size(roles.ffn), canonical_size(roles.trunk)
 
@@ -242,7 +242,7 @@ def _store_roles(registry: Registry, roles: Roles, progress: Progress | None) ->
             write_canonical(writer, roles.trunk)
         return writer.digest
 
-    # The first writer is asked for the room of both, so that a full disk is found before anything is copied.
+    # The first writer checks the space for both blobs, so a full disk is detected before anything is copied.
     with registry.blobs.writer(ffn_bytes + trunk_bytes) as ffn, ThreadPoolExecutor(max_workers=1) as beside:
         trunk = beside.submit(store_trunk)
         write_canonical(ffn, roles.ffn, stage="ffn", progress=progress)

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a folder of this machine, or `hf:owner/name[@revision]` of the Hugging Face Hub."""
+"""Sources of checkpoints: a local folder, or `hf:owner/name[@revision]` of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from registry.work_folders import occupied, work_folder
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint's folder, and what is put on record about where it came from."""
+    """A checkpoint's folder, and the recorded provenance."""
 
     folder: Path
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def pinned(source: str) -> str:
-    """The source by a form that means the same later: the commit of a revision, or an absolute path.
+    """Return the source in a form with a fixed meaning: the commit of a revision, or an absolute path.
 
-    Raises what `hub.look_up` raises.
+    Raises the same errors as `hub.look_up`.
     """
     return str(hub.look_up(source)) if hub.is_hub(source) else str(Path(source).absolute())
 
@@ -40,10 +40,10 @@ def pinned(source: str) -> str:
 def opened(
     registry: Registry, source: str, *, seed: str | None, progress: Progress | None = None
 ) -> Iterator[Source]:
-    """The checkpoint as a folder; one of the hub is held against its seed by its headers before its weights come.
+    """Open the checkpoint as a folder; a hub checkpoint's headers are checked before its weights are downloaded.
 
-    A download that was broken off stays, and the next one goes on with it; it goes when the block ends well.
-    Raises what `hub` and `preflight` raise, StorageError where the disk has no room.
+    An interrupted download is kept and the next call resumes it. It is removed when the block ends without an
+    exception. Raises the errors of `hub` and `preflight`, and StorageError if the disk is too full.
     """
     if not hub.is_hub(source):
         yield Source(Path(source))
@@ -66,7 +66,7 @@ def opened(
 
 @contextmanager
 def headers(snapshot: hub.Snapshot) -> Iterator[Path]:
-    """A folder that preflight takes for the snapshot's: small files whole, weights by their headers."""
+    """Open a folder that preflight can check: complete small files, and weight files with headers only."""
     with tempfile.TemporaryDirectory(prefix="nexusmix-hub-") as temporary:
         folder = Path(temporary, snapshot.repository.replace("/", "--"))
         folder.mkdir()
@@ -75,9 +75,9 @@ def headers(snapshot: hub.Snapshot) -> Iterator[Path]:
 
 
 def check_remote(registry: Registry, snapshot: hub.Snapshot, seed: str | None) -> Checkpoint | None:
-    """Preflight of a snapshot as an expert of a seed, or as a seed; None for an adapter, which merging checks.
+    """Run preflight on a snapshot, as an expert of `seed` or (if None) as a seed.
 
-    Raises what `hub` and `preflight` raise.
+    Returns None for an adapter, which is checked when it is merged. Raises the errors of `hub` and `preflight`.
     """
     is_adapter = names_adapter((file.name for file in snapshot.files), str(snapshot))
     if is_adapter and seed is not None:
@@ -90,7 +90,7 @@ def check_remote(registry: Registry, snapshot: hub.Snapshot, seed: str | None) -
 
 
 def _require_room(folder: Path, snapshot: hub.Snapshot) -> None:
-    """Twice the model: the download, and the blobs that are made of it."""
+    """Require free space for twice the model: the download and the blobs. Raises StorageError."""
     there = sum(path.stat().st_size for path in folder.iterdir())
     needed = 2 * sum(file.size for file in snapshot.files) - there
     free = shutil.disk_usage(folder).free

@@ -1,1 +1,1 @@
-"""The queue of long work: the side of its users and the side of its workers."""
+"""The queue of long-running jobs: functions for its users and for its workers."""

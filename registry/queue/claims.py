@@ -1,8 +1,8 @@
-"""The queue as its workers see it: claim a run, hold it by a lease, report, and end it exactly once.
+"""The queue for workers: claim a run, renew its lease, report progress, and end it exactly once.
 
-A claim hands out a fence (the run and a token that rises with every claim). Every write names its fence, and
-one that is no longer the newest raises ConflictError and changes nothing: a worker that was given up for dead
-and comes back cannot disturb its successor.
+A claim returns a fence: the run's id and a token that increases with every claim. Every write passes its fence.
+A write with an outdated fence raises ConflictError and changes nothing. So a worker that returns after its lease
+expired cannot disturb its successor.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from registry.queue.runs import clock, close, find_run, run_record
 from registry.records import Fence, Metric, RunRecord
 
 LOG_CHARACTERS = 16_000
-_METRICS_A_STATEMENT = 1_000  # SQLite takes some ten thousand parameters
+_METRICS_A_STATEMENT = 1_000  # SQLite limits a statement to some ten thousand parameters
 
 
 def claim(registry: Registry, worker: str, lease_seconds: float) -> RunRecord | None:
-    """Take the oldest run that waits or whose worker let its lease expire; None when there is none.
+    """Claim the oldest run that is queued or whose lease has expired; None if there is none.
 
-    A run without attempts left fails instead, one whose cancellation was asked for is cancelled, and one that
-    has published has succeeded. Several workers at once get different runs.
+    Some runs are ended instead of claimed. A run that has published succeeds, a run with a cancel request is
+    cancelled, and a run without remaining attempts fails. Concurrent workers get different runs.
     """
     with registry.session() as session:
         while (run := _next(session)) is not None:
@@ -52,7 +52,7 @@ def claim(registry: Registry, worker: str, lease_seconds: float) -> RunRecord | 
 
 
 def heartbeat(registry: Registry, fence: Fence, lease_seconds: float) -> RunRecord:
-    """Renew the lease. Raises ConflictError when the run is no longer the caller's."""
+    """Renew the lease. Raises ConflictError if the fence is outdated or the run has ended."""
     with registry.session() as session:
         run = _held(session, fence)
         _renew(run, clock(session), lease_seconds)
@@ -67,9 +67,9 @@ def report(
     metrics: Sequence[Metric] = (),
     log: str = "",
 ) -> None:
-    """Write where the work stands: (stage, done, total), new figures, more of the log (its tail is kept).
+    """Store progress as (stage, done, total), new metrics, and new log text; only the log's tail is kept.
 
-    A figure that is no finite number is left out. Raises ConflictError when the run is no longer the caller's.
+    Metrics that are not finite are dropped. Raises ConflictError if the fence is outdated or the run has ended.
     """
     with registry.session() as session:
         run = _held(session, fence)
@@ -90,10 +90,9 @@ def finish(
     result: dict[str, Any] | None = None,
     error: str | None = None,
 ) -> RunRecord:
-    """End the run. It ends once: raises ConflictError when it has ended or is no longer the caller's.
+    """End the run. Raises ConflictError if the fence is outdated or the run has already ended.
 
-    A run that has published something has succeeded, whatever ended it; one that failed after its
-    cancellation was asked for is cancelled.
+    A run that has published something always succeeds. A run that failed after a cancel request is cancelled.
     """
     with registry.session() as session:
         run = _held(session, fence)
@@ -104,10 +103,10 @@ def finish(
 
 
 def release(registry: Registry, fence: Fence, *, error: str | None = None) -> RunRecord:
-    """Give the run back to the queue: its work died of `error`, or (without one) its worker is leaving.
+    """Return the run to the queue, because its work failed with `error` or (if None) its worker is stopping.
 
-    Leaving costs no attempt; a death that was the last attempt fails the run. A run whose cancellation was
-    asked for is cancelled. Raises ConflictError when the run is no longer the caller's.
+    A stopping worker uses up no attempt; an error in the last attempt fails the run. A run with a cancel request
+    is cancelled. Raises ConflictError if the fence is outdated or the run has ended.
     """
     with registry.session() as session:
         run = _held(session, fence)
@@ -124,11 +123,10 @@ def release(registry: Registry, fence: Fence, *, error: str | None = None) -> Ru
 
 
 def entitle(session: Session, fence: Fence | None, published: dict[str, Any] | None = None) -> None:
-    """Let a transaction write on behalf of a run, and note in the run what it publishes.
+    """Check that a transaction may write for a run, and record `published` in the run.
 
-    Whoever publishes calls this inside the transaction, so that a run publishes once, never after another
-    worker took over and never after its cancellation was asked for: raises ConflictError then. Does nothing
-    outside a run (`fence` None).
+    Every publishing transaction calls this. Raises ConflictError if the run has already published, another
+    worker has claimed it, it has ended, or it has a cancel request. Does nothing outside a run (`fence` None).
     """
     if fence is None:
         return
@@ -137,12 +135,12 @@ def entitle(session: Session, fence: Fence | None, published: dict[str, Any] | N
         raise ConflictError(f"run {run.id} was cancelled: nothing was published")
     if published is not None:
         if run.published is not None:
-            raise ConflictError(f"run {run.id} has published {run.published} already")
+            raise ConflictError(f"run {run.id} has already published {run.published}")
         run.published = published
 
 
 def oldest_start(session: Session) -> datetime | None:
-    """When the first of the runs that are not over was first claimed; what they stored since may be needed."""
+    """Return the earliest start of a live run; None without one. Blobs stored since then may be needed."""
     query = select(Run.started_at).where(Run.state.in_(("queued", "running")), Run.started_at.is_not(None))
     return session.scalar(query.order_by(Run.started_at).limit(1))
 
@@ -173,7 +171,7 @@ def _lost(run: Run) -> str:
 
 
 def _put_metrics(session: Session, run_id: int, metrics: Sequence[Metric]) -> None:
-    """Insert or replace; a resumed training passes the steps since its checkpoint again."""
+    """Insert or replace metrics; a resumed training repeats the steps since its checkpoint."""
     values = {(name, step): value for name, step, value in metrics if math.isfinite(value)}
     keys = list(values)
     for start in range(0, len(keys), _METRICS_A_STATEMENT):

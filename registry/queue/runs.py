@@ -1,4 +1,4 @@
-"""The queue as its users see it: submit a run, look it up, cancel it, try it again."""
+"""The queue for users: submit, look up, cancel and retry runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer
 
 from registry.database.engine import lock_writers
+from registry.database.rows import copied_fields
 from registry.database.schema import Run, RunMetric
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
@@ -30,10 +31,10 @@ def submit(
     key: str | None = None,
     max_attempts: int = MAX_ATTEMPTS,
 ) -> RunRecord:
-    """Queue a piece of work, or return the run that is queued or running for the same key already.
+    """Queue a run, or return the run with the same key that is already queued or running.
 
-    The key is the digest of kind and request unless given: the same click twice makes one run. Raises
-    InvalidInputError for a request that JSON cannot hold.
+    The default key is the digest of kind and request, so a double click submits one run. Raises
+    InvalidInputError for a request that cannot be written as JSON.
     """
     key = key or request_key(kind, request)
     with registry.session() as session:
@@ -54,18 +55,18 @@ def submit(
 
 
 def request_key(kind: str, request: Mapping[str, Any]) -> str:
-    """The digest of a request. Raises InvalidInputError where JSON cannot hold it."""
+    """Return the digest of a request. Raises InvalidInputError if it cannot be written as JSON."""
     try:
         text = json.dumps([kind, request], sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(
-            f"the request of a {kind} run cannot be written as JSON ({error}): give plain numbers and strings"
+            f"the request of a {kind} run cannot be written as JSON ({error}): use plain numbers and strings"
         ) from error
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def get_run(registry: Registry, run_id: int) -> RunRecord:
-    """One run with the tail of its log. Raises NotFoundError."""
+    """Return one run with the tail of its log. Raises NotFoundError."""
     with registry.session(read_only=True) as session:
         return run_record(find_run(session, run_id))
 
@@ -78,7 +79,7 @@ def list_runs(
     limit: int = 100,
     before: int | None = None,
 ) -> list[RunRecord]:
-    """The newest runs first, without their logs; `before` is the id that the previous page ended with."""
+    """Return runs without their logs, newest first; `before` is the last id of the previous page."""
     query = select(Run).order_by(Run.id.desc()).limit(limit).options(defer(Run.log))
     if states is not None:
         query = query.where(Run.state.in_(states))
@@ -91,14 +92,14 @@ def list_runs(
 
 
 def count_runs(registry: Registry) -> dict[str, int]:
-    """How many runs there are in each state that has any."""
+    """Return the number of runs per state; states without runs are omitted."""
     with registry.session(read_only=True) as session:
         rows = session.execute(select(Run.state, func.count()).group_by(Run.state)).all()
         return {str(state): count for state, count in rows}
 
 
 def get_metrics(registry: Registry, run_id: int) -> dict[str, list[tuple[int, float]]]:
-    """What a run reported, by name, in the order of its steps. Raises NotFoundError."""
+    """Return a run's metrics: name to (step, value) pairs in the order of steps. Raises NotFoundError."""
     metrics: dict[str, list[tuple[int, float]]] = {}
     with registry.session(read_only=True) as session:
         find_run(session, run_id)
@@ -113,14 +114,14 @@ def get_metrics(registry: Registry, run_id: int) -> dict[str, list[tuple[int, fl
 
 
 def request_cancel(registry: Registry, run_id: int) -> RunRecord:
-    """Ask for the end of a run: at once when nobody works on it, else when its worker has stopped the work.
+    """Cancel a run: at once if no worker has it, otherwise after its worker has stopped the work.
 
-    Asking twice is asking once. Raises NotFoundError; ConflictError when the run has ended already.
+    A second request has no effect. Raises NotFoundError; ConflictError if the run has already ended.
     """
     with registry.session() as session:
         run = find_run(session, run_id, lock=True)
         if run.state not in LIVE:
-            raise ConflictError(f"run {run.id} has {run.state} already: there is nothing to cancel")
+            raise ConflictError(f"run {run.id} has already ended ({run.state}): there is nothing to cancel")
         run.cancel_requested = True
         now = clock(session)
         if run.state == "queued" or (run.lease_until is not None and run.lease_until < now):
@@ -129,15 +130,15 @@ def request_cancel(registry: Registry, run_id: int) -> RunRecord:
 
 
 def retry(registry: Registry, run_id: int) -> RunRecord:
-    """Queue a failed or cancelled run again, with all its attempts; it goes on from its last checkpoint.
+    """Queue a failed or cancelled run again, with all its attempts; it resumes from its last checkpoint.
 
-    Raises NotFoundError; ConflictError when it has not ended, has succeeded, or the same request is live.
+    Raises NotFoundError; ConflictError if it has not ended, has succeeded, or the same request is live.
     """
     with registry.session() as session:
         lock_writers(session)
         run = find_run(session, run_id, lock=True)
         if run.state not in ("failed", "cancelled"):
-            raise ConflictError(f"run {run.id} is {run.state}: only a failed or cancelled run is tried again")
+            raise ConflictError(f"run {run.id} is {run.state}: only a failed or cancelled run can be retried")
         live = _live_run(session, run.key)
         if live is not None:
             raise ConflictError(f"run {live.id} is {live.state} for the same request: follow that one")
@@ -151,9 +152,9 @@ def retry(registry: Registry, run_id: int) -> RunRecord:
 
 
 def find_run(session: Session, run_id: int, *, lock: bool = False) -> Run:
-    """The row of a run, locked until the transaction ends if wished. Raises NotFoundError."""
+    """Return the row of a run; `lock` locks it until the transaction ends. Raises NotFoundError."""
     query = select(Run).where(Run.id == run_id)
-    known = 0 < run_id <= _LARGEST_ID  # beyond it the databases raise errors of their own
+    known = 0 < run_id <= _LARGEST_ID  # the databases raise other errors for larger ids
     run = session.scalar(query.with_for_update() if lock else query) if known else None
     if run is None:
         raise NotFoundError(f"no run {run_id}: see `nexusmix runs`")
@@ -168,7 +169,7 @@ def close(
     result: dict[str, Any] | None = None,
     error: str | None = None,
 ) -> None:
-    """Give a live run its one final state; one that has published is past failing and cancelling."""
+    """Set the final state of a live run; a run that has published always succeeds."""
     assert run.state in LIVE
     if run.published is not None and state != "succeeded":
         state, result, error = "succeeded", run.published, None
@@ -177,7 +178,7 @@ def close(
 
 
 def clock(session: Session) -> datetime:
-    """The time by which leases are counted: the server's, where workers on several machines share one."""
+    """Return the time used for leases: the server's with PostgreSQL, because workers may run on several machines."""
     if session.get_bind().dialect.name == "postgresql":
         moment: datetime | None = session.scalar(select(func.clock_timestamp()))
         assert moment is not None
@@ -186,31 +187,9 @@ def clock(session: Session) -> datetime:
 
 
 def run_record(run: Run, *, with_log: bool = True) -> RunRecord:
-    """The record of a run."""
-    return RunRecord(
-        id=run.id,
-        kind=run.kind,
-        request=run.request,
-        state=run.state,  # type: ignore[arg-type]  # the column holds nothing else
-        attempt=run.attempt,
-        max_attempts=run.max_attempts,
-        token=run.token,
-        worker=run.worker,
-        lease_until=run.lease_until,
-        heartbeat_at=run.heartbeat_at,
-        cancel_requested=run.cancel_requested,
-        stage=run.stage,
-        done=run.done,
-        total=run.total,
-        stage_started_at=run.stage_started_at,
-        log=run.log if with_log else "",
-        published=run.published,
-        result=run.result,
-        error=run.error,
-        created_at=run.created_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-    )
+    """Return the record of a run."""
+    converted: dict[str, Any] = {"log": run.log if with_log else ""}
+    return RunRecord(**copied_fields(run, RunRecord, converted), **converted)
 
 
 def _live_run(session: Session, key: str) -> Run | None:

@@ -154,7 +154,7 @@ def test_a_refusal_is_one_line_with_the_exit_code_of_its_kind(
 def test_a_taken_name_is_a_conflict(stocked: Shell, pico_seed: Path) -> None:
     done = stocked.run("seed", "add", "pico", pico_seed, "--license", "MIT")
     assert done.returncode == 5
-    assert "'pico' exists already" in done.stderr
+    assert "'pico' already exists" in done.stderr
 
 
 def test_an_expert_of_another_shape_is_incompatible_and_publishes_nothing(

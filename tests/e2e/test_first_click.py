@@ -52,7 +52,7 @@ def test_the_first_click_after_typing_exports_and_a_bad_folder_says_so_there(
     page.get_by_role("button", name="Export").click()
     page.get_by_label("New folder").fill("/proc/new")
     page.get_by_role("button", name="Export it").click()
-    page.get_by_text("which the system keeps for itself").wait_for()
+    page.get_by_text("a system folder that is never read").wait_for()
     page.get_by_role("heading", name="How good it is").wait_for()
     page.get_by_label("New folder").fill(str(tmp_path / "first"))
     page.get_by_role("button", name="Export it").click()

@@ -34,9 +34,9 @@ def test_an_spdx_expression_is_returned_in_its_normal_form(given: str, normal: s
         ("apache 2", "did you mean Apache-2.0"),
         ("gpl-2", "did you mean GPL-2.0-only"),
         ("llama3", "use LicenseRef-llama3"),
-        ("openrail", "does not say which licence: write LicenseRef-creativeml-openrail-m or"),
-        ("gpl", "does not say which licence: write GPL-2.0-only or GPL-2.0-or-later or GPL-3.0-only"),
-        ("MIT AND BSD", "does not say which licence: write BSD-2-Clause or BSD-3-Clause"),
+        ("openrail", "means several licences: write LicenseRef-creativeml-openrail-m or"),
+        ("gpl", "means several licences: write GPL-2.0-only or GPL-2.0-or-later or GPL-3.0-only"),
+        ("MIT AND BSD", "means several licences: write BSD-2-Clause or BSD-3-Clause"),
         ("MIT AND made-up", "unknown licence 'made-up'"),
         ("LicenseRef-bad_name", "unknown licence"),
         ("MIT AND", "not an SPDX expression"),
@@ -83,11 +83,11 @@ def test_licences_that_fit_combine_to_one_expression(expressions: list[str], res
         ("GPL-2.0-only", "GPL-3.0-or-later", "forbids the further conditions"),
         ("GPL-3.0-only", "CC-BY-NC-4.0", "forbids commercial use"),
         ("CC-BY-SA-4.0", "CC-BY-NC-SA-4.0", "forbids commercial use"),
-        ("CC-BY-SA-4.0", "GPL-2.0-only", "their own terms on the whole"),
+        ("CC-BY-SA-4.0", "GPL-2.0-only", "their own terms for the whole work"),
         ("LicenseRef-llama3", "MIT", "terms of LicenseRef-llama3 are not known"),
         ("OGTSL", "MIT", "terms of OGTSL are not known"),
-        ("LicenseRef-other", "LicenseRef-other", "need not be the same licence"),
-        ("LicenseRef-OpenRAIL", "LicenseRef-OpenRAIL", "need not be the same licence"),
+        ("LicenseRef-other", "LicenseRef-other", "may be a different licence"),
+        ("LicenseRef-OpenRAIL", "LicenseRef-OpenRAIL", "may be a different licence"),
     ],
 )
 @pytest.mark.parametrize("swapped", [False, True])
@@ -151,7 +151,7 @@ def test_choices_that_cannot_be_weighed_in_bounded_time_are_refused(monkeypatch:
     monkeypatch.setattr("registry.licenses._MAX_STEPS", 20_000)
     hopeless = many("(MIT OR ISC)", 40) + " AND (GPL-2.0-only OR LGPL-2.0-only)"
     told = in_little_memory([("a@1", hopeless), ("b@1", "Apache-2.0")])
-    assert "more choices than can be weighed in 20,000 steps" in told and "without OR" in told
+    assert "no compatible choice of these licences was found in 20,000 steps" in told and "without OR" in told
 
 
 def test_the_hubs_tags_of_licences_are_read_and_written() -> None:

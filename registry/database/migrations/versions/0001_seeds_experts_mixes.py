@@ -1,4 +1,4 @@
-"""Seeds, experts, mixes and the blobs they refer to."""
+"""Seeds, experts and mixes, and the blobs that they refer to."""
 
 import sqlalchemy as sa
 from alembic import op

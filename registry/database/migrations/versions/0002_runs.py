@@ -1,4 +1,4 @@
-"""Runs: the queue of long work, and the figures that it reports."""
+"""Runs: the queue of long-running jobs, and the metrics that they report."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Deleted mixes: the row stays as a mark, so that a version never comes to mean another mix."""
+"""Deleted mixes: the row stays, so that a version never refers to another mix."""
 
 import sqlalchemy as sa
 from alembic import op

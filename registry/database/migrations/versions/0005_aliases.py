@@ -1,4 +1,4 @@
-"""Aliases: words such as `stable` that stand for one version of an expert and may be moved."""
+"""Aliases: words such as `stable` that refer to one version of an expert and may be moved."""
 
 import sqlalchemy as sa
 from alembic import op

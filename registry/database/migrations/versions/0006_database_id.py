@@ -1,4 +1,4 @@
-"""The database's id, by which a store of blobs knows it."""
+"""The database's id, which identifies it to a blob store."""
 
 from uuid import uuid4
 

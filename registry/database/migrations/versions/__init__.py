@@ -1,1 +1,1 @@
-"""One file a migration, in order of their numbers."""
+"""One file per migration, ordered by number."""

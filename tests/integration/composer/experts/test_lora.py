@@ -492,7 +492,7 @@ def test_a_link_in_an_adapters_folder_is_refused(seeded: Registry, adapter: Path
 def test_an_adapter_with_nan_is_not_published(seeded: Registry, adapter: Path, tmp_path: Path) -> None:
     edit_tensors(adapter, lambda tensors: tensors[f"{PREFIX}A.weight"].fill_(float("nan")))
     data = pico.write_documents(tmp_path / "code.jsonl", "code")
-    with pytest.raises(UnsafeFileError, match=r"layers\.0\.mlp\.up_proj\.weight' holds NaN"):
+    with pytest.raises(UnsafeFileError, match=r"layers\.0\.mlp\.up_proj\.weight' contains NaN"):
         contribute_adapter(seeded, "code", adapter, seed="base", license="MIT", data=[data])
     assert not queries.list_experts(seeded)
     assert not list((seeded.home / "work").iterdir())

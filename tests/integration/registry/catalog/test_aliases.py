@@ -34,7 +34,7 @@ def test_whoever_looked_before_somebody_else_moved_it_changes_nothing(versions: 
     point(versions, "law@stable", "law@1", expected=None)
     point(versions, "law@stable", "law@2", expected="law@1")
     for late in ("law@1", None):
-        with pytest.raises(ConflictError, match="stands for law@2"):
+        with pytest.raises(ConflictError, match="points to law@2"):
             point(versions, "law@stable", "law@1", expected=late)
     assert queries.get_expert(versions, "law@stable").ref == "law@2"
 

@@ -74,6 +74,6 @@ def test_a_mix_that_a_live_run_works_on_stays_until_the_run_has_ended(
 
 
 def test_a_name_without_a_version_deletes_nothing(blend: Registry) -> None:
-    with pytest.raises(InvalidInputError, match="'blend' would mean its newest"):
+    with pytest.raises(InvalidInputError, match="'blend' has no version: name the version"):
         delete_mix(blend, "blend")
     assert queries.get_mix(blend, "blend").ref == "blend@1"

@@ -189,7 +189,7 @@ def test_progress_is_told_for_every_stage(contribute: Contribute) -> None:
         (
             {"data": [], "embedding": Path("x.json"), "held_out": [Path("y")]},
             InvalidInputError,
-            "held-out text goes with data",
+            "held-out text needs data",
         ),
     ],
 )
@@ -229,7 +229,7 @@ def test_nan_weights_are_refused_and_nothing_is_published(
     tensors = load_file(bad / "model.safetensors")
     tensors[f"model.layers.1.{role}.weight"][3, 3] = np.nan
     save_file(tensors, bad / "model.safetensors")
-    with pytest.raises(UnsafeFileError, match=f"{role}.weight' holds NaN or infinity"):
+    with pytest.raises(UnsafeFileError, match=f"{role}.weight' contains NaN or infinity"):
         contribute(source=bad)
     assert queries.list_experts(registry) == []
     assert not list((registry.home / "blobs" / "tmp").glob("*"))
@@ -263,7 +263,7 @@ def test_an_embedding_that_cannot_be_compared_is_refused_before_anything_is_stor
 def test_a_taken_seed_name_is_a_conflict_in_any_spelling(
     registry: Registry, seed: SeedRecord, pico_seed: Path
 ) -> None:
-    with pytest.raises(ConflictError, match="'base' exists already"):
+    with pytest.raises(ConflictError, match="'base' already exists"):
         intake.add_seed(registry, "BASE", pico_seed, license="MIT")
 
 

@@ -175,7 +175,7 @@ def test_cancelling_and_completing_leave_the_state_that_came_first(
     with pytest.raises(ConflictError, match=f"is {order[0]}"):
         finish(any_registry, run.fence, order[1])  # type: ignore[arg-type]
     assert get_run(any_registry, run.id).state == order[0]
-    with pytest.raises(ConflictError, match=f"has {order[0]} already"):
+    with pytest.raises(ConflictError, match=rf"has already ended \({order[0]}\)"):
         request_cancel(any_registry, run.id)
 
 

@@ -253,7 +253,7 @@ def test_a_width_that_the_configuration_and_the_tensors_disagree_on_is_refused(
     check: Check, expert: Path
 ) -> None:
     pico.edit_config(expert, intermediate_size=64)
-    assert refusal(check, expert) == ("config.json: intermediate_size is 64, the tensors' is 48",)
+    assert refusal(check, expert) == ("config.json: intermediate_size is 64, but the tensors have 48",)
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])

@@ -75,8 +75,8 @@ def test_a_header_length_past_the_end_is_refused_before_allocating(file: Path, l
     [
         ({"a": entry(0, 8)}, 4, "4 missing bytes"),
         ({"a": entry(0, 8)}, 12, "4 trailing bytes"),
-        ({"a": entry(0, 4), "b": entry(8, 12)}, 12, "leaves a hole"),
-        ({"a": entry(4, 8)}, 8, "leaves a hole"),
+        ({"a": entry(0, 4), "b": entry(8, 12)}, 12, "has a hole"),
+        ({"a": entry(4, 8)}, 8, "has a hole"),
         ({"a": entry(0, 8), "b": entry(4, 12)}, 12, "overlaps"),
         ({"a": entry(0, 4), "b": entry(0, 4)}, 4, "overlaps"),
     ],
@@ -200,8 +200,11 @@ def test_shards_are_read_as_one_checkpoint(tmp_path: Path, pico_seed: Path) -> N
         ({"a": "sub\\x.safetensors"}, "not a .safetensors file of the folder"),
         ({"a": "x.bin"}, "not a .safetensors file of the folder"),
         ({"a": "one.safetensors", "b": "missing.safetensors"}, "shards that are missing"),
-        ({"a": "one.safetensors", "b": "one.safetensors"}, "no shard holds 'b'"),
-        ({"a": "two.safetensors", "b": "one.safetensors"}, "is in one.safetensors; the index differs"),
+        ({"a": "one.safetensors", "b": "one.safetensors"}, "no shard contains 'b'"),
+        (
+            {"a": "two.safetensors", "b": "one.safetensors"},
+            "is in one.safetensors, but the index lists another file",
+        ),
         (
             {"a": "copy.safetensors", "c": "copy.safetensors", "x": "one.safetensors"},
             "is in both copy.safetensors and one.safetensors",
@@ -300,7 +303,7 @@ def test_nan_and_infinity_are_refused_by_the_tensors_name(tmp_path: Path, dtype:
     save_file({"good": good, "worse": bad}, tmp_path / "model.safetensors")
     infos = read_checkpoint(tmp_path)
     write_canonical(io.BytesIO(), {"good": infos["good"]})
-    with pytest.raises(UnsafeFileError, match="tensor 'worse' holds NaN or infinity"):
+    with pytest.raises(UnsafeFileError, match="tensor 'worse' contains NaN or infinity"):
         write_canonical(io.BytesIO(), infos)
 
 
@@ -315,7 +318,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None
     path = write(tmp_path / "model.safetensors", {"a": entry(0, 4096)}, b"x" * 4096)
     infos = read_header(path)
     os.truncate(path, path.stat().st_size - 8)
-    with pytest.raises(UnsafeFileError, match="ended while tensor 'a' was read"):
+    with pytest.raises(UnsafeFileError, match="the file ended inside tensor 'a'"):
         write_canonical(io.BytesIO(), infos)
 
 

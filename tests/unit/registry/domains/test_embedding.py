@@ -183,7 +183,7 @@ def test_an_embedding_survives_its_file_unchanged(embedding: DomainEmbedding, tm
         ({"mean": np.full(64, 3, np.float32)}, "at most 1"),
         ({"mean": np.ones(32, np.float32) / 32}, "shapes"),
         ({"centroids": np.zeros((0, 64), np.float32)}, "shapes"),
-        ({"centroids": np.ones((5, 64), np.float32)}, "not of length 1"),
+        ({"centroids": np.ones((5, 64), np.float32)}, "does not have length 1"),
         ({"centroids": np.full((5, 64), np.inf, np.float32)}, "infinite"),
         ({"centroid_weights": np.array([2, -1, 0, 0, 0], np.float32)}, "shares"),
         ({"chunk_count": 0}, "chunk count"),
