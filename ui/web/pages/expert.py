@@ -251,7 +251,7 @@ def _relatives(registry: Registry, expert: ExpertRecord) -> None:
 
 
 def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return name.replace("_", " ").capitalize().replace("Ffn", "FFN")
 
 
 def _figure(value: object) -> object:

@@ -100,7 +100,7 @@ def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> Non
 
 def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
     st.caption(
-        "Adds an expert and keeps the router's existing weights. The result is the next version of this mix."
+        "Adds an expert; the router starts from its trained weights. The result is the mix's next version."
     )
     refs = [ref for ref in list_refs(registry, seed=mix.seed) if ref not in mix.experts]
     if not refs:
