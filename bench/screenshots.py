@@ -83,7 +83,7 @@ def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, promp
     if prompt is not None:
         page.get_by_label("Prompt").fill(prompt)
         page.get_by_role("heading", name="Playground").click()
-        page.get_by_role("button", name="Write on").click()
+        page.get_by_role("button", name="Generate").click()
         page.locator(".nm-shares").wait_for()
         page.get_by_role("heading", name="Playground").hover()
         _settle(page)

@@ -153,7 +153,7 @@ def _switch(page: Any, rounds: int, times: Times) -> None:
     for round_ in range(rounds + 1):
         card = page.locator("[class*='st-key-card-'] a").first
         times.setdefault("switch to an expert" + ("" if round_ else ", first"), []).append(
-            _took(page, card.click, f"document.querySelector('h1') && {_says('Stored bytes')}", "click")
+            _took(page, card.click, f"document.querySelector('h1') && {_says('Stored weights')}", "click")
         )
         page.go_back()
         page.wait_for_function(CARDS)

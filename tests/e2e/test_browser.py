@@ -20,7 +20,7 @@ def expect_cards(page: Any, *names: str) -> None:
 
 def settle(page: Any) -> None:
     """Wait for the cards, their links and the style sheet, which Streamlit loads one after the other."""
-    page.get_by_text("3 experts by name").wait_for()
+    page.get_by_text("3 experts, sorted by name").wait_for()
     page.get_by_role("link", name="code").wait_for()
     page.wait_for_function("getComputedStyle(document.querySelector('.st-key-cards')).display === 'grid'")
 
@@ -32,7 +32,7 @@ def overflow(page: Any) -> int:
 
 def test_a_visitor_searches_opens_an_expert_and_comes_back(page: Any, url: str) -> None:
     page.goto(url)
-    page.get_by_text("3 experts by name").wait_for()
+    page.get_by_text("3 experts, sorted by name").wait_for()
     expect_cards(page, "code", "cooking", "law")
 
     page.get_by_label("Search by meaning").fill("plaintiff court statute")
@@ -75,14 +75,14 @@ def test_addresses_of_a_search_and_of_an_expert_can_be_shared(page: Any, url: st
 def test_the_bytes_of_an_expert_are_verified_on_request(page: Any, url: str) -> None:
     page.goto(f"{url}/expert?ref=code%401")
     page.get_by_role("button", name="Verify now").first.click()
-    page.get_by_text("Every byte is what its digest says.").wait_for()
+    page.get_by_text("All stored files match their digests.").wait_for()
 
 
 def test_an_expert_that_does_not_exist_has_a_page_that_says_so(page: Any, url: str) -> None:
     page.goto(f"{url}/expert?ref=nobody")
     page.get_by_text("Not found").wait_for()
     page.get_by_role("link", name="Catalog").first.click()
-    page.get_by_text("3 experts by name").wait_for()
+    page.get_by_text("3 experts, sorted by name").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -91,10 +91,10 @@ def test_pages_fit_the_window_in_light_and_dark(page: Any, url: str, width: int,
     page.set_viewport_size({"width": width, "height": 844})
     page.emulate_media(color_scheme=scheme)
     page.goto(url)
-    page.get_by_text("3 experts by name").wait_for()
+    page.get_by_text("3 experts, sorted by name").wait_for()
     assert overflow(page) <= 0
     background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert background == {"light": "rgb(251, 251, 253)", "dark": "rgb(16, 17, 24)"}[scheme]
     page.goto(f"{url}/expert?ref=law%401")
-    page.get_by_text("Stored bytes").wait_for()
+    page.get_by_text("Stored weights").wait_for()
     assert overflow(page) <= 0

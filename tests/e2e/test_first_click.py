@@ -28,18 +28,20 @@ def settle(page: Any) -> None:
 def test_the_first_click_after_typing_writes_on(page: Any, url: str, pair: str) -> None:
     page.goto(f"{url}/playground?mix={pair}")
     settle(page)
-    page.get_by_role("button", name="Write on").click()
-    page.get_by_text("Begin a text first").wait_for()
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_text("Enter a prompt first").wait_for()
     page.get_by_label("Prompt").fill("court verdict")
-    page.get_by_role("button", name="Write on").click()
+    page.get_by_role("button", name="Generate").click()
     page.locator(".nm-written .tok").first.wait_for()
 
 
 def test_the_first_click_after_typing_proposes(page: Any, url: str) -> None:
     page.goto(f"{url}/compose")
     settle(page)
-    page.get_by_role("button", name="Let samples propose experts").click()
-    page.get_by_role("textbox", name="What the mix shall serve").fill(pico.domain_documents("law", 1)[0])
+    page.get_by_role("button", name="Propose experts from samples").click()
+    page.get_by_role("textbox", name="What should the mix be good at?").fill(
+        pico.domain_documents("law", 1)[0]
+    )
     page.get_by_role("button", name="Propose", exact=True).click()
     page.locator("[class*='st-key-row-law']").first.wait_for()
 
@@ -53,7 +55,7 @@ def test_the_first_click_after_typing_exports_and_a_bad_folder_says_so_there(
     page.get_by_label("New folder").fill("/proc/new")
     page.get_by_role("button", name="Export it").click()
     page.get_by_text("a system folder that is never read").wait_for()
-    page.get_by_role("heading", name="How good it is").wait_for()
+    page.get_by_role("heading", name="Evaluation").wait_for()
     page.get_by_label("New folder").fill(str(tmp_path / "first"))
     page.get_by_role("button", name="Export it").click()
     page.locator("dd").filter(has_text=str(tmp_path / "first")).wait_for()
@@ -62,13 +64,13 @@ def test_the_first_click_after_typing_exports_and_a_bad_folder_says_so_there(
 def test_the_first_click_after_typing_points_an_alias(page: Any, url: str) -> None:
     page.goto(f"{url}/expert?ref=cooking%401")
     settle(page)
-    page.get_by_role("button", name="Point an alias here").click()
+    page.get_by_role("button", name="Point an alias to this version").click()
     page.get_by_role("textbox", name="Alias").fill("no good")
-    page.get_by_role("button", name="Point it here").click()
+    page.get_by_role("button", name="Set alias").click()
     page.get_by_test_id("stAlert").wait_for()
-    page.get_by_text("Stored bytes").wait_for()
+    page.get_by_text("Stored weights").wait_for()
     page.get_by_role("textbox", name="Alias").fill("stable")
-    page.get_by_role("button", name="Point it here").click()
+    page.get_by_role("button", name="Set alias").click()
     page.get_by_text("cooking@stable").wait_for()
 
 
@@ -108,7 +110,7 @@ def test_a_bad_name_leaves_the_recipe_as_it_was_chosen(page: Any, url: str) -> N
     page.get_by_text("--tokens 0").wait_for()
     page.get_by_role("textbox", name="Name", exact=True).fill("../up")
     page.get_by_test_id("stBaseButton-primary").filter(has_text="Compose").click()
-    page.get_by_text("Mend the name first").wait_for()
+    page.get_by_text("Correct the name first").wait_for()
     page.get_by_text("--tokens 0").wait_for()
     page.get_by_role("textbox", name="Name", exact=True).fill("up")
     page.get_by_test_id("stBaseButton-primary").filter(has_text="Compose").click()

@@ -41,11 +41,11 @@ def test_find_open_compose_watch_and_play(page: Any, url: str) -> None:
     page.get_by_role("link", name="law").first.click()
 
     page.get_by_role("link", name="Compose a mix with it").click()
-    page.get_by_text("What you will get").wait_for()
+    page.get_by_role("heading", name="Estimate").wait_for()
     settle(page)
     page.get_by_role("combobox").first.fill("code")
     page.keyboard.press("Enter")
-    page.get_by_text("2 beside the seed").wait_for()
+    page.get_by_text("2 plus the seed").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("slider").first.focus()
     page.keyboard.press("Home")
@@ -57,13 +57,13 @@ def test_find_open_compose_watch_and_play(page: Any, url: str) -> None:
     assert "/run?id=" in page.url
     page.get_by_role("link", name="Play with it").click()
     page.get_by_label("Prompt").fill("court verdict")
-    page.get_by_role("button", name="Write on").click()
+    page.get_by_role("button", name="Generate").click()
     page.locator(".nm-shares").wait_for()
     assert page.locator(".nm-written .tok").count() > 0
 
     page.get_by_role("link", name="law-code@1").click()
     page.get_by_role("heading", name="law-code").wait_for()
-    page.get_by_role("heading", name="How good it is").wait_for()
+    page.get_by_role("heading", name="Evaluation").wait_for()
 
 
 def test_a_reload_in_the_middle_finds_the_run_again_and_it_is_cancelled(
@@ -127,7 +127,7 @@ def test_a_folder_is_checked_then_contributed_then_found_in_the_catalog(
     page.get_by_role("textbox", name="Folder on the registry's machine").fill(str(pico_anchored))
     page.keyboard.press("Enter")
     page.get_by_text("It fits pico").wait_for()
-    page.get_by_text("To be stored").wait_for()
+    page.get_by_text("Storage needed").wait_for()
     page.get_by_text("Still needed: a name, a licence, its domain.").wait_for()
 
     page.get_by_role("textbox", name="Name", exact=True).fill("proofs")
@@ -153,7 +153,7 @@ def test_the_same_click_in_two_browsers_makes_one_run_that_both_see(
     both = new_page(), new_page()
     for page in both:
         page.goto(f"{url}/compose?seed=pico&experts=code@1,law@1")
-        page.get_by_text("2 beside the seed").wait_for()
+        page.get_by_text("2 plus the seed").wait_for()
         page.get_by_role("slider").first.focus()
         page.keyboard.press("End")  # it shall not end before the other window has clicked
         page.get_by_text("--tokens 10").wait_for()

@@ -1,4 +1,4 @@
-"""Pieces that several pages are built from. Whatever somebody else wrote is escaped here, once."""
+"""Shared building blocks of the pages. Text by contributors is escaped here, in one place."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MARKDOWN_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
 def escaped(text: object, *, lines: bool = False) -> str:
-    """Text for HTML: inert, with hidden characters made visible."""
+    """Escape text for HTML and make hidden characters visible."""
     return html.escape(printable(text, lines=lines))
 
 
 def label(text: object) -> str:
-    """Text for a widget's label, which Streamlit reads as Markdown: every character stands for itself."""
+    """Escape text for a widget's label, which Streamlit renders as Markdown."""
     return MARKDOWN_PUNCTUATION.sub(r"\\\1", printable(text))
 
 
 def chip(text: object, kind: str = "") -> str:
-    """A small rounded mark; `kind` is "", "anchored" or "warning"."""
+    """A small rounded label (HTML); `kind` is a style class: "", "anchored", "warning", "running", "good" or "bad"."""
     return f'<span class="nm-chip {kind}">{escaped(text)}</span>'
 
 
 def facts(expert: ExpertRecord) -> str:
-    """An expert's marks: seed, size, licence, anchored or not, withdrawn."""
+    """An expert's chips: seed, size, licence, and whether it is anchored or withdrawn."""
     marks = [chip(expert.seed), chip(f"{parameters(expert.parameters)} params"), chip(expert.license)]
     if expert.anchored:
         marks.append(chip("⚓ anchored", "anchored"))
@@ -43,7 +43,7 @@ def facts(expert: ExpertRecord) -> str:
 
 
 def score_bar(score: float) -> str:
-    """A cosine as a figure and a bar; a negative one has no bar."""
+    """A cosine as a number and a bar; the bar is empty for a negative cosine."""
     width = max(0.0, min(1.0, score)) * 100
     return (
         f'<div class="nm-score" title="cosine similarity"><div class="track">'
@@ -53,13 +53,13 @@ def score_bar(score: float) -> str:
 
 
 def expert_link(expert: ExpertRecord, **options: Any) -> None:
-    """A link to an expert's page: its name, and its version in a lighter colour."""
+    """Draw a link to an expert's page: the name, and the version in grey."""
     text = f"{label(expert.name)} :gray[{label(f'@{expert.version}')}]"
     st.page_link(routes.expert(), label=text, query_params={"ref": expert.ref}, **options)
 
 
 def lineage_link(mix: MixRecord, happened: str, depth: int, *, here: bool = False) -> None:
-    """A link to a mix in a tree: how it came from the one above it, `depth` steps from the first."""
+    """Draw a link to a mix in a tree, `depth` steps below the root; `happened` is the change from its parent."""
     indent = "\u2003" * max(0, depth - 1) + ("└ " if depth else "")
     st.page_link(
         routes.mix(),
@@ -70,7 +70,7 @@ def lineage_link(mix: MixRecord, happened: str, depth: int, *, here: bool = Fals
 
 
 def expert_card(expert: ExpertRecord, score: float | None = None) -> None:
-    """A card that opens the expert's page wherever it is clicked."""
+    """Draw a card; a click anywhere on it opens the expert's page."""
     with st.container(key=f"card-{expert.ref}", border=True, width=CARD_WIDTH):
         expert_link(expert)
         about = escaped(expert.description) or '<span class="nm-muted">No description.</span>'
@@ -79,9 +79,9 @@ def expert_card(expert: ExpertRecord, score: float | None = None) -> None:
 
 
 def cards(experts: Sequence[tuple[ExpertRecord, float | None]]) -> None:
-    """A grid of cards that folds with the width of the window.
+    """Draw a grid of cards whose number of columns follows the window's width.
 
-    Its shape before the style sheet is there, which arrives a moment after the first cards, is a row that wraps.
+    The style sheet loads a moment after the first cards. Until then, the cards are a wrapping row.
     """
     with st.container(key="cards", horizontal=True):
         for expert, score in experts:
@@ -89,7 +89,7 @@ def cards(experts: Sequence[tuple[ExpertRecord, float | None]]) -> None:
 
 
 def fact_table(rows: Mapping[str, object]) -> None:
-    """Names and values side by side; absent values are left out."""
+    """Draw names and values side by side; rows with None or an empty value are left out."""
     cells = "".join(
         f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>"
         for name, value in rows.items()
@@ -99,7 +99,7 @@ def fact_table(rows: Mapping[str, object]) -> None:
 
 
 def empty_state(title: str, text: str, commands: Sequence[str] = ()) -> None:
-    """What a page shows when it has nothing to show: why, and what to do about it."""
+    """Draw the empty state of a page: the reason, and commands that help."""
     with st.container(border=True):
         st.html(f'<div class="nm-empty"><strong>{escaped(title)}</strong><p>{escaped(text)}</p></div>')
         for command in commands:

@@ -1,4 +1,4 @@
-"""Domains as points of a plane: the two directions in which their embeddings differ most."""
+"""Domains as points in a plane: the first two principal components of their embeddings."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MARKER, SMALL_MARKER = 15, 6
-MANY = 1_000  # SVG draws more points than this too slowly
-NAMES_SHOWN = 60  # more names than this cover each other
-NAME_GRID = (7, 12)  # columns and rows, a name each
+MANY = 1_000  # SVG is too slow for more points than this
+NAMES_SHOWN = 60  # more names than this overlap
+NAME_GRID = (7, 12)  # columns and rows; at most one name per cell
 HEIGHT = 560
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Points [n, 2] float64 in the order of the domains, and the share of all differences each axis shows."""
+    """Points [n, 2] float64 in the order of the domains, and each axis's share of the total variance."""
 
     points: np.ndarray
     shares: tuple[float, float]
 
 
 def project(domains: Sequence[Domain]) -> Plane:
-    """The first two principal components of the domains' directions; they must share one embedder."""
+    """Project the domains' mean directions to their first two principal components; they must share one embedder."""
     means = np.stack([domain.mean for domain in domains]).astype(np.float64)
     directions = means / np.linalg.norm(means, axis=1, keepdims=True)
     centred = directions - directions.mean(axis=0)
-    # Of m × m numbers, which ten thousand domains do not make more; the largest eigenvalues come last.
+    # An m × m matrix: its size does not grow with the number of domains. The largest eigenvalues come last.
     variances, axes = np.linalg.eigh(centred.T @ centred)
     points = centred @ axes[:, [-1, -2]]
     total = float(variances.sum())
@@ -44,9 +44,9 @@ def project(domains: Sequence[Domain]) -> Plane:
 
 
 def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
-    """A scatter of the experts, coloured by seed; each point carries its expert's `name@version`.
+    """Scatter plot of the experts, coloured by seed; each point carries its expert's `name@version`.
 
-    Many points are drawn by WebGL, smaller, with the names of some of them and without descriptions.
+    More than `MANY` points are drawn by WebGL: smaller, with only some of the names, and without descriptions.
     """
     import plotly.graph_objects as go
 
@@ -61,7 +61,7 @@ def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
                 y=plane.points[chosen, 1].astype(np.float32),
                 mode="markers",
                 name=escaped(seed),
-                # Plotly reads a little HTML in its texts: whatever others wrote is escaped as for any page.
+                # Plotly interprets some HTML in its texts, so text by contributors is escaped as on any page.
                 customdata=[_said(domains[index], many) for index in chosen],
                 hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
                 marker={
@@ -77,7 +77,7 @@ def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
             x=plane.points[named, 0],
             y=plane.points[named, 1],
             mode="text",
-            # an empty line lifts the name off its point
+            # the empty line moves the name above its point
             text=[f"{escaped(domains[index].name)}<br> " for index in named],
             textposition="top center",
             hoverinfo="skip",
@@ -85,7 +85,7 @@ def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
         )
     )
     titles = [
-        f"{name} principal component ({share:.0%} of the differences)"
+        f"{name} principal component ({share:.0%} of the variance)"
         for name, share in zip(("first", "second"), plane.shares, strict=True)
     ]
     chart.update_layout(
@@ -104,7 +104,7 @@ def _said(domain: Domain, many: bool) -> list[str]:
 
 
 def _apart(points: np.ndarray) -> list[int]:
-    """The places in points [n, 2] whose names leave each other room: all of a few, else one a cell of a grid."""
+    """Indices into points [n, 2] of the names to draw: all of them if few, else one per grid cell."""
     if len(points) <= NAMES_SHOWN:
         return list(range(len(points)))
     lowest, highest = points.min(axis=0), points.max(axis=0)

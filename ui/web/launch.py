@@ -1,7 +1,7 @@
-"""Starts the web app and a worker as child processes and ends them with us; Streamlit is not imported here.
+"""Start the web app and a worker as child processes, and stop them on exit; Streamlit is not imported here.
 
-The app asks nobody who they are. So it listens to this machine alone, unless its user says that all who can reach it
-are trusted; and then it reads and writes only in folders that were named.
+The app has no login. So it listens on this machine only, unless the user declares that everyone who can reach it is
+trusted. Then it reads and writes only in the configured folders.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ SERVER = "ui.web.frame.server"
 FIRST_PORT = 8501
 PORTS_TRIED = 50
 STOP_SECONDS = 5.0
-# A worker lets its run write what it must before it goes; it kills a run that does not.
+# A worker gives its run time to save its state before it stops, and kills a run that takes too long.
 WORKER_STOP_SECONDS = 15.0
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine can reach what listens there. Raises InvalidInputError for no address at all."""
+    """Return whether only this machine can reach the address. Raises InvalidInputError if it does not resolve."""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(address or "0.0.0.0", None)}
     except (OSError, UnicodeError) as error:
-        raise InvalidInputError(f"{address!a} is no address of this machine: {error}") from error
+        raise InvalidInputError(f"{address!a} is not an address of this machine: {error}") from error
     return all(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in found)
 
 
 def require_trust(address: str, hosts: Sequence[str], *, trusted: bool) -> bool:
-    """Whether others may reach the app; refused unless the user says that they are trusted.
+    """Return whether others can reach the app.
 
-    Others reach what listens beyond this machine, and what a proxy passes on under another name. Raises
-    InvalidInputError.
+    Others can reach an app that listens on a network, and one that a proxy serves under another name. Raises
+    InvalidInputError if others can reach it and `trusted` is false.
     """
     others = not is_local(address) or bool(hosts)
     if others and not trusted:
         where = f"answers to {', '.join(hosts)}" if hosts else f"listens on {address}"
         raise InvalidInputError(
-            f"an app that {where} is open to others, and it has no login: whoever reaches it can contribute, delete "
-            "and queue work as you. Add --trust-network if you trust them all, or leave it on localhost and use an "
-            "SSH tunnel"
+            f"an app that {where} is open to others and has no login: anyone who can reach it can contribute, "
+            "delete and queue work as you. Add --trust-network if you trust all of them, or keep the app on "
+            "localhost and use an SSH tunnel"
         )
     return others
 
 
 def hosts_of(address: str, hosts: Sequence[str] = ()) -> list[str]:
-    """The names by which the app may be asked for: this machine's for itself, the address, and further ones."""
+    """Return the host names the app answers to: the local names, the address, and `hosts`."""
     names = [*LOCAL_HOSTS, address.lower(), *(host.lower() for host in hosts)]
     if not is_local(address):
         names += [ANY_ADDRESS, socket.gethostname().lower(), socket.getfqdn().lower()]
@@ -65,13 +65,15 @@ def hosts_of(address: str, hosts: Sequence[str] = ()) -> list[str]:
 
 
 def choose_port(address: str, port: int | None) -> int:
-    """The port that was asked for, or the first free one from 8501. Raises ConflictError if it is taken."""
+    """Return the requested port, or the first free one from 8501. Raises ConflictError if none is free."""
     candidates = range(FIRST_PORT, FIRST_PORT + PORTS_TRIED) if port is None else [port]
     for candidate in candidates:
         if _is_free(address, candidate):
             return candidate
     asked = f"port {port} is" if port is not None else f"ports {FIRST_PORT} to {candidates[-1]} are"
-    raise ConflictError(f"{asked} taken on {address}: end the other program, or choose another with --port")
+    raise ConflictError(
+        f"{asked} taken on {address}: stop the other program, or choose another port with --port"
+    )
 
 
 def serve(
@@ -84,14 +86,14 @@ def serve(
     browser: bool = True,
     worker: bool = True,
 ) -> int:
-    """Run the web app on the registry in `home` until it ends or Ctrl-C; returns its exit code.
+    """Run the web app on the registry in `home` until it stops or Ctrl-C; return its exit code.
 
     It answers to its own names and `hosts`, and reads and writes below `roots` (default: nowhere).
 
-    With `worker`, what the app queues is executed by a local worker that leaves with it; a run that is under
-    way then goes back to the queue.
+    With `worker`, a local worker executes the queued runs and stops together with the app. A run that is not
+    finished then returns to the queue.
     """
-    # A plain `kill` of this process must leave neither the server nor the worker behind.
+    # A plain `kill` of this process must also stop the server and the worker.
     previous = signal.signal(signal.SIGTERM, _leave)
     children: list[tuple[subprocess.Popen[bytes], float]] = []
     try:
@@ -120,7 +122,7 @@ def serve(
 
 
 def command(*, port: int, address: str, browser: bool) -> list[str]:
-    """The command line of the server."""
+    """Return the command line of the server."""
     return [
         *(sys.executable, "-P", "-m", SERVER),
         f"--server.port={port}",

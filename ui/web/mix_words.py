@@ -1,4 +1,4 @@
-"""What a mix is, read from its row and its manifest without opening a model."""
+"""Descriptions of a mix, read from its record and its manifest without opening a model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ui.wording.display import size
 
 
 def manifest_of(registry: Registry, mix: MixRecord) -> dict[str, Any]:
-    """The manifest's fields; reading it as JSON spares the screens the composer and torch."""
+    """Return the manifest's fields; reading it as JSON avoids importing the composer and torch."""
     fields: dict[str, Any] = json.loads(registry.blobs.read_bytes(mix.manifest))
     return fields
 
 
 def settings_line(manifest: dict[str, Any]) -> dict[str, str]:
-    """How the mix routes and combines, by name."""
+    """Return the mix's routing and combination settings by title."""
     if manifest.get("routed_trunk"):
         return {
             "Router": manifest["router_kind"],
@@ -31,7 +31,7 @@ def settings_line(manifest: dict[str, Any]) -> dict[str, str]:
     return {
         "Router": manifest["router_kind"],
         "Combination": manifest["combine"],
-        "Experts a token": _routing(manifest).experts_per_token,
+        "Experts per token": _routing(manifest).experts_per_token,
         "Licence": manifest["license"],
     }
 
@@ -43,28 +43,28 @@ def _routing(manifest: dict[str, Any]) -> RoutingOptions:
 
 
 def mix_facts(mix: MixRecord) -> str:
-    """A mix's marks: seed, number of experts, its score where it was measured."""
+    """A mix's chips (HTML): its seed and its experts."""
     marks = [chip(mix.seed), *(chip(ref, "anchored") for ref in mix.experts)]
     return f'<div class="nm-facts">{"".join(marks)}</div>'
 
 
 def score_line(mix: MixRecord) -> str:
-    """Its mean beside the seed's: "2.31 bits per byte on 180 kB of text; the seed has 2.63"."""
+    """The mix's mean score and its seed's: "2.310 bits per byte on 180 kB of text; seed: 2.630"."""
     mean = (mix.evaluation or {}).get("mean", {})
     if "mix" not in mean:
         return "not evaluated yet"
-    seed = f"; the seed has {mean['seed']:.3f}" if "seed" in mean else ""
+    seed = f"; seed: {mean['seed']:.3f}" if "seed" in mean else ""
     return f"{mean['mix']:.3f} bits per byte on {text_words(mix.evaluation or {})}{seed}"
 
 
 def text_words(evaluation: Mapping[str, Any], domain: str | None = None) -> str:
-    """How much text was measured on: "180 kB of text", or "unknown text" for what earlier versions recorded."""
+    """The amount of evaluated text: "180 kB of text", or "unknown text" if an earlier version did not record it."""
     count = text_bytes(evaluation, domain)
     return "unknown text" if count is None else f"{size(count)} of text"
 
 
 def ancestors(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:
-    """The mixes that this one was made from, the first of all first."""
+    """Return the chain of mixes that this one was made from, oldest first."""
     known = {each.ref: each for each in mixes}
     line: list[MixRecord] = []
     parent = mix.parent
@@ -75,12 +75,12 @@ def ancestors(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:
 
 
 def children(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:
-    """The mixes that were made from this one."""
+    """Return the mixes that were made from this one."""
     return [each for each in mixes if each.parent == mix.ref]
 
 
 def step(parent: MixRecord, child: MixRecord) -> str:
-    """What happened between two: "+ german@1", "− law@1"."""
+    """The change of experts from parent to child: "+ german@1", "− law@1"."""
     added = [f"+ {ref}" for ref in child.experts if ref not in parent.experts]
     gone = [f"− {ref}" for ref in parent.experts if ref not in child.experts]
     return ", ".join([*added, *gone]) or "composed again"

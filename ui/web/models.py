@@ -1,4 +1,4 @@
-"""Models that the web app holds open: a few, shared by all visitors, each used by one at a time."""
+"""The web app's open models: a few, shared by all visitors, each used by one visitor at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_OPEN = 3
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who writes: a mix by `name@version`, or a seed by its name."""
+    """A model that generates text: a mix by `name@version`, or a seed by its name."""
 
     name: str
     is_seed: bool = False
@@ -32,7 +32,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An open model. Masking changes a mix while it generates, so `turn` is held meanwhile."""
+    """An open model. Masking changes a mix while it generates, so each use must hold the lock `turn`."""
 
     model: OpenMix | OpenSeed
     turn: threading.Lock = field(default_factory=threading.Lock)
@@ -40,7 +40,7 @@ class Loaded:
 
 @st.cache_resource(max_entries=MOST_OPEN, show_spinner="Opening the model …")
 def loaded(_registry: Registry, home: str, name: str, is_seed: bool) -> Loaded:
-    """A speaker of the registry in `home`, opened once. The first use imports torch."""
+    """Open a speaker of the registry in `home`, once. The first use imports torch."""
     from composer.mix.lock import lock_seed
     from composer.mix.opening import find_mix, open_mix, open_seed
     from registry.catalog.queries import get_seed
@@ -52,7 +52,7 @@ def loaded(_registry: Registry, home: str, name: str, is_seed: bool) -> Loaded:
 
 
 def release() -> None:
-    """Let go of every open model, and of its memory once nobody uses it."""
+    """Close every open model; its memory is freed when its last user finishes."""
     loaded.clear()
 
 
@@ -66,16 +66,16 @@ def write(
     random_seed: int,
     active_experts: Sequence[str],
 ) -> Generator[tuple[Speaker, Token], None, None]:
-    """Let speakers continue a prompt in turns, a token each, opening them if need be.
+    """Let speakers continue a prompt in turns, one token per turn; open their models first if necessary.
 
-    The models are taken until the generator ends or is closed. `active_experts` masks the experts of the first
-    speaker, a mix. Raises what `composer.generation` raises.
+    The models are locked until the generator ends or is closed. The first speaker, a mix, routes to
+    `active_experts` only. Raises the errors of `composer.generation`.
     """
     from composer.generation import stream_text
 
     opened = {who: loaded(registry, str(registry.home), who.name, who.is_seed) for who in speakers}
     with ExitStack() as turns:
-        # In one order for everybody: two visitors who want the same two models do not wait for each other forever.
+        # Every visitor locks in the same order, so two visitors who need the same two models cannot deadlock.
         for each in sorted(opened.values(), key=id):
             turns.enter_context(each.turn)
         streams = {

@@ -1,7 +1,7 @@
-"""The pages' addresses, titles and icons; every link between pages is made from these.
+"""Addresses, titles and icons of the pages; every link between pages is made from these.
 
-A link needs a page's address alone, since Streamlit knows a page by it. So a page links to any other without
-importing it; only the frame names what renders each page.
+Streamlit identifies a page by its address, so a link needs only the address. A page can therefore link to another
+page without importing it. Only the frame passes the functions that render the pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Render = Callable[[], None]
 
 
 def _link_only() -> None:
-    """The body of a page that is only the target of a link; it never runs."""
+    """Placeholder body of a page that is only a link target; it never runs."""
 
 
 def catalog(render: Render = _link_only) -> st.Page:
@@ -38,7 +38,7 @@ def compose(render: Render = _link_only) -> st.Page:
 
 
 def mixes(render: Render = _link_only) -> st.Page:
-    """/mixes?a=NAME@V&b=NAME@V compares two."""
+    """/mixes?a=NAME@V&b=NAME@V (compares the two mixes)"""
     return st.Page(render, title="Mixes", icon=":material/account_tree:", url_path="mixes")
 
 
@@ -48,7 +48,7 @@ def mix(render: Render = _link_only) -> st.Page:
 
 
 def playground(render: Render = _link_only) -> st.Page:
-    """/playground?mix=NAME@V"""
+    """/playground?mix=NAME@V&beside=seed|NAME@V"""
     return st.Page(render, title="Play", icon=":material/stylus_note:", url_path="playground")
 
 

@@ -1,4 +1,4 @@
-"""What a run is called, how far it is and what it led to, in words and marks for the screens."""
+"""A run's subject, state, progress and outcome as text and HTML for the pages."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ STATE_MARKS = {
     "failed": "bad",
     "cancelled": "warning",
 }
-# Below this share of a stage, how long the rest will take is a guess that jumps about.
+# Below this fraction of a stage, an estimate of the remaining time is unstable.
 ENOUGH_DONE = 0.02
 RELATIVE_DAYS = 1
 
 
 def subject(run: RunRecord) -> str:
-    """What the run works on: "team", "team@1 + german@1", "law → ./law"."""
+    """The subject of the run: "team", "team@1 + german@1", "team@1 → team-1"."""
     request = run.request
     names = (request.get("recipe", {}).get("name"), *(request.get(key) for key in ("mix", "name", "expert")))
     of = next((name for name in names if name), "")
@@ -35,14 +35,14 @@ def subject(run: RunRecord) -> str:
 
 
 def state_chip(run: RunRecord) -> str:
-    """The run's state as a mark (HTML)."""
+    """The run's state as a chip (HTML)."""
     if run.state == "running" and run.cancel_requested:
         return chip("stopping", "warning")
     return chip(run.state, STATE_MARKS[run.state])
 
 
 def progress(run: RunRecord) -> tuple[float, str]:
-    """The share of the stage that is done, and a sentence: ("training", 41 of 98, about 2 min left)."""
+    """Return the finished fraction of the stage, and a text such as "Training: 42 %, about 2 min left"."""
     if run.state == "queued":
         return 0.0, "Waiting for a worker"
     stage = (run.stage or "starting").capitalize()
@@ -55,7 +55,7 @@ def progress(run: RunRecord) -> tuple[float, str]:
 
 
 def remaining(run: RunRecord, now: datetime | None = None) -> float | None:
-    """Seconds until the stage ends, by its pace so far; None when that cannot be told yet."""
+    """Estimate the seconds until the stage ends from its pace so far; None while that is too uncertain."""
     if run.state != "running" or run.stage_started_at is None or not run.total:
         return None
     fraction = run.done / run.total
@@ -66,7 +66,7 @@ def remaining(run: RunRecord, now: datetime | None = None) -> float | None:
 
 
 def roughly(seconds: float) -> str:
-    """A time that is only a guess, without digits that promise more: 57.9 → "60 s", 312 → "5 min"."""
+    """Format an estimated time, rounded to its likely precision: 57.9 → "60 s", 312 → "5 min"."""
     if seconds < 10:
         return f"{max(1, round(seconds))} s"
     if seconds < 90:
@@ -75,14 +75,14 @@ def roughly(seconds: float) -> str:
 
 
 def spent(run: RunRecord) -> float | None:
-    """Seconds from the first attempt's start to the end, or to now."""
+    """Return the seconds from the first attempt's start to the end of the run, or to now."""
     if run.started_at is None:
         return None
     return ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
-    """ "3 minutes ago", or the day where that says more."""
+    """Format a past moment: "3 minutes ago", or the date if it is older than a day."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     if seconds < 60:
         return "just now"
@@ -94,6 +94,6 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def outcome(run: RunRecord) -> dict[str, Any]:
-    """What the run has made: {"mix": …}, {"expert": …}, {"folder": …}; empty while there is nothing."""
+    """Return the run's products so far: {"mix": …}, {"expert": …}, {"folder": …}, or an empty dict."""
     made = {**(run.published or {}), **(run.result or {})}
     return {name: made[name] for name in ("mix", "expert", "folder") if made.get(name)}

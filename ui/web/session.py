@@ -1,4 +1,4 @@
-"""What the pages share: the open registry, how an error is shown, and how a run is queued."""
+"""Shared by the pages: the open registry, the display of errors, and the queueing of runs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ui.wording.display import printable
 
 @st.cache_resource(show_spinner="Opening the registry …")
 def current_registry() -> Registry:
-    """The registry that the environment names, opened once for all visitors."""
+    """Return the registry that the environment configures, opened once for all visitors."""
     return open_registry()
 
 
 @contextmanager
 def shown_errors() -> Iterator[None]:
-    """Show on the page what it cannot do without, and end the page there; for one field see `shown_refusal`."""
+    """Show an error of the block and stop the page; for an error of one field see `shown_refusal`."""
     try:
         yield
     except NotFoundError as error:
         empty_state("Not found", str(error))
     except (RegistryError, ComposerError) as error:
-        says = "registry" if isinstance(error, RegistryError) else "composer"
-        st.error(f"This did not work. The {says} says:", icon=":material/error:")
-        # A code block shows text as it is: an error may quote what somebody else wrote.
+        source = "registry" if isinstance(error, RegistryError) else "composer"
+        st.error(f"Error from the {source}:", icon=":material/error:")
+        # A code block renders no Markdown: an error may quote text by contributors.
         st.code(printable(error), language=None, wrap_lines=True)
     else:
         return
@@ -44,7 +44,7 @@ def shown_errors() -> Iterator[None]:
 
 @contextmanager
 def shown_refusal(place: DeltaGenerator | None = None) -> Iterator[None]:
-    """Show what is refused where it arose, at its field or its button; the page goes on after the block."""
+    """Show an error of the block at its field or button; the page continues after the block."""
     try:
         yield
     except (RegistryError, ComposerError, OSError) as error:
@@ -52,14 +52,14 @@ def shown_refusal(place: DeltaGenerator | None = None) -> Iterator[None]:
 
 
 def refuse(reason: str, place: DeltaGenerator | None = None) -> None:
-    """Say at a field or a button why it does not work."""
+    """Show the reason for a refusal at a field or button."""
     (place or st).error(label(reason), icon=":material/error:")
 
 
 def queue(
     registry: Registry, kind: str, request: Mapping[str, Any], place: DeltaGenerator | None = None
 ) -> None:
-    """Queue the work and follow it on its page; a refusal is shown in `place`, or here."""
+    """Queue a run and open its page; an error is shown in `place`, or here."""
     with shown_refusal(place):
         run = submit(registry, kind, request, roots=configured_roots())
         st.switch_page(routes.run(), query_params={"id": str(run.id)})

@@ -1,4 +1,4 @@
-"""Figures as HTML tables that follow the theme: scores with the best marked, shares as a heat map."""
+"""Numbers as HTML tables in the theme's style: scores with the best marked, shares as a heat map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ui.wording.tasks import TaskRow
 
 
 def score_table(evaluation: Mapping[str, Any]) -> str:
-    """Bits per byte by domain and model, lower is better; the best of each row is marked."""
+    """Table of bits per byte by domain and model (lower is better), with the best of each row marked."""
     columns, rows = score_rows(evaluation)
     if len(evaluation["bits_per_byte"]) == 1:
         del rows[MEAN]
@@ -21,15 +21,15 @@ def score_table(evaluation: Mapping[str, Any]) -> str:
         [TITLES.get(column, column) for column in columns],
         rows,
         corner="domain",
-        caption=f"Bits per byte on {text_words(evaluation)} that no model has seen; lower is better, the best of a row "
-        "is marked",
+        caption=f"Bits per byte on {text_words(evaluation)}, held out from training; lower is better, the best of each "
+        "row is marked",
     )
 
 
 def figures(
     columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], *, corner: str = "", caption: str = ""
 ) -> str:
-    """A table of figures where lower is better; the best of each row is marked, also for a screen reader."""
+    """Table of numbers where lower is better; the best of each row is marked, also for screen readers."""
     body = "".join(
         f'<tr class="{"mean" if name == MEAN else ""}"><th scope="row">{escaped(name)}</th>{_cells(row)}</tr>'
         for name, row in rows.items()
@@ -38,7 +38,7 @@ def figures(
 
 
 def task_table(rows: Sequence[TaskRow]) -> str:
-    """A row for each metric of a task, a column for each model; nothing is marked, for some metrics are losses."""
+    """Table with one row per task metric and one column per model; no best mark, because some metrics are losses."""
     models = list(dict.fromkeys(model for row in rows for model in row.values))
     body = "".join(
         f'<tr><th scope="row">{escaped(row.task)} · {escaped(row.metric)}</th>'
@@ -54,7 +54,7 @@ def task_table(rows: Sequence[TaskRow]) -> str:
 
 
 def heat_map(routing: Mapping[str, Mapping[str, float]], caption: str) -> str:
-    """Rows are domains of text, columns experts; the deeper a cell's colour, the more tokens went there."""
+    """Heat map with one row per text domain and one column per expert; a deeper colour means more tokens."""
     experts = list(dict.fromkeys(expert for row in routing.values() for expert in row))
     body = "".join(
         f'<tr><th scope="row">{escaped(domain)}</th>{"".join(_heat(row.get(e, 0.0)) for e in experts)}</tr>'
@@ -64,7 +64,7 @@ def heat_map(routing: Mapping[str, Mapping[str, float]], caption: str) -> str:
 
 
 def _table(kind: str, caption: str, columns: Sequence[str], body: str) -> str:
-    """A table of the theme that scrolls by itself; `body` is its rows as HTML."""
+    """A themed table in its own scroll area; `body` contains its rows as HTML."""
     head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in columns)
     return (
         f'<div class="nm-scroll" tabindex="0"><table class="{kind}"><caption>{escaped(caption)}</caption>'
@@ -78,7 +78,7 @@ def _cells(row: Sequence[float | None]) -> str:
     return "".join(
         "<td>–</td>"
         if score is None
-        else f'<td class="best" title="best of the row"><span>{score:.3f}</span></td>'
+        else f'<td class="best" title="best of this row"><span>{score:.3f}</span></td>'
         if score == best
         else f"<td>{score:.3f}</td>"
         for score in row
@@ -93,7 +93,7 @@ def _measured(value: Any, error: Any) -> str:
 
 
 def _heat(fraction: float) -> str:
-    # 8 to 100 percent of the accent: even an empty cell keeps its shape.
+    # 8 to 100 percent of the accent colour, so that a cell with no tokens is still visible.
     return (
         f'<td><div class="cell{" deep" if fraction > 0.8 else ""}" style="--share:{8 + 92 * fraction:.0f}%">'
         f"{share(fraction)}</div></td>"

@@ -1,4 +1,4 @@
-"""Generated text as HTML, each token in the colour of the expert that it was routed to, in all blocks or in one."""
+"""Generated text as HTML; each token has the colour of the expert it was routed to, over all blocks or in one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol
 from ui.web.components import escaped
 from ui.wording.display import share
 
-# Hues that stay apart in light and dark, and for most who see colours differently.
+# Hues that differ in light and dark mode, and for most people with colour vision deficiency.
 PALETTE = ("#7a73ea", "#e08a1e", "#169f86", "#d84b7e", "#3f8fd6", "#9a8a2d", "#a35bc2", "#6b7a8f")
-GRID_TOKENS = 128  # more columns than this make a page slow and a grid that nobody reads
+GRID_TOKENS = 128  # more columns than this make the page slow and the grid unreadable
 
 
 class Written(Protocol):
-    """A generated token: its text, the share of blocks that chose each expert, and each block's choice with weights."""
+    """A generated token: its text, the share of blocks that chose each expert, and each block's expert weights."""
 
     @property
     def text(self) -> str: ...
@@ -25,7 +25,7 @@ class Written(Protocol):
 
 
 def colour(place: int) -> str:
-    """The colour of an expert at a place; they come round again after eight."""
+    """Return the colour of the expert at an index; the eight colours repeat."""
     return PALETTE[place % len(PALETTE)]
 
 
@@ -37,10 +37,10 @@ def text_html(
     block: int | None = None,
     writing: bool = False,
 ) -> str:
-    """The prompt and what was written after it; a token's tint is as strong as its expert's part.
+    """The prompt and the generated text; the strength of a token's tint shows its top expert's share.
 
-    `experts` gives the colours by place. The part is the share of blocks that chose the expert, or in one `block`
-    (from 0) the weight that it got there.
+    An expert's colour follows its index in `experts`. Its share is the fraction of blocks that chose it, or its
+    weight in one `block` (from 0).
     """
     caret = '<span class="nm-caret"></span>' if writing else ""
     written = "".join(_token(token, experts, block) for token in tokens)
@@ -58,7 +58,7 @@ def _token(token: Written, experts: Sequence[str], block: int | None) -> str:
 
 
 def _tint(parts: Mapping[str, float], experts: Sequence[str]) -> str:
-    """The first expert's hue, the stronger the greater its part."""
+    """CSS variables of the top expert's hue; its strength grows with the expert's share."""
     first = _first(parts)
     if first is None:
         return "--hue:transparent;--strength:0%"
@@ -66,20 +66,20 @@ def _tint(parts: Mapping[str, float], experts: Sequence[str]) -> str:
 
 
 def _first(parts: Mapping[str, float]) -> str | None:
-    """The expert with the greatest part; None where a block chose no expert at all."""
+    """Return the expert with the largest share, or None if the block chose no expert."""
     return max(parts, key=lambda ref: parts[ref]) if parts else None
 
 
 def _said(parts: Mapping[str, float]) -> str:
-    """ "python@1 75 %, law@1 25 %", the largest first."""
+    """Format the shares, largest first: "python@1 75 %, law@1 25 %"."""
     largest = sorted(parts.items(), key=lambda item: -item[1])
     return ", ".join(f"{ref} {share(part)}" for ref, part in largest if part > 0) or "no expert"
 
 
 def shares(tokens: Sequence[Written], experts: Sequence[str], block: int | None = None) -> dict[str, float]:
-    """The mean part of each expert over the tokens, in the given order; all 0 before the first token.
+    """Return each expert's mean share over the tokens, in the given order; all 0 without tokens.
 
-    In one `block`, of the tokens whose first choice it was there.
+    With a `block`, return the fraction of tokens whose top expert in that block it was.
     """
     count = max(1, len(tokens))
     if block is None:
@@ -89,7 +89,7 @@ def shares(tokens: Sequence[Written], experts: Sequence[str], block: int | None 
 
 
 def share_bars(parts: Mapping[str, float], experts: Sequence[str]) -> str:
-    """One bar an expert in its colour, with its name and share."""
+    """One bar per expert in its colour, with its name and share."""
     rows = "".join(
         f'<div class="row"><span class="dot" style="background:{colour(experts.index(ref))}"></span>'
         f'<span class="name">{escaped(ref)}</span><span class="track"><span class="bar" '
@@ -101,7 +101,7 @@ def share_bars(parts: Mapping[str, float], experts: Sequence[str]) -> str:
 
 
 def block_grid(tokens: Sequence[Written], experts: Sequence[str]) -> str:
-    """Tokens as columns and blocks as rows, the last block on top; each cell in its first expert's colour."""
+    """Grid with tokens as columns and blocks as rows (the last block on top), coloured by the top expert."""
     shown = tokens[:GRID_TOKENS]
     head = "".join(f"<th scope='col'><span>{escaped(token.text)}</span></th>" for token in shown)
     body = "".join(
@@ -110,7 +110,7 @@ def block_grid(tokens: Sequence[Written], experts: Sequence[str]) -> str:
     )
     more = f"; the first {GRID_TOKENS} tokens" if len(tokens) > GRID_TOKENS else ""
     return (
-        f'<div class="nm-scroll" tabindex="0"><table class="nm-grid"><caption>The first choice of every block{more}'
+        f'<div class="nm-scroll" tabindex="0"><table class="nm-grid"><caption>The top expert in each block{more}'
         f"</caption><tbody>{body}</tbody><tfoot><tr><td></td>{head}</tr></tfoot></table></div>"
     )
 

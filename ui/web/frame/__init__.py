@@ -1,1 +1,1 @@
-"""The script that the server runs, in a folder of its own."""
+"""The Streamlit script and the server that runs it."""

@@ -1,7 +1,7 @@
 """The web app's frame: the style, the header and the pages. `nexusmix ui` starts it.
 
-It stands apart from ui/web/pages/: a folder of that name beside the script is an old convention of Streamlit's, by
-which it would serve those files as pages of their own to whoever comes first by a deep link.
+This script must not be in the parent folder of pages/. Streamlit treats a folder named `pages` next to its script as
+pages to serve (an old convention), and a first visit by a deep link would then open those files directly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ui.web.pages import (
     runs,
 )
 
-# In the order of the header.
+# In the order of the header's links.
 PAGES = (
     routes.catalog(catalog.render),
     routes.domain_map(map.render),

@@ -1,4 +1,4 @@
-"""Who may talk to the web app: requests by its own names only, and no page of another site around it."""
+"""Access control of the web app: only allowed Host headers, and no frames on pages of other sites."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# Set by ui/web/launch.py for its server: names separated by commas.
+# Set by ui/web/launch.py for its server: host names separated by commas.
 HOSTS_VARIABLE = "NEXUSMIX_HOSTS"
-# Among the names: any address in figures. Another site's name can be made to point here, its figures cannot.
+# Wildcard for any IP address. Another site's name can be made to resolve to this machine; an IP address cannot.
 ANY_ADDRESS = "*"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 HEADERS = (
@@ -23,20 +23,20 @@ HEADERS = (
     (b"x-frame-options", b"SAMEORIGIN"),
 )
 REFUSAL = (
-    b"This is not one of the names of this web app. Open it by the address that `nexusmix ui` printed, "
-    b"or start it with --allow-host NAME.\n"
+    b"This host name is not allowed. Open the address that `nexusmix ui` printed, "
+    b"or start the app with --allow-host NAME.\n"
 )
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\[\]:@/?#\s]+))(?::\d{1,5})?", re.IGNORECASE)
 
 
 def allowed_hosts() -> frozenset[str]:
-    """The names that the environment gives, or those of this machine for itself."""
+    """Return the host names from the environment variable, or the local names if it is empty."""
     names = os.environ.get(HOSTS_VARIABLE, "").split(",")
     return frozenset(name.strip().lower() for name in names if name.strip()) or frozenset(LOCAL_HOSTS)
 
 
 def is_allowed(host: str | None, allowed: frozenset[str]) -> bool:
-    """Whether a Host header names this app, with or without a port."""
+    """Return whether a Host header, with or without a port, is one of the allowed names."""
     match = _HOST.fullmatch(host or "")
     if match is None:
         return False
@@ -45,13 +45,13 @@ def is_allowed(host: str | None, allowed: frozenset[str]) -> bool:
 
 
 class Guard:
-    """ASGI middleware: 403 for a foreign Host header, on HTTP and on the WebSocket; no foreign frames."""
+    """ASGI middleware: 403 for a Host header that is not allowed (HTTP and WebSocket); no frames on other sites."""
 
     def __init__(self, app: Application, hosts: frozenset[str]) -> None:
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer the request, or refuse it before Streamlit sees it."""
+        """Pass the request to Streamlit, or refuse it first."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -70,7 +70,7 @@ class Guard:
 
 async def _refuse(scope: Message, send: Send) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})  # before it is accepted: the server answers 403
+        await send({"type": "websocket.close", "code": 1008})  # not accepted yet, so the server answers 403
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS]
     await send({"type": "http.response.start", "status": 403, "headers": headers})

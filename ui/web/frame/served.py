@@ -1,6 +1,6 @@
-"""The app as the server runs it: Streamlit's own, behind our guard.
+"""The ASGI app that the server runs: Streamlit's own app behind the guard.
 
-`streamlit run` imports this file by its path and looks for a call of `App` in it.
+`streamlit run` imports this file by its path and searches it for a call of `App`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The web app's server process: Streamlit's own command, beside which what the first page needs is imported.
+"""The web app's server process: Streamlit's command, with the first page's imports in a background thread.
 
-The first visitor's browser reads Streamlit's scripts for most of a second; the imports come into that time.
+The first visitor's browser loads Streamlit's scripts for most of a second. The imports run in that time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.02
 
 
 def main(flags: Sequence[str]) -> None:
-    """Serve the app until it is ended."""
+    """Serve the app until the process is stopped."""
     from streamlit.web import cli
 
     threading.Thread(target=_import_when_it_listens, daemon=True).start()
@@ -26,7 +26,7 @@ def main(flags: Sequence[str]) -> None:
 
 
 def _import_when_it_listens() -> None:
-    """Earlier, the imports would only hold up the server's own."""
+    """Import the first page's modules once Streamlit runs; earlier, they would delay its start."""
     from streamlit import runtime
 
     while not runtime.exists():

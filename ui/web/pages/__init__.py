@@ -1,1 +1,1 @@
-"""The web app's screens, one a file; each has a `render` function and holds no model code."""
+"""The web app's pages, one per file; each has a `render` function and contains no model code."""

@@ -1,4 +1,4 @@
-"""The catalog: every expert as a card, searched by the meaning of a task or of a pasted sample."""
+"""The catalog page: every expert as a card, with search by a task description or a pasted sample."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ui.web.components import cards, empty_state, label
 from ui.web.session import current_registry, shown_errors, shown_refusal
 from ui.wording.display import plural
 
-CARDS_PER_PAGE = 12  # each costs the browser some ten milliseconds
+CARDS_PER_PAGE = 12  # each takes the browser about ten milliseconds
 SEARCH_LIMIT = 48
 SAMPLE_CHARS = 100_000
-# Parameters from … up to …; the names stand in addresses.
+# Parameters from (included) up to (excluded); the names appear in addresses.
 SIZES: dict[str, tuple[str, tuple[int, int | None]]] = {
     "tiny": ("below 100 M", (0, 100_000_000)),
     "small": ("100 M to 1 B", (100_000_000, 1_000_000_000)),
@@ -33,12 +33,12 @@ SIZES: dict[str, tuple[str, tuple[int, int | None]]] = {
 }
 SIDES = ("seed", "license", "size")
 MARKS = {
-    "anchored": ("Anchored only", "Their trunk is the seed's own: they compose without loss."),
-    "measured": ("With measurements only", "They were measured alone, or in a mix that holds them."),
+    "anchored": ("Anchored only", "Experts that use the seed's own trunk. They compose without loss."),
+    "measured": ("Measured only", "Experts that were measured alone or as part of a mix."),
 }
 FILTERS = (*SIDES, *MARKS)
 
-# Reads so many experts (the limit) of those that were found, after the first ones (the offset).
+# Returns at most `limit` of the matching experts, starting at `offset`: reader(limit, offset).
 Reader = Callable[[int, int], list[tuple[ExpertRecord, float | None]]]
 
 
@@ -75,14 +75,14 @@ def render() -> None:
 
 
 def _read_address(choices: Mapping[str, Sequence[str]]) -> None:
-    """Begin with the search of the address; later the widgets know better, also after coming back."""
+    """Start from the search in the address; later the widgets' own state wins, also after coming back."""
     given = st.query_params.to_dict()
     if "q" in given:
         st.session_state.setdefault("q", given["q"])
     for name, values in choices.items():
         if given.get(name) in values:
             st.session_state.setdefault(name, given[name])
-        if st.session_state.get(name) not in values:  # an expert may have been the last one of its licence
+        if st.session_state.get(name) not in values:  # the last expert of a licence may have been withdrawn
             st.session_state[name] = None
     for name in MARKS:
         st.session_state.setdefault(name, given.get(name) == "yes")
@@ -103,7 +103,7 @@ def _write_address() -> None:
 
 
 def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-    """The query and the pasted sample, as they stand."""
+    """Draw the search row; return the query and the pasted sample."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         query = st.text_input(
             "Search by meaning",
@@ -120,7 +120,7 @@ def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
             _filters(choices)
         with st.popover("Paste a sample", icon=":material/content_paste:", width="content"):
             sample = st.text_area(
-                "Text like the one you want to serve",
+                "Sample of your text",
                 key="sample",
                 persist_state="session",
                 height=180,
@@ -128,15 +128,15 @@ def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
                 placeholder="A few paragraphs, a source file, some letters …",
                 on_change=_forget,
                 args=("q",),
-                help="Its embedding is compared; nothing is stored.",
+                help="The sample is embedded and compared with the experts' domains. It is not stored.",
             )
-            # Leaving the text area submits it already; a button is what people look for.
-            st.button("Find experts like it", type="primary", width="stretch")
+            # Leaving the text area submits it already, but people expect a button.
+            st.button("Find similar experts", type="primary", width="stretch")
     return (query or "").strip(), (sample or "").strip()
 
 
 def _filters(choices: Mapping[str, Sequence[str]]) -> None:
-    """One control a side; none chosen leaves it open."""
+    """Draw one control per filter; an empty control does not filter."""
     names: dict[str, tuple[str, str, Callable[[str], str]]] = {
         "seed": ("Seed", "Every seed", str),
         "license": ("Licence", "Every licence", str),
@@ -166,7 +166,7 @@ def _clear() -> None:
 
 
 def _sides() -> Sides:
-    """The filters as the catalog takes them."""
+    """Return the filters as arguments of the catalog's queries."""
     state = st.session_state
     size = state.get("size")
     return {
@@ -179,22 +179,22 @@ def _sides() -> Sides:
 
 
 def _nothing(sides: Sides, seeds: Sequence[str]) -> None:
-    """No expert at all, none of the seed, or none that passes the filters."""
+    """Draw the empty state: no expert at all, none of the seed, or none that matches the filters."""
     if any(value is not None for name, value in sides.items() if name != "seed"):
-        empty_state("No expert passes these filters", "Open one of them, or clear them all.")
+        empty_state("No expert matches these filters", "Relax a filter, or clear them all.")
         with st.container(horizontal=True, horizontal_alignment="center"):
             st.button("Clear the filters", on_click=_clear)
         return
     seed = sides["seed"]
     empty_state(
-        "No expert here yet",
-        "Nobody has contributed an expert" + (f" of the seed {seed}." if seed else "."),
+        "No experts yet",
+        "Nobody has contributed an expert" + (f" of the seed {seed}." if seed else ".") + " Contribute one:",
         [f"nexusmix contribute NAME ./expert --seed {seed or seeds[0]} --license SPDX --data ./text"],
     )
 
 
 def _forget(other: str) -> None:
-    """What was asked last counts: a new query clears the sample, a new sample the query."""
+    """Keep only the latest search: a new query clears the sample, a new sample clears the query."""
     st.session_state[other] = ""
     _first_page()
 
@@ -204,24 +204,24 @@ def _first_page() -> None:
 
 
 def _search(registry: Registry, query: str, sample: str, sides: Sides) -> tuple[int, Reader, str]:
-    """How many experts were found, how to read a page of them, and the sentence above them."""
+    """Return the number of experts found, a reader of one page of them, and the caption above them."""
     what = vector_of_sample(registry, sample) if sample else query
     hits = search(registry, what, limit=SEARCH_LIMIT, **sides)
     of = "your sample" if sample else f"“{query}”"
     far = "No close match. " if all(hit.score < CLOSE for hit in hits) else ""
-    caption = f"{far}Nearest to {of} first; 1 is the same meaning"
+    caption = f"{far}Nearest to {of} first; a score of 1 means the same meaning"
     found = [(hit.expert, hit.score) for hit in hits]
     return len(found), lambda limit, offset: list(found[offset : offset + limit]), caption
 
 
 def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
-    """The same for every expert that passes the filters."""
+    """Return the same for all experts that match the filters."""
     count = count_experts(registry, **sides)
 
     def read(limit: int, offset: int) -> list[tuple[ExpertRecord, float | None]]:
         return [(each, None) for each in list_experts(registry, limit=limit, offset=offset, **sides)]
 
-    return count, read, plural(count, "expert") + " by name"
+    return count, read, plural(count, "expert") + ", sorted by name"
 
 
 def _paged_cards(read: Reader, pages: int) -> None:
@@ -237,7 +237,7 @@ def _paged_cards(read: Reader, pages: int) -> None:
 def _first_steps() -> None:
     empty_state(
         "This registry is empty",
-        "See the whole journey on text that is already on this machine, or publish a model of your own "
-        "as the seed that experts branch from.",
+        "Run the demo on text that is already on this machine, or publish a model of your own as the first seed. "
+        "Experts are fine-tuned from a seed.",
         ["nexusmix demo", "nexusmix seed add NAME ./model --license Apache-2.0"],
     )

@@ -1,4 +1,4 @@
-"""Compose: choose experts of one seed, see what their mix will be, and queue it."""
+"""The compose page: choose experts of one seed, see an estimate of their mix, and queue it."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ SAMPLE_CHARS = 100_000
 
 
 def render() -> None:
-    """Draw the page: experts, recipe and the recipe as text on the left, what it will be on the right."""
+    """Draw the page: experts, recipe and the recipe as text on the left, the estimate on the right."""
     st.title("Compose a mix", anchor=False)
     with shown_errors():
         registry = current_registry()
         seeds = {seed.name: seed for seed in list_seeds(registry)}
         if not seeds:
             empty_state(
-                "There is no seed yet",
-                "A mix is made of experts that branched from one seed: publish a model as a seed first.",
+                "No seeds yet",
+                "A mix combines experts of one seed. Publish a model as a seed first, or run the demo.",
                 ["nexusmix seed add NAME ./model --license Apache-2.0", "nexusmix demo"],
             )
             return
@@ -59,7 +59,7 @@ def render() -> None:
                     _nothing_chosen()
                 return
             settings = recipe_form(experts)
-        # A name that cannot be one takes nothing else away: the rest goes on with the name that it would have.
+        # An invalid name does not hide the rest of the page, which continues with the default name.
         is_named = settings["name"] is not None
         settings["name"] = settings["name"] or default_name(experts)
         with outlook, st.container(key="numbers"), shown_refusal():
@@ -70,7 +70,7 @@ def render() -> None:
 
 
 def _read_address(seeds: dict[str, SeedRecord]) -> None:
-    """Begin with what the address names; later the widgets know better."""
+    """Start from the seed and experts in the address; later the widgets' own state wins."""
     given = st.query_params.to_dict()
     if given and st.session_state.get("compose_address") != given:
         st.session_state["compose_address"] = given
@@ -80,7 +80,7 @@ def _read_address(seeds: dict[str, SeedRecord]) -> None:
 
 
 def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, list[ExpertRecord]]:
-    """The seed and the experts; only what stands in one mix with what is chosen already is offered."""
+    """Return the chosen seed and experts; only experts that can be mixed with those chosen so far are offered."""
     st.subheader("Experts", anchor=False)
     name = next(iter(seeds))
     if len(seeds) > 1:
@@ -99,8 +99,8 @@ def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecor
     with chooser:
         if not offered:
             empty_state(
-                "No expert of this seed yet",
-                f"Contribute one that branched from {seed.name}, then come back.",
+                "No experts of this seed yet",
+                f"Contribute an expert that was fine-tuned from {seed.name}, then come back.",
                 [f"nexusmix contribute NAME ./expert --seed {seed.name} --license SPDX --data ./text"],
             )
         refs = st.multiselect(
@@ -108,7 +108,7 @@ def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecor
             offered,
             key="chosen",
             persist_state="session",
-            placeholder="Type a name, or let samples propose",
+            placeholder="Type a name, or propose from samples",
             disabled=not offered,
         )
         experts = [get_expert(registry, ref) for ref in refs]
@@ -118,15 +118,15 @@ def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecor
 
 
 def _proposals(registry: Registry, seed: SeedRecord) -> None:
-    with st.popover("Let samples propose experts", icon=":material/auto_awesome:", width="content"):
+    with st.popover("Propose experts from samples", icon=":material/auto_awesome:", width="content"):
         text = st.text_area(
-            "What the mix shall serve",
+            "What should the mix be good at?",
             key="samples",
             persist_state="session",
             height=180,
             max_chars=SAMPLE_CHARS,
-            placeholder="Paste a few typical inputs.\n---\nA line of dashes separates one from the next.",
-            help="Their embeddings are compared with the experts' domains; nothing is stored.",
+            placeholder="Paste a few typical inputs.\n---\nSeparate the inputs with lines of dashes.",
+            help="The samples are embedded and compared with the experts' domains. They are not stored.",
         )
         if st.button("Propose", type="primary", width="stretch"):
             if not (text or "").strip():
@@ -153,46 +153,46 @@ def _chosen_row(expert: ExpertRecord) -> None:
 
 def _nothing_chosen() -> None:
     with st.container(key="numbers"):
-        st.subheader("What you will get", anchor=False)
-        st.caption("Choose experts, and their mix is estimated here: its size, its licence, what it costs.")
+        st.subheader("Estimate", anchor=False)
+        st.caption("Choose experts to see the size, the training time and the licence of their mix.")
 
 
 def _outlook(
     registry: Registry, seed: SeedRecord, experts: list[ExpertRecord], settings: dict[str, Any]
 ) -> tuple[Recipe, Estimate]:
-    """The recipe and what it will give, as it stands now."""
+    """Draw the estimate; return the current recipe and its estimate."""
     from composer.mix.recipe import Recipe
 
-    st.subheader("What you will get", anchor=False)
+    st.subheader("Estimate", anchor=False)
     refs = [expert.ref for expert in experts]
     recipe = Recipe.parse({**settings, "seed": seed.name, "experts": refs})
     forecast = estimate(registry, seed, experts, recipe.model_dump(mode="json"))
     trained = f"{parameters(forecast.tokens)} tokens" if forecast.tokens else "none"
-    about = "as fast as the latest runs here" if forecast.seconds_measured else "a rough guess"
+    about = "based on recent runs here" if forecast.seconds_measured else "a rough estimate"
     fact_table(
         {
             "Name": recipe.name,
-            "Experts": f"{len(experts)} beside the seed, {_taken(recipe)} a token",
+            "Experts": f"{len(experts)} plus the seed; {_taken(recipe)} per token",
             "Total": f"{parameters(forecast.total)} parameters",
-            "Active": f"{parameters(forecast.active)} a token",
-            "New bytes": size(forecast.bytes_written),
+            "Active": f"{parameters(forecast.active)} parameters per token",
+            "New storage": size(forecast.bytes_written),
             "Fine-tune": trained,
             "Time": f"≈ {roughly(forecast.seconds)}, {about}" if forecast.tokens else "seconds",
             "Licence": forecast.license,
         }
     )
     if forecast.is_allowed:
-        st.caption("Each of these licences lets the others stand beside it.")
+        st.caption("These licences can be combined in one mix.")
         return recipe, forecast
     st.warning(label(forecast.conflict), icon=":material/gavel:")
-    reason = st.text_input("Why you may combine them", placeholder="For instance: written permission of …")
+    reason = st.text_input("Why may you combine them?", placeholder="For example: written permission from …")
     return recipe.model_copy(update={"license_override": reason.strip() or None}), forecast
 
 
 def _taken(recipe: Recipe) -> str:
-    """How many experts a token takes, in words."""
+    """The number of experts per token, in words."""
     if recipe.top_p is not None:
-        return f"as many as reach p = {recipe.top_p:g}"
+        return f"the fewest with total p ≥ {recipe.top_p:g}"
     return ("at most " if recipe.null_experts else "") + plural(recipe.top_k, "expert")
 
 
@@ -200,21 +200,21 @@ def _submit_button(registry: Registry, recipe: Recipe, forecast: Estimate, *, is
     measured = st.toggle(
         "Evaluate it afterwards",
         value=True,
-        help="A second run measures it beside its seed, each expert and dense merging, and where tokens go.",
+        help="A second run compares the mix with its seed, each expert and dense merging, and records its routing.",
     )
     if st.button("Compose", type="primary", icon=":material/hub:", width="stretch"):
         if not is_named:
-            refuse("Mend the name first.")
+            refuse("Correct the name first.")
         elif not forecast.is_allowed and recipe.license_override is None:
-            refuse("Say first why you may combine these licences.")
+            refuse("First state why you may combine these licences.")
         else:
             queue(registry, "compose", {"recipe": recipe.model_dump(mode="json"), "evaluate": measured})
     if len(recipe.experts) == 1:
-        st.caption("One expert is a mix too, but two or more show what routing is for.")
+        st.caption("A mix of one expert is valid, but routing is more useful with two or more.")
 
 
 def _as_text(recipe: Recipe) -> None:
-    st.subheader("The same as text", anchor=False)
+    st.subheader("As text", anchor=False)
     shell, file = st.tabs(["Command", "Recipe file"])
     with shell:
         st.code(command(recipe), language=None, wrap_lines=True)

@@ -1,4 +1,4 @@
-"""Contribute: an expert from a folder or from the Hugging Face Hub, held against its seed before anything heavy."""
+"""The contribute page: an expert from a folder or the Hugging Face Hub, first checked against its seed."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from ui.web.session import (
 )
 from ui.wording.display import parameters, plural, printable, size
 
-PERMISSIVE = "Mixes with it may be under almost any licence."
+PERMISSIVE = "Mixes with this expert may use almost any licence."
 LICENSES = {
     "Apache-2.0": PERMISSIVE,
     "MIT": PERMISSIVE,
     "BSD-3-Clause": PERMISSIVE,
     "CC0-1.0": PERMISSIVE,
     "CC-BY-4.0": PERMISSIVE,
-    "CC-BY-SA-4.0": "Mixes with it must be shared alike.",
-    "CC-BY-NC-4.0": "Mixes with it are for non-commercial use only.",
-    "GPL-3.0-or-later": "Mixes with it must be under the GPL too.",
+    "CC-BY-SA-4.0": "Mixes with this expert must be shared under the same terms.",
+    "CC-BY-NC-4.0": "Mixes with this expert are for non-commercial use only.",
+    "GPL-3.0-or-later": "Mixes with this expert must be under the GPL too.",
 }
 HUB_CHECK = "hub_check"
 SHARED, PRIVATE = "Share a sample", "Keep it private"
@@ -46,15 +46,15 @@ DESCRIPTION_CHARS = 2_000
 
 
 def render() -> None:
-    """Draw the page: the folder and what the check says of it, then the card, the domain and the button."""
+    """Draw the page: the folder and the result of its check, then the card, the domain and the button."""
     st.title("Contribute an expert", anchor=False)
     with shown_errors():
         registry = current_registry()
         seeds = {seed.name: seed for seed in list_seeds(registry)}
         if not seeds:
             empty_state(
-                "There is no seed yet",
-                "An expert branches from a seed: publish the model that yours was fine-tuned from first.",
+                "No seeds yet",
+                "An expert is fine-tuned from a seed. First publish the base model of your expert as a seed.",
                 ["nexusmix seed add NAME ./model --license Apache-2.0"],
             )
             return
@@ -63,7 +63,7 @@ def render() -> None:
             seed, source = _source(seeds)
         with checked, st.container(key="numbers"):
             passed = _check(registry, seed, source)
-        # A second row, so that on a narrow window the findings come right after the folder.
+        # A second row, so that a narrow window shows the check's result right after the folder.
         rest, _ = st.columns([5, 3], gap="large")
         with rest:
             request = {**_card(), **_domain(), "seed": seed.name, "source": source}
@@ -82,20 +82,20 @@ def _source(seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
     source = st.text_input(
         "Folder on the registry's machine, or hf:owner/name",
         placeholder="/data/models/law-expert or hf:owner/name@revision",
-        help="A Hugging Face folder (config.json, tokenizer.json, safetensors) or a LoRA adapter's. Large files "
-        "do not go through the browser; what is on the hub is fetched by the registry's machine.",
+        help="A Hugging Face folder (config.json, tokenizer.json, safetensors) or the folder of a LoRA adapter. "
+        "Files are not uploaded through the browser. The registry's machine downloads models from the Hub.",
     )
     return seed, source.strip()
 
 
 def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
-    """What headers and configuration say already; nothing of the weights is read."""
+    """Check headers and configuration without reading weights; return whether the source fits."""
     st.subheader("Does it fit?", anchor=False)
     if not source:
-        st.caption("Name a folder, and it is held against its seed: configuration, tokenizer, every tensor.")
+        st.caption("Enter a folder to check its configuration, tokenizer and every tensor against the seed.")
         return False
     try:
-        with st.spinner("Asking the hub …" if hub.is_hub(source) else "Reading headers …"):
+        with st.spinner("Querying the Hub …" if hub.is_hub(source) else "Reading headers …"):
             checkpoint = _preflight(registry, seed, source)
     except IncompatibleError as error:
         reasons = error.mismatches or (str(error),)
@@ -104,14 +104,16 @@ def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
         st.html(f'<ul class="nm-reasons">{items}</ul>')
         return False
     except (RegistryError, OSError) as error:
-        st.error("It cannot be taken:", icon=":material/error:")
+        st.error("This checkpoint cannot be imported:", icon=":material/error:")
         st.code(printable(error), language=None, wrap_lines=True)
-        if hub.is_hub(source) and st.button("Ask the hub again", icon=":material/refresh:"):
+        if hub.is_hub(source) and st.button("Query the Hub again", icon=":material/refresh:"):
             st.session_state.pop(HUB_CHECK, None)
             st.rerun()
         return False
     if checkpoint is None:
-        st.info("A LoRA adapter: it is merged into its seed, and refused at once if it does not fit.")
+        st.info(
+            "This is a LoRA adapter. The run first merges it into the seed, and fails if it does not fit."
+        )
         return True
     st.success(f"It fits {label(seed.name)}.", icon=":material/check_circle:")
     fact_table(_findings(checkpoint))
@@ -119,7 +121,7 @@ def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
 
 
 def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint | None:
-    """What preflight makes of the source; None for an adapter. The hub is asked once, not with every click."""
+    """Run the preflight check of the source; None for an adapter. The Hub is queried once, not on every click."""
     if not hub.is_hub(source):
         configured_roots().check_import(source)
         if is_adapter(Path(source)):
@@ -148,7 +150,7 @@ def _findings(checkpoint: Checkpoint) -> dict[str, object]:
         "FFNs": f"{plural(len(roles.ffn), 'tensor')}, width {roles.ffn_width:,}",
         "Trunk": plural(len(roles.trunk), "tensor"),
         "Weights": roles.dtype,
-        "To be stored": f"{size(sum(tensor.end - tensor.start for tensor in tensors))} at most",
+        "Storage needed": f"at most {size(sum(tensor.end - tensor.start for tensor in tensors))}",
     }
 
 
@@ -156,9 +158,7 @@ def _card() -> dict[str, Any]:
     st.subheader("2 · The card", anchor=False)
     left, right = st.columns(2)
     with left:
-        typed = st.text_input(
-            "Name", placeholder="law", help="A name that exists already gets its next version."
-        )
+        typed = st.text_input("Name", placeholder="law", help="An existing name gets its next version.")
         name = _checked(check_name, typed.strip())
     with right:
         license = st.selectbox(
@@ -170,18 +170,18 @@ def _card() -> dict[str, Any]:
         )
         license = _checked(check_license, license)
         if license:
-            other = "Whether it lets others stand beside it is checked when a mix is composed."
+            other = "Compatibility with other licences is checked when a mix is composed."
             st.caption(LICENSES.get(license, other))
     description = st.text_area(
         "Description",
         max_chars=DESCRIPTION_CHARS,
-        placeholder="What it was trained on, what it is good at, what it is not.",
+        placeholder="Training data, strengths and weaknesses.",
     )
     return {"name": name, "license": license, "description": description.strip()}
 
 
 def _checked(check: Callable[[str], str], value: str | None) -> str | None:
-    """What the check makes of the value; None without one, or where it is refused: the reason is below its field."""
+    """Return the checked value; None if it is empty, or if it is refused (the reason is shown below its field)."""
     if value:
         with shown_refusal():
             return check(value)
@@ -189,21 +189,23 @@ def _checked(check: Callable[[str], str], value: str | None) -> str | None:
 
 
 def _domain() -> dict[str, Any]:
-    """Where the domain embedding comes from: a sample of the text, or a file made on the owner's side."""
+    """Draw the source of the domain embedding: a sample of the text, or an embedding file made by the owner."""
     st.subheader("3 · The domain", anchor=False)
     mode = st.segmented_control("Training text", [SHARED, PRIVATE], default=SHARED, required=True)
     if mode == SHARED:
         st.caption(
-            "A sample of the text (4 MB at most) is kept with the expert: routers are warm-started on it, and "
-            "one document in twenty is held out to measure on. Whoever reads the registry can read it."
+            "A sample of the text (at most 4 MB) is stored with the expert. Routers are warm-started on it, and one "
+            "document in twenty is held out for evaluation. Everyone who can read the registry can read the sample."
         )
-        paths = st.text_area("Files or folders of text, one a line", placeholder="/data/law.jsonl", height=90)
+        paths = st.text_area(
+            "Files or folders of text, one per line", placeholder="/data/law.jsonl", height=90
+        )
         lines = [line.strip() for line in paths.splitlines() if line.strip()]
         checked = [_checked(_text_path, line) for line in lines]
         return {"data": lines if all(checked) else []}
     st.caption(
-        "Only an embedding of the text is handed over, computed on your own machine. The router learns where "
-        "the domain lies, but there is nothing to measure on, and mixes are fine-tuned without it."
+        "Only an embedding of the text is contributed; compute it on your own machine. Routers can use it, but the "
+        "expert has no held-out text for evaluation, and mixes are fine-tuned without its text."
     )
     st.code("nexusmix embed ./private --out law.json", language=None)
     file = st.text_input("Embedding file on the registry's machine", placeholder="/data/law.json")
@@ -211,14 +213,14 @@ def _domain() -> dict[str, Any]:
 
 
 def _text_path(path: str) -> str:
-    """The path of a text or of a folder of them. Raises what is wrong with it before any of it is read."""
+    """Check the path of a text file or folder without reading it. Raises InvalidInputError or NotFoundError."""
     if not configured_roots().check_import(path).exists():
         raise NotFoundError(f"{path}: no such file or folder on the registry's machine")
     return path
 
 
 def _embedding(path: str) -> str:
-    """The path of an embedding file. Raises what is wrong with it, or with the file."""
+    """Check the path and the content of an embedding file. Raises RegistryError."""
     load_embedding(configured_roots().check_import(path))
     return path
 

@@ -1,4 +1,4 @@
-"""One expert: its card, where it comes from, what is stored of it, and who lives next to it."""
+"""The page of one expert: its card, provenance, stored files, evaluation and nearest domains."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def render() -> None:
         st.page_link(routes.catalog(), label="Catalog", icon=":material/arrow_back:")
     ref = st.query_params.get("ref")
     if not ref:
-        empty_state("No expert chosen", "Open one from the catalog; its address then names it.")
+        empty_state("No expert chosen", "Open an expert from the catalog.")
         return
     with shown_errors():
         registry = current_registry()
@@ -116,18 +116,20 @@ def _commands(expert: ExpertRecord) -> None:
 
 
 def _transfer(registry: Registry, expert: ExpertRecord) -> None:
-    """What it gained in its own domain, and what that cost or gave elsewhere."""
-    st.subheader("How good it is", anchor=False)
+    """Draw the expert's scores next to its seed's, on its own domain and on others."""
+    st.subheader("Evaluation", anchor=False)
     measurement = get_measurement(registry, expert.ref)
     if measurement is None:
-        st.caption("Not measured yet: bits per byte on its own and other domains, beside its seed.")
+        st.caption(
+            "Not measured yet. A measurement compares the expert with its seed on its own and on other domains."
+        )
     else:
         scores = measurement["bits_per_byte"]
         rows = {
             ("its own" if domain == expert.ref else domain): [row["seed"], row["expert"]]
             for domain, row in scores.items()
         }
-        caption = "Bits per byte on text that it has not seen; lower is better. Nearest domains first"
+        caption = "Bits per byte on held-out text, nearest domains first; lower is better"
         st.html(figures(["seed", "this expert"], rows, corner="text", caption=caption))
     with st.container(key="measure"):
         title = "Measure it" if measurement is None else "Measure again"
@@ -136,7 +138,7 @@ def _transfer(registry: Registry, expert: ExpertRecord) -> None:
 
 
 def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
-    """The experts whose domains are nearest, by the cosine with this one's mean vector."""
+    """Draw the experts with the nearest domains, by cosine with this expert's mean vector."""
     st.subheader("Nearest domains", anchor=False)
     others = None
     with shown_refusal(), st.spinner("Comparing domains …"):
@@ -145,7 +147,7 @@ def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
     if others is None:
         return
     if not others:
-        st.caption("It is the only expert so far.")
+        st.caption("There are no other experts yet.")
     for hit in others:
         with st.container(key=f"neighbour-{hit.expert.ref}", horizontal=True, vertical_alignment="center"):
             expert_link(hit.expert, width=NEIGHBOUR_WIDTH)
@@ -153,9 +155,9 @@ def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
 
 
 def _excerpts(registry: Registry, expert: ExpertRecord) -> None:
-    st.subheader("From its text", anchor=False)
+    st.subheader("Excerpts from the training text", anchor=False)
     if expert.sample is None:
-        st.caption("The text stayed with its owner; only its embedding was contributed.")
+        st.caption("The training text is private. Only its embedding was contributed.")
         return
     for text in load_documents(registry.blobs, expert.sample)[:EXCERPTS]:
         with st.expander(label(textwrap.shorten(text, TITLE_CHARS, placeholder=" …"))):
@@ -164,7 +166,7 @@ def _excerpts(registry: Registry, expert: ExpertRecord) -> None:
 
 
 def _facts(expert: ExpertRecord) -> None:
-    st.subheader("At a glance", anchor=False)
+    st.subheader("Overview", anchor=False)
     domain = expert.embedding
     fact_table(
         {
@@ -181,19 +183,23 @@ def _facts(expert: ExpertRecord) -> None:
 
 
 def _digests(registry: Registry, expert: ExpertRecord) -> None:
-    st.subheader("Stored bytes", anchor=False)
+    st.subheader("Stored weights", anchor=False)
     for role, digest in (("FFN", expert.ffn), ("Trunk", expert.trunk)):
         with st.container(gap=None):
             st.caption(role)
             st.code(digest, language=None, wrap_lines=True)
-    if st.button("Verify now", icon=":material/verified_user:", help="Hash every stored byte again."):
+    if st.button(
+        "Verify now",
+        icon=":material/verified_user:",
+        help="Recompute the digests of all stored files of this expert.",
+    ):
         with shown_refusal():
             with st.spinner("Hashing …"):
                 problems = verify(registry, expert.ref)
             if problems:
                 st.error("; ".join(label(problem.message) for problem in problems), icon=":material/gpp_bad:")
             else:
-                st.success("Every byte is what its digest says.", icon=":material/verified:")
+                st.success("All stored files match their digests.", icon=":material/verified:")
 
 
 def _provenance(expert: ExpertRecord) -> None:
@@ -203,23 +209,25 @@ def _provenance(expert: ExpertRecord) -> None:
 
 
 def _aliases(registry: Registry, expert: ExpertRecord) -> None:
-    """The words that stand for a version of it, and one more for this version."""
+    """Draw the expert's aliases, and a form that points an alias to this version."""
     aliases = list_aliases(registry, expert.name)
     st.subheader("Aliases", anchor=False)
     if aliases:
         fact_table({f"{expert.name}@{word}": f"→ {ref}" for word, ref in aliases.items()})
-    with st.popover("Point an alias here", icon=":material/label:", disabled=expert.withdrawn is not None):
+    with st.popover(
+        "Point an alias to this version", icon=":material/label:", disabled=expert.withdrawn is not None
+    ):
         word = st.text_input("Alias", placeholder="stable").strip()
         below = st.container()
         alias = f"{expert.name}@{word}"
         stands = aliases.get(word)
         if stands == expert.ref:
-            st.caption("It stands for this version already.")
+            st.caption("This alias already points to this version.")
         elif stands:
-            st.caption(f"It stands for {label(stands)} now, and will be moved.")
-        if st.button("Point it here", type="primary"):
+            st.caption(f"This alias points to {label(stands)} now and will be moved.")
+        if st.button("Set alias", type="primary"):
             if not word:
-                refuse("Write a word for this version, such as stable.", below)
+                refuse("Enter an alias, for example: stable.", below)
             elif stands != expert.ref:
                 with shown_refusal(below):
                     point(registry, alias, expert.ref, expected=stands)
@@ -227,7 +235,7 @@ def _aliases(registry: Registry, expert: ExpertRecord) -> None:
 
 
 def _relatives(registry: Registry, expert: ExpertRecord) -> None:
-    """The other versions, and the mixes that hold this one."""
+    """Draw links to all versions, and to the mixes that contain this one."""
     versions = list_versions(registry, expert.name)
     if len(versions) > 1:
         st.subheader("Versions", anchor=False)
@@ -243,7 +251,7 @@ def _relatives(registry: Registry, expert: ExpertRecord) -> None:
 
 
 def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return name.replace("_", " ").capitalize().replace("Ffn", "FFN")
 
 
 def _figure(value: object) -> object:

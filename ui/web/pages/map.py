@@ -1,4 +1,4 @@
-"""The map of domains: experts that lie near each other were trained on text of a like meaning."""
+"""The map of domains: experts near each other were trained on text of similar meaning."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def render() -> None:
         chart, drawn, left_out = _chart(registry, str(registry.home), seed, experts_stamp(registry))
         if not drawn:
             empty_state(
-                "Nothing to draw yet",
-                "Contribute an expert; its domain is a point of this map.",
+                "No experts yet",
+                "Each expert's domain is a point on this map. Contribute an expert first.",
                 ["nexusmix contribute NAME ./expert --seed SEED --license SPDX --data ./text"],
             )
             return
         if left_out:
-            st.info(f"{plural(left_out, 'expert')} of other embedders cannot be drawn beside these.")
+            st.info(f"{plural(left_out, 'expert')} not shown: embedded with a different embedder.")
         st.caption(
-            f"{plural(drawn, 'expert')} by the embeddings of their training text. Near means alike; the "
-            "axes have no name of their own. Click a point to open its expert."
+            f"{plural(drawn, 'expert')}, placed by the embeddings of their training text. Nearby experts were "
+            "trained on similar text. Click a point to open its expert."
         )
         chosen = st.plotly_chart(chart, on_select="rerun", selection_mode="points", key="map")
         for point in chosen["selection"]["points"]:
@@ -51,7 +51,7 @@ def render() -> None:
 
 
 def _chosen_seed(registry: Registry) -> str | None:
-    """One seed, or None for all."""
+    """Return the chosen seed, or None for all."""
     seeds = [seed.name for seed in list_seeds(registry)]
     if len(seeds) < 2:
         return None
@@ -63,9 +63,10 @@ def _chosen_seed(registry: Registry) -> str | None:
 def _chart(
     _registry: Registry, home: str, seed: str | None, stamp: tuple[int, int]
 ) -> tuple[go.Figure | None, int, int]:
-    """The map of the newest versions as the stamp has them, how many it shows, and how many it cannot show.
+    """Return the map of the newest versions, the number of experts it shows, and the number it cannot show.
 
-    Vectors of different embedders never meet: the most usual embedder is drawn.
+    Vectors of different embedders are not comparable, so only the most common embedder is drawn. The result is
+    cached until the stamp changes.
     """
     domains = list_domains(_registry, seed=seed)
     if not domains:

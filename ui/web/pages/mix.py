@@ -1,4 +1,4 @@
-"""One mix: where it comes from, what it holds, how good it is, where tokens go, and what can be done with it."""
+"""The page of one mix: its experts, lineage, scores and routing, and the actions on it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def render() -> None:
         st.page_link(routes.mixes(), label="Mixes", icon=":material/arrow_back:")
     ref = st.query_params.get("ref")
     if not ref:
-        empty_state("No mix chosen", "Open one from the mixes; its address then names it.")
+        empty_state("No mix chosen", "Open a mix from the list of mixes.")
         return
     with shown_errors():
         registry = current_registry()
@@ -89,18 +89,22 @@ def _actions(registry: Registry, mix: MixRecord, manifest: dict[str, Any], mixes
 
 
 def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
-    st.caption("Bits per byte on held-out text, beside the seed, each expert and dense merging.")
+    st.caption(
+        "Measures bits per byte on held-out text, for the mix, the seed, each expert and dense merging."
+    )
     others = [each.ref for each in mixes if each.seed == mix.seed and each.ref != mix.ref]
-    against = st.multiselect("Against other mixes", others, placeholder="None")
+    against = st.multiselect("Compare with other mixes", others, placeholder="None")
     if st.button("Evaluate it", type="primary", width="stretch"):
         queue(registry, "evaluate", {"mix": mix.ref, "against": against})
 
 
 def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
-    st.caption("Append an expert; the router keeps what it knows. The next version has this one as parent.")
+    st.caption(
+        "Adds an expert; the router starts from its trained weights. The result is the mix's next version."
+    )
     refs = [ref for ref in list_refs(registry, seed=mix.seed) if ref not in mix.experts]
     if not refs:
-        st.info("It holds every expert of its seed already.")
+        st.info("The mix already contains every expert of its seed.")
         return
     expert = st.selectbox("Expert", refs)
     tokens = st.select_slider(
@@ -116,16 +120,18 @@ def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> Non
 
 def _remove(registry: Registry, mix: MixRecord) -> None:
     if len(mix.experts) == 1:
-        st.info("It holds one expert only: nothing would remain.")
+        st.info("The mix has only one expert, which cannot be removed.")
         return
-    st.caption("Composes the others anew, so that nothing of the expert stays, in the trunk or anywhere.")
-    expert = st.selectbox("Expert to be rid of", mix.experts)
+    st.caption(
+        "Composes the other experts again, so that nothing of the removed expert remains, not even in the trunk."
+    )
+    expert = st.selectbox("Expert to remove", mix.experts)
     if st.button("Compose without it", type="primary", width="stretch"):
         queue(registry, "remove", {"mix": mix.ref, "expert": expert})
 
 
 def _export(registry: Registry, mix: MixRecord) -> None:
-    st.caption("Writes a folder on the machine of the registry.")
+    st.caption("Writes a folder on the registry's machine.")
     folder = st.text_input("New folder", value=_new_folder(f"{mix.name}-{mix.version}")).strip()
     below = st.container()
     format = st.selectbox("Format", list(FORMATS), format_func=FORMATS.__getitem__)
@@ -133,11 +139,11 @@ def _export(registry: Registry, mix: MixRecord) -> None:
         if folder:
             queue(registry, "export", {"mix": mix.ref, "out": folder, "format": format}, below)
         else:
-            refuse("Name a folder that does not exist yet.", below)
+            refuse("Enter a folder that does not exist yet.", below)
 
 
 def _new_folder(name: str) -> str:
-    """A folder that may be written: here, or else below the first root."""
+    """Return a default folder for the export: in the working directory if allowed, else below the first root."""
     roots = configured_roots().exports
     if not roots or any(Path.cwd().resolve().is_relative_to(root) for root in roots):
         return f"./{name}"
@@ -147,11 +153,11 @@ def _new_folder(name: str) -> str:
 def _delete(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
     made = [child.ref for child in children(mix, mixes)]
     if made:
-        st.info(label(f"{', '.join(made)} was made from it: delete that first."))
+        st.info(label(f"Other mixes were made from this one. Delete them first: {', '.join(made)}."))
         return
     st.caption(
-        "Its experts stay, and so does its lock: composing that again gives the same bytes. "
-        "The version is never given again. `nexusmix gc` then frees the room."
+        "The experts and the lock are kept, so the same mix can be composed again byte for byte. "
+        "The version number is not reused. Run `nexusmix gc` afterwards to free the disk space."
     )
     if st.button(f"Delete {label(mix.ref)}", type="primary", width="stretch"):
         with shown_refusal():
@@ -161,20 +167,21 @@ def _delete(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
 
 
 def _scores(mix: MixRecord) -> None:
-    st.subheader("How good it is", anchor=False)
+    st.subheader("Evaluation", anchor=False)
     if mix.evaluation is None:
         empty_state(
-            "Not evaluated yet", "Evaluate it to see it beside its seed, its experts and dense merging."
+            "Not evaluated yet",
+            "Evaluate the mix to compare it with its seed, its experts and dense merging.",
         )
         return
     st.html(score_table(mix.evaluation))
 
 
 def _routing(mix: MixRecord) -> None:
-    """Where the tokens of each domain go: the mean over the blocks, or one block."""
+    """Draw the routing of each domain's tokens: the mean over the blocks, or one block."""
     if mix.evaluation is None:
         return
-    st.subheader("Where tokens go", anchor=False)
+    st.subheader("Routing", anchor=False)
     by_layer = mix.evaluation.get("routing_by_layer")
     routing, words = mix.evaluation["routing"], "mean over blocks"
     if by_layer:
@@ -192,7 +199,7 @@ def _routing(mix: MixRecord) -> None:
                 domain: {expert: shares[chosen - 1] for expert, shares in row.items()}
                 for domain, row in by_layer.items()
             }
-    st.html(heat_map(routing, f"Share of each domain's tokens that every expert got; {words}"))
+    st.html(heat_map(routing, f"Share of each domain's tokens routed to each expert; {words}"))
 
 
 def _tasks(mix: MixRecord) -> None:
@@ -203,7 +210,7 @@ def _tasks(mix: MixRecord) -> None:
 
 
 def _facts(mix: MixRecord, manifest: dict[str, Any]) -> None:
-    st.subheader("At a glance", anchor=False)
+    st.subheader("Overview", anchor=False)
     learning = {name.capitalize(): fact for name, fact in learning_facts(manifest["training"]).items()}
     fact_table(
         {
@@ -238,8 +245,8 @@ def _lineage(mix: MixRecord, mixes: list[MixRecord]) -> None:
 
 
 def _digests(mix: MixRecord) -> None:
-    st.subheader("Pinned by", anchor=False)
-    st.caption("Lock: composing it again gives the same bytes")
+    st.subheader("Lock and manifest", anchor=False)
+    st.caption("Lock: composing from it gives the same bytes")
     st.code(mix.lock, language=None, wrap_lines=True)
     st.caption("Manifest")
     st.code(mix.manifest, language=None, wrap_lines=True)

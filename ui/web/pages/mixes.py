@@ -1,4 +1,4 @@
-"""The mixes: one card a name with its versions, what was made from what, and any two side by side."""
+"""The mixes page: one card per name with its versions, the lineage, and a comparison of two mixes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def render() -> None:
             mixes = list_mixes(registry)
         if not mixes:
             empty_state(
-                "Nothing was composed yet",
-                "Choose experts of one seed, and have them as one model.",
+                "No mixes yet",
+                "Choose experts of one seed and compose them into one model.",
                 ["nexusmix compose NAME --seed SEED --experts A,B,C"],
             )
             st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
@@ -42,7 +42,7 @@ def render() -> None:
         by_name: dict[str, list[MixRecord]] = {}
         for mix in mixes:
             by_name.setdefault(mix.name, []).append(mix)
-        st.caption(plural(len(by_name), "mix").replace("mixs", "mixes") + " by name")
+        st.caption(plural(len(by_name), "mix").replace("mixs", "mixes") + ", sorted by name")
         with st.container(key="mixes"):
             for versions in by_name.values():
                 _card(versions)
@@ -52,7 +52,7 @@ def render() -> None:
 
 
 def _card(versions: list[MixRecord]) -> None:
-    """The newest version on top, links to the older ones below."""
+    """Draw a card with the newest version on top and links to the older ones below."""
     newest = versions[-1]
     with st.container(key=f"mixcard-{newest.name}"):
         st.page_link(
@@ -63,14 +63,14 @@ def _card(versions: list[MixRecord]) -> None:
         st.html(f'{mix_facts(newest)}<p class="nm-line">{escaped(score_line(newest))}</p>')
         if len(versions) > 1:
             with st.container(horizontal=True, key=f"older-{newest.name}", vertical_alignment="center"):
-                st.caption("Before:", width="content")
+                st.caption("Earlier versions:", width="content")
                 for version in reversed(versions[:-1]):
                     query = {"ref": version.ref}
                     st.page_link(routes.mix(), label=label(f"@{version.version}"), query_params=query)
 
 
 def _lineage(mixes: list[MixRecord]) -> None:
-    """Which mix was made from which, as a tree; absent where none was made from another."""
+    """Draw the tree of which mix was made from which; nothing if no mix was made from another."""
     known = {mix.ref: mix for mix in mixes}
     if not any(mix.parent in known for mix in mixes):
         return
@@ -89,15 +89,15 @@ def _descendants(mix: MixRecord, mixes: list[MixRecord], depth: int) -> None:
 
 
 def _comparison(registry: Registry, mixes: list[MixRecord]) -> None:
-    st.subheader("Compare two", anchor=False)
+    st.subheader("Compare two mixes", anchor=False)
     known = {mix.ref: mix for mix in mixes}
     refs = list(known)
     for key, default in (("a", refs[-1]), ("b", refs[-2])):
         given = st.query_params.get(key)
         st.session_state.setdefault(key, given if given in known else default)
     with st.container(horizontal=True):
-        one = known[st.selectbox("This one", refs, key="a", persist_state="session")]
-        other = known[st.selectbox("with", refs, key="b", persist_state="session")]
+        one = known[st.selectbox("First mix", refs, key="a", persist_state="session")]
+        other = known[st.selectbox("Second mix", refs, key="b", persist_state="session")]
     st.query_params.from_dict({"a": one.ref, "b": other.ref})
     if one.ref == other.ref:
         st.caption("Choose two different mixes.")
@@ -110,8 +110,9 @@ def _comparison(registry: Registry, mixes: list[MixRecord]) -> None:
     )
     head = f'<th></th><th scope="col">{escaped(one.ref)}</th><th scope="col">{escaped(other.ref)}</th>'
     st.html(
-        f'<div class="nm-scroll" tabindex="0"><table class="nm-figures words"><caption>What differs is marked</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="nm-scroll" tabindex="0"><table class="nm-figures words">'
+        f"<caption>Differences are highlighted</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
     _scores(registry, one, other)
 
@@ -128,29 +129,29 @@ def _settings(registry: Registry, mix: MixRecord) -> dict[str, str]:
 
 
 def _scores(registry: Registry, one: MixRecord, other: MixRecord) -> None:
-    """Their scores on the same text only: what was measured on different text would be no comparison."""
+    """Draw their scores on the same text; scores on different text are not comparable."""
     evaluations = (one.evaluation or {}, other.evaluation or {})
     found = compare(one.ref, one.evaluation, other.ref, other.evaluation)
     rows = {domain: list(scores) for domain, scores in found.rows.items()}
     if len(rows) > 1:
         rows["mean"] = [sum(column) / len(rows) for column in zip(*rows.values(), strict=True)]
     if rows:
-        caption = "Bits per byte in the domains that both were measured in, on the same text; lower is better"
+        caption = "Bits per byte by domain, on text that both mixes were evaluated on; lower is better"
         st.html(figures([one.ref, other.ref], rows, corner="domain", caption=caption))
     if found.unlike:
         texts = (
             f"{domain} ({text_words(evaluations[0], domain)}, {text_words(evaluations[1], domain)})"
             for domain in found.unlike
         )
-        st.caption(label(f"Not on the same text, so not compared: {'; '.join(texts)}."))
+        st.caption(label(f"Evaluated on different text, so not compared: {'; '.join(texts)}."))
     elif not rows:
         missing = [mix.ref for mix in (one, other) if not mix.evaluation]
         st.caption(
             label(f"Not evaluated yet: {', '.join(missing)}. Evaluate both to compare their scores.")
             if missing
-            else "They share no domain that was measured."
+            else "They were evaluated on different domains."
         )
     if (found.unlike or not rows) and one.seed == other.seed:
-        about = "Evaluates the first, and the second along with it."
-        if st.button("Measure both on the same text", icon=":material/monitoring:", help=about):
+        about = "Queue an evaluation of the first mix that also measures the second."
+        if st.button("Evaluate both on the same text", icon=":material/monitoring:", help=about):
             queue(registry, "evaluate", {"mix": one.ref, "against": [other.ref]})

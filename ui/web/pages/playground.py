@@ -1,4 +1,4 @@
-"""The playground: a prompt goes on as a mix writes it, beside its seed or another mix, in the colours of experts."""
+"""The playground: a mix continues a prompt, optionally next to its seed or another mix, coloured by expert."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOTHING, SEED = "", "seed"
 
 @dataclass
 class Writing:
-    """What was asked for and what has come of it so far, by who wrote it."""
+    """A prompt and the tokens generated so far, by speaker."""
 
     prompt: str
     texts: dict[Speaker, list[Token]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Writing:
 
 @dataclass(frozen=True)
 class Knobs:
-    """How the next token is drawn, and which experts may be routed to."""
+    """The sampling settings and the active experts."""
 
     active: Sequence[str]
     temperature: float
@@ -46,15 +46,15 @@ class Knobs:
 
 
 def render() -> None:
-    """Draw the page: prompt and texts on the left; who writes, their experts and the sampling on the right."""
+    """Draw the page: prompt and texts on the left; mixes, experts and sampling on the right."""
     st.title("Playground", anchor=False)
     with shown_errors():
         registry = current_registry()
         mixes = {mix.ref: mix for mix in list_mixes(registry)}
         if not mixes:
             empty_state(
-                "There is no mix to play with",
-                "Compose one; it writes here as soon as it is published.",
+                "No mixes yet",
+                "Compose a mix to generate text with it here.",
                 ["nexusmix compose NAME --seed SEED --experts A,B,C"],
             )
             st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
@@ -71,10 +71,10 @@ def render() -> None:
 
 
 def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
-    """The mix of the address, or the one that was published last, and who writes beside it."""
+    """Return the mix in the address, or the newest one, and the speakers: the mix and the model to compare."""
     refs = sorted(mixes, key=lambda ref: mixes[ref].created_at, reverse=True)
     given = (st.query_params.get("mix"), st.query_params.get("beside", NOTHING))
-    if st.session_state.get("played_address") != given:  # the address was opened or edited, not written by us
+    if st.session_state.get("played_address") != given:  # the user opened or edited the address
         if given[0] in mixes:
             st.session_state["played"] = given[0]
         st.session_state["beside"] = given[1]
@@ -86,12 +86,12 @@ def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
         st.session_state["beside"] = NOTHING
     names = {NOTHING: "Nothing", SEED: f"Its seed, {mix.seed}"}
     other = st.selectbox(
-        "Beside it",
+        "Compare with",
         beside,
         key="beside",
         persist_state="session",
         format_func=lambda choice: names.get(choice, choice),
-        help="Writes on from the same prompt, with the same sampling.",
+        help="Continues the same prompt with the same sampling settings.",
     )
     st.session_state["played_address"] = (mix.ref, other)
     st.query_params.from_dict({"mix": mix.ref, **({"beside": other} if other else {})})
@@ -104,19 +104,17 @@ def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
 def _knobs(mix: MixRecord) -> Knobs:
     active = _experts(mix)
     st.subheader("Sampling", anchor=False)
-    temperature = st.slider("Temperature", 0.0, 1.5, 0.8, 0.1, help="0 always takes the likeliest token.")
-    length = st.slider("Tokens at most", 8, MOST_TOKENS, 96, 8)
-    random_seed = st.number_input("Random seed", 0, 2**32 - 1, 0, help="The same number, the same text.")
-    if st.button(
-        "Release models", icon=":material/memory:", help="Frees the memory of what is held open here."
-    ):
+    temperature = st.slider("Temperature", 0.0, 1.5, 0.8, 0.1, help="0 always picks the most likely token.")
+    length = st.slider("Maximum tokens", 8, MOST_TOKENS, 96, 8)
+    random_seed = st.number_input("Random seed", 0, 2**32 - 1, 0, help="The same number gives the same text.")
+    if st.button("Release models", icon=":material/memory:", help="Frees the memory of the open models."):
         models.release()
-        st.toast("Open models were released.")
+        st.toast("Models released.")
     return Knobs(active, temperature, length, random_seed)
 
 
 def _experts(mix: MixRecord) -> list[str]:
-    """The experts that tokens may be routed to."""
+    """Draw a toggle per expert; return the active experts."""
     st.subheader("Experts", anchor=False)
     active = []
     for place, ref in enumerate(mix.experts):
@@ -125,32 +123,32 @@ def _experts(mix: MixRecord) -> list[str]:
             if st.toggle(label(ref), value=True, key=f"active-{mix.ref}-{ref}"):
                 active.append(ref)
     if not active:
-        st.warning("Leave at least one expert active.", icon=":material/block:")
+        st.warning("Keep at least one expert active.", icon=":material/block:")
     elif len(active) < len(mix.experts):
         st.caption(
-            "Masked experts get no token. Masking is not removal: what they gave to the averaged trunk stays; "
-            "remove an expert on the mix's page to be rid of it."
+            "Masked experts get no tokens. Masking is not removal: their share of the averaged trunk stays. "
+            "To remove an expert completely, use Remove on the mix's page."
         )
     return active
 
 
 def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[str]) -> None:
-    """The prompt, and below it what each speaker made of it."""
+    """Draw the prompt, and below it each speaker's text."""
     prompt = st.text_area(
         "Prompt",
         key="prompt",
         persist_state="session",
         height=120,
         max_chars=PROMPT_CHARS,
-        placeholder="Begin a text, and the mix goes on: def fibonacci(n):",
+        placeholder="Enter a text for the mix to continue, for example: def fibonacci(n):",
     )
     below = st.container()
     with st.container(horizontal=True):
         wanted = st.button(
-            "Write on",
+            "Generate",
             type="primary",
             icon=":material/stylus_note:",
-            # Not while the prompt is empty: the page learns of the text only when it is left for the button.
+            # Not disabled for an empty prompt: Streamlit sends the text only when the text area loses focus.
             disabled=not knobs.active,
         )
         stop = st.empty()
@@ -162,9 +160,9 @@ def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[
             _by(who)
             places[who] = st.empty()
     if wanted and not (prompt or "").strip():
-        refuse("Begin a text first; the mix writes on from it.", below)
+        refuse("Enter a prompt first.", below)
     elif wanted:
-        # Whatever is clicked meanwhile ends the writing; this button does nothing else.
+        # Any click reruns the script and so stops the generation; this button does nothing else.
         stop.button("Stop", icon=":material/stop:")
         writing = st.session_state["writing"] = Writing(prompt, {who: [] for who in speakers})
         with shown_refusal(below):
@@ -176,7 +174,7 @@ def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[
 
 
 def _by(who: Speaker) -> None:
-    """Who writes in this column; a mix with a link to its page."""
+    """Draw the name of the column's speaker; a mix links to its page."""
     title = f"**{label(who.name)}**" + (" :gray[the seed]" if who.is_seed else "")
     with st.container(key=f"by-{who.name}-{who.is_seed}"):
         st.page_link(routes.mix(), label=title, query_params={"ref": who.name}, disabled=who.is_seed)
@@ -189,7 +187,7 @@ def _write(
     hues: Sequence[str],
     places: Mapping[Speaker, DeltaGenerator],
 ) -> None:
-    """Let them write in turns; each token is shown as it comes."""
+    """Let the speakers generate in turns, and show each token as it arrives."""
     for place in places.values():
         place.html(text_html(writing.prompt, [], hues, writing=True))
     stream = models.write(
@@ -201,14 +199,14 @@ def _write(
         random_seed=knobs.random_seed,
         active_experts=knobs.active,
     )
-    with closing(stream):  # a click in between ends this script: the models are free at once
+    with closing(stream):  # a click stops this script, and the models are unlocked at once
         for who, token in stream:
             writing.texts[who].append(token)
             places[who].html(text_html(writing.prompt, writing.texts[who], hues, writing=True))
 
 
 def _texts(speakers: Sequence[Speaker]) -> dict[Speaker, list[Token]]:
-    """The newest texts of who is chosen now."""
+    """Return the newest texts of the chosen speakers."""
     writing: Writing | None = st.session_state.get("writing")
     return {who: writing.texts[who] for who in speakers if writing and who in writing.texts}
 
@@ -219,16 +217,16 @@ def _show(
     hues: Sequence[str],
     block: int | None,
 ) -> None:
-    """The texts in the colours of all blocks or of one, or what will be there."""
+    """Draw the texts, coloured by all blocks or by one, or a placeholder."""
     texts = _texts(speakers)
     for who, place in places.items():
         if who not in texts:
-            said = "What it writes appears here" + (
+            said = "Generated text appears here" + (
                 "." if who.is_seed else ", each token in its expert's colour."
             )
             place.html(f'<div class="nm-written empty">{said}</div>')
         elif not texts[who]:
-            place.html(f'<div class="nm-written empty">{escaped(who)} ended at once: it wrote nothing.</div>')
+            place.html(f'<div class="nm-written empty">{escaped(who)} ended at once, without any text.</div>')
         else:
             with place.container():
                 _text(who, st.session_state["writing"].prompt, texts[who], hues, block)
@@ -242,12 +240,14 @@ def _text(who: Speaker, prompt: str, tokens: Sequence[Token], hues: Sequence[str
         return
     known = [ref for ref in hues if ref in tokens[0].experts]
     st.html(share_bars(shares(tokens, known, block), hues))
-    if st.toggle("Every block", key=f"grid-{who}", help="Which expert each block chose for each token."):
+    if st.toggle(
+        "Every block", key=f"grid-{who}", help="Show the expert that each block chose for each token."
+    ):
         st.html(block_grid(tokens, hues))
 
 
 def _block(texts: Mapping[Speaker, Sequence[Token]]) -> int | None:
-    """The block whose choices are shown, from 0; None for the share of all of them."""
+    """Return the block whose choices are shown, from 0; None for the shares over all blocks."""
     blocks = max((len(tokens[0].blocks) for tokens in texts.values() if tokens), default=0)
     if blocks < 2:
         return None

@@ -1,4 +1,4 @@
-"""One run: where it stands, its loss as it falls, its log; cancel it, try it again, open what it made."""
+"""The page of one run: state, loss curve and log; buttons to cancel or retry it, links to its results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFRESH_SECONDS = 1
 LOG_HEIGHT = 260
 CHART_HEIGHT = 260
 ACCENT = "#7a73ea"
-SMOOTHING = 12  # the running mean spans one twelfth of the steps
+SMOOTHING = 12  # the running mean covers one twelfth of the steps
 
 
 def render() -> None:
@@ -38,7 +38,7 @@ def render() -> None:
         registry = current_registry()
         run_id = _asked()
         if run_id is None:
-            empty_state("No run chosen", "Open one from the runs; its address then names it.")
+            empty_state("No run chosen", "Open a run from the list of runs.")
             return
         run = runs.get_run(registry, run_id)
         st.title(f"{label(run.kind.capitalize())} :gray[{label(subject(run))}]", anchor=False)
@@ -53,12 +53,12 @@ def _asked() -> int | None:
     if not given:
         return None
     if not given.isascii() or not given.isdecimal():
-        raise NotFoundError(f"no run {given!a}: a run has a number, see Runs")
+        raise NotFoundError(f"no run {given!a}: a run id is a number, see Runs")
     return int(given)
 
 
 def _live(registry: Registry, run_id: int) -> None:
-    """Drawn again every few seconds; when the run has ended, the whole page is drawn once more."""
+    """Draw the run every second while it is live; when it ends, draw the whole page once more."""
     with shown_errors():
         run = runs.get_run(registry, run_id)
         if not run.is_live:
@@ -84,10 +84,10 @@ def _head(run: RunRecord) -> None:
         fraction, words = progress(run)
         st.progress(fraction, text=label(words))
         if run.state == "queued":
-            st.caption("`nexusmix ui` brings a worker with it; another is started by `nexusmix worker`.")
+            st.caption("`nexusmix ui` starts a worker of its own. `nexusmix worker` starts another.")
     if run.error:
         kind = st.error if run.state == "failed" else st.warning
-        kind("What went wrong:", icon=":material/error:")
+        kind("Error:" if run.state == "failed" else "Last error:", icon=":material/error:")
         st.code(printable(run.error, lines=True), language=None, wrap_lines=True)
 
 
@@ -121,22 +121,24 @@ def _actions(registry: Registry, run: RunRecord) -> None:
 
 
 def _loss(registry: Registry, run: RunRecord) -> None:
-    """The curve of what is measured; absent where nothing is trained."""
+    """Draw the loss curve; nothing for a kind of run that does not train."""
     values = runs.get_metrics(registry, run.id).get("loss", [])
     if not values:
         if run.kind in ("compose", "extend", "train-expert"):
             st.subheader("Loss", anchor=False)
-            waits = "It appears with the first step of training." if run.is_live else "Nothing was trained."
+            waits = (
+                "The curve appears after the first training step." if run.is_live else "Nothing was trained."
+            )
             st.caption(waits)
         return
     st.subheader("Loss", anchor=False)
     step, newest = values[-1]
-    st.caption(f"{newest:.3f} nats per token at step {step:,}; it began at {values[0][1]:.3f}")
+    st.caption(f"{newest:.3f} nats per token at step {step:,}; the first value was {values[0][1]:.3f}")
     st.altair_chart(_curve(values), height=CHART_HEIGHT)
 
 
 def _curve(values: list[tuple[int, float]]) -> alt.LayerChart | alt.FacetChart:
-    """The loss by step, faint, and its running mean; the axis begins where something happens."""
+    """The loss by step (faint) and its running mean; the y axis does not start at zero."""
     import altair as alt
 
     width = max(1, len(values) // SMOOTHING)
@@ -160,20 +162,20 @@ def _curve(values: list[tuple[int, float]]) -> alt.LayerChart | alt.FacetChart:
 def _log(run: RunRecord) -> None:
     st.subheader("Log", anchor=False)
     if not run.log:
-        st.caption("Nothing was printed yet.")
+        st.caption("No output yet.")
         return
     with st.container(height=LOG_HEIGHT, autoscroll=True):
         st.code(printable(run.log, lines=True), language=None, wrap_lines=True)
 
 
 def _learning(run: RunRecord) -> dict[str, str]:
-    """What the learning of the mix that this run made has cost."""
+    """Return the training cost of the mix that this run composed, by title."""
     result = run.result or {}
     return learning_facts(result["training"], result.get("stage_seconds")) if "training" in result else {}
 
 
 def _facts(run: RunRecord) -> None:
-    st.subheader("At a glance", anchor=False)
+    st.subheader("Overview", anchor=False)
     seconds = spent(run)
     made = outcome(run)
     fact_table(
@@ -189,15 +191,15 @@ def _facts(run: RunRecord) -> None:
             "Folder": made.get("folder"),
         }
     )
-    st.subheader("Asked for", anchor=False)
+    st.subheader("Request", anchor=False)
     asked = yaml.safe_dump(_request(run), sort_keys=False, allow_unicode=True)
     st.code(printable(asked, lines=True), language="yaml", wrap_lines=True)
-    st.subheader("In the shell", anchor=False)
+    st.subheader("Follow in the shell", anchor=False)
     st.code(f"nexusmix runs follow {run.id}", language=None)
 
 
 def _request(run: RunRecord) -> dict[str, Any]:
-    """What was asked for, but for the web app's roots; of a recipe, what is not its default."""
+    """Return the run's request without the web app's roots, and its recipe without default values."""
     from composer.errors import RecipeError
     from composer.mix.recipe import Recipe
 
@@ -206,6 +208,6 @@ def _request(run: RunRecord) -> dict[str, Any]:
         return request
     try:
         recipe = Recipe.parse(request["recipe"])
-    except RecipeError:  # another version's
+    except RecipeError:  # written by another version
         return request
     return {**request, "recipe": recipe.written(mode="json", exclude_defaults=True)}

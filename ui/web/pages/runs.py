@@ -1,4 +1,4 @@
-"""The queue: every run with its state, the newest first; what moves is drawn again by itself."""
+"""The queue page: every run with its state, newest first; it refreshes itself while runs are live."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def render() -> None:
         counts = runs.count_runs(registry)
         if not counts:
             empty_state(
-                "Nothing was queued yet",
-                "Compose a mix, and its run is shown here while it trains.",
+                "No runs yet",
+                "Compose a mix to queue a run. Its progress is shown here.",
                 ["nexusmix compose NAME --seed SEED --experts A,B,C --queue"],
             )
             st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
             return
         chosen = st.segmented_control(
-            "Which", list(FILTERS), default="All", required=True, label_visibility="collapsed"
+            "State", list(FILTERS), default="All", required=True, label_visibility="collapsed"
         )
         live = sum(counts.get(state, 0) for state in runs.LIVE)
         every = REFRESH_SECONDS if live else None
@@ -47,7 +47,7 @@ def render() -> None:
 
 
 def _list(registry: Registry, states: tuple[RunState, ...] | None, live: int) -> None:
-    """Drawn again every few seconds as long as something moves."""
+    """Draw the runs; repeated every second while any run is live."""
     with shown_errors():
         counts = runs.count_runs(registry)
         if sum(counts.get(state, 0) for state in runs.LIVE) != live:
@@ -55,9 +55,12 @@ def _list(registry: Registry, states: tuple[RunState, ...] | None, live: int) ->
         found = runs.list_runs(registry, states=states, limit=RUNS_SHOWN)
         st.caption(", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())))
         if counts.get("queued") and not counts.get("running"):
-            st.info("No worker is at work: `nexusmix worker` starts one.", icon=":material/hourglass_empty:")
+            st.info(
+                "Queued runs wait for a worker. Start one with `nexusmix worker`.",
+                icon=":material/hourglass_empty:",
+            )
         if not found:
-            empty_state("No such run", "No run is in this state.")
+            empty_state("No runs in this state", "Choose another state above.")
         with st.container(key="runs"):
             for run in found:
                 _row(registry, run)

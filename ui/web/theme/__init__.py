@@ -1,4 +1,4 @@
-"""The look of the web app: colours as Streamlit's settings, what they cannot say as one style sheet."""
+"""The web app's theme: colours as Streamlit settings, everything else as style sheets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ICON = FOLDER / "icon.svg"
 
 
 def streamlit_flags() -> list[str]:
-    """Our settings as flags of `streamlit run`, so that no file of the user's own changes the look."""
+    """Return the theme's settings as flags of `streamlit run`, which take precedence over the user's config files."""
     settings = tomllib.loads((FOLDER / "config.toml").read_text(encoding="utf-8"))
     return [f"--{name}={_flag(value)}" for name, value in _flatten(settings).items()]
 

@@ -272,7 +272,7 @@ def test_the_page_shows_what_the_hub_refuses_and_asks_again_on_demand(
     field(app, "Folder").set_value("hf:acme/late").run()
     assert not app.exception and "no such model" in code(app)[0]
     served.repositories["acme/late"] = pico_expert
-    button(app, "Ask the hub again").click().run()
+    button(app, "Query the Hub again").click().run()
     assert "It fits smol" in app.success[0].value
 
 

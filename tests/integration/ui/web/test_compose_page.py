@@ -27,7 +27,7 @@ from ui.web.recipes import propose
 def test_an_empty_registry_says_that_a_seed_comes_first(app_registry: Registry) -> None:
     app = open_page("compose")
     assert not app.exception
-    assert "There is no seed yet" in html(app)
+    assert "No seeds yet" in html(app)
 
 
 def test_only_experts_of_the_chosen_seed_are_offered(filled: Registry) -> None:
@@ -35,7 +35,7 @@ def test_only_experts_of_the_chosen_seed_are_offered(filled: Registry) -> None:
     assert not app.exception
     assert app.multiselect(key="chosen").options == ["code@1", "cooking@1", "law@1"]
     lonely = open_page("compose", seed="lonely")
-    assert "No expert of this seed yet" in html(lonely)
+    assert "No experts of this seed yet" in html(lonely)
 
 
 def test_the_address_chooses_and_the_recipe_stands_there_as_command_and_file(filled: Registry) -> None:
@@ -176,7 +176,7 @@ def test_licences_that_forbid_each_other_name_the_pair_and_ask_for_a_reason(fill
     assert not app.exception
     assert "cooking" in app.warning[0].value and "forbids" in app.warning[0].value
     button(app, "Compose").click().run()
-    assert "Say first why" in app.error[0].value and not runs.list_runs(filled)
+    assert "First state why" in app.error[0].value and not runs.list_runs(filled)
     app.text_input[1].set_value("written permission").run()
     assert not app.error
     assert "--license-override 'written permission'" in code(app)[-2]
@@ -193,7 +193,7 @@ def test_a_name_that_cannot_be_one_is_refused_under_its_field_and_takes_nothing_
     assert "../up" in said(app.error[0])
     assert "Apache-2.0 AND MIT" in html(app) and "--router linear" in code(app)[-2]
     button(app, "Compose").click().run()
-    assert "Mend the name first" in app.error[-1].value and not runs.list_runs(filled)
+    assert "Correct the name first" in app.error[-1].value and not runs.list_runs(filled)
     app.text_input[0].set_value("up").run()
     assert not app.error and "compose up" in code(app)[-2] and "--router linear" in code(app)[-2]
 

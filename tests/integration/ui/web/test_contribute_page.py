@@ -28,7 +28,7 @@ def seeded(app_registry: Registry, pico_seed: Path) -> Registry:
 def test_without_a_seed_the_page_says_what_comes_first(app_registry: Registry) -> None:
     app = open_page("contribute")
     assert not app.exception
-    assert "There is no seed yet" in html(app)
+    assert "No seeds yet" in html(app)
 
 
 def test_a_folder_that_fits_shows_what_would_be_stored(seeded: Registry, pico_expert: Path) -> None:
@@ -90,7 +90,7 @@ def test_private_text_is_explained_and_hands_over_an_embedding_only(
     app = open_page("contribute")
     field(app, "Training text").set_value("Keep it private").run()
     assert not app.exception
-    assert "Only an embedding of the text is handed over" in captions(app)
+    assert "Only an embedding of the text is contributed" in captions(app)
     assert code(app) == ["nexusmix embed ./private --out law.json"]
     field(app, "Folder").set_value(str(pico_expert))
     field(app, "Name").set_value("law")

@@ -89,4 +89,4 @@ def test_many_experts_are_drawn_by_webgl_with_some_of_their_names(
 def test_an_empty_map_says_what_to_do(app_registry: Registry) -> None:
     app = open_page("map")
     assert not app.exception
-    assert "Nothing to draw yet" in html(app)
+    assert "No experts yet" in html(app)

@@ -19,7 +19,7 @@ from ui.web.models import Speaker
 
 @pytest.mark.parametrize(
     ("page", "words"),
-    [("mixes", "Nothing was composed yet"), ("playground", "There is no mix to play with")],
+    [("mixes", "No mixes yet"), ("playground", "No mixes yet")],
 )
 def test_without_mixes_a_page_says_how_to_get_one(app_registry: Registry, page: str, words: str) -> None:
     app = open_page(page)
@@ -64,13 +64,14 @@ def test_scores_stand_side_by_side_only_when_they_are_of_the_same_text(mixed: Re
         assert not app.exception
         assert 'class="best"' not in html(app) and "<td>2.375</td>" not in html(app)
         words = "60.0 kB of text" if other else "unknown text"
-        assert f"Not on the same text, so not compared: code (60.0 kB of text, {words})" in captions(app)
-    button(app, "Measure both on the same text").click().run()
+        small = captions(app)
+        assert f"Evaluated on different text, so not compared: code (60.0 kB of text, {words})" in small
+    button(app, "Evaluate both on the same text").click().run()
     (run,) = runs.list_runs(mixed)
     assert (run.kind, run.request) == ("evaluate", {"mix": "team@1", "against": ["team@2"]})
     record_evaluation(mixed, "team@1", {**measured("a", mix=2.125, **{"team@2": 2.25})})
     app = open_page("mixes", a="team@1", b="team@2")
-    assert "<td>2.250</td>" in html(app) and "Not on the same text" not in captions(app)
+    assert "<td>2.250</td>" in html(app) and "Evaluated on different text" not in captions(app)
 
 
 def test_a_table_says_how_much_text_it_is_of_and_when_nobody_knows(mixed: Registry) -> None:
@@ -157,7 +158,7 @@ def test_an_export_outside_the_roots_is_refused_under_its_field_and_the_page_sta
 
 
 def test_a_mix_is_deleted_when_nothing_was_made_from_it(mixed: Registry) -> None:
-    assert any("team\\@2 was made from it" in info.value for info in open_page("mix", ref="team@1").info)
+    assert any("Delete them first\\: team\\@2" in info.value for info in open_page("mix", ref="team@1").info)
     button(open_page("mix", ref="team@2"), "Delete team\\@2").click().run()
     assert [mix.ref for mix in list_mixes(mixed)] == ["team@1"]
     assert "was deleted on" in html(open_page("mix", ref="team@2"))
@@ -166,11 +167,11 @@ def test_a_mix_is_deleted_when_nothing_was_made_from_it(mixed: Registry) -> None
 def test_the_playground_colours_each_token_by_its_expert(mixed: Registry) -> None:
     app = open_page("playground", mix="team@1")
     assert not app.exception
-    button(app, "Write on").click().run()
-    assert "Begin a text first" in app.error[0].value
+    button(app, "Generate").click().run()
+    assert "Enter a prompt first" in app.error[0].value
     app.text_area(key="prompt").set_value("def <main>").run()
     app.slider[1].set_value(8).run()
-    button(app, "Write on").click().run()
+    button(app, "Generate").click().run()
     assert not app.exception
     assert 1 <= html(app).count('class="tok"') <= 8
     assert "def &lt;main&gt;" in html(app)
@@ -183,11 +184,11 @@ def test_a_masked_expert_gets_no_token_and_masking_is_called_what_it_is(mixed: R
     app.slider[1].set_value(8).run()
     toggle(app, "code@1").set_value(False).run()
     assert "Masking is not removal" in captions(app)
-    button(app, "Write on").click().run()
+    button(app, "Generate").click().run()
     assert not app.exception
     assert "law@1 100 %" in html(app) and "code@1 " not in html(app)
     toggle(app, "law@1").set_value(False).run()
-    assert button(app, "Write on").disabled
+    assert button(app, "Generate").disabled
     button(app, "Release models").click().run()
     assert not app.exception
 
@@ -196,7 +197,7 @@ def played(app: AppTest) -> AppTest:
     """The page after eight tokens were written at most."""
     app.text_area(key="prompt").set_value("court").run()
     app.slider[1].set_value(8).run()
-    button(app, "Write on").click().run()
+    button(app, "Generate").click().run()
     assert not app.exception
     return app
 
@@ -207,8 +208,8 @@ def test_the_seed_or_another_mix_writes_beside_a_mix(mixed: Registry) -> None:
     assert html(app).count("nm-written") == 2
     assert html(app).count("nm-shares") == 1  # a seed has no experts
     app.selectbox(key="beside").set_value("team@2").run()
-    assert "What it writes appears here" in html(app)
-    button(app, "Write on").click().run()
+    assert "Generated text appears here" in html(app)
+    button(app, "Generate").click().run()
     assert not app.exception
     assert html(app).count("nm-shares") == 2
     app.selectbox(key="beside").set_value("").run()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pico
 import pytest
-from pages import button, captions, code, field, html, links, open_page, toggle
+from pages import button, captions, code, field, html, links, open_page, said, toggle
 from streamlit.testing.v1 import AppTest
 
 from registry.catalog import queries
@@ -41,7 +41,7 @@ def test_the_catalog_shows_every_expert_with_its_facts(filled: Registry) -> None
     app = open_page("catalog")
     assert not app.exception
     assert cards(app) == ["code", "cooking", "law"]
-    assert app.caption[0].value == "3 experts by name"
+    assert said(app.caption[0]) == "3 experts, sorted by name"
     assert html(app).count("⚓ anchored") == 1
     for fact in ("Speaks code.", "smol", "MIT", "32.6 k params"):
         assert fact in html(app)
@@ -75,7 +75,7 @@ def test_a_pasted_sample_is_searched_with_and_replaces_the_query(filled: Registr
 def test_a_seed_without_experts_says_how_to_contribute_one(filled: Registry) -> None:
     app = open_page("catalog", seed="lonely")
     assert not app.exception
-    assert "No expert here yet" in html(app)
+    assert "No experts yet" in html(app)
     assert any("--seed lonely" in command for command in code(app))
 
 
@@ -99,7 +99,7 @@ def test_filters_stand_in_the_address(mixed: Registry, query: dict[str, str], sh
 
 def test_filters_that_nothing_passes_are_cleared_in_one_click(filled: Registry) -> None:
     app = open_page("catalog", size="large")
-    assert "No expert passes these filters" in html(app)
+    assert "No expert matches these filters" in html(app)
     button(app, "Clear the filters").click().run()
     assert not app.exception
     assert len(links(app)) == 3 and "size" not in app.query_params
@@ -141,7 +141,7 @@ def test_an_expert_shows_its_card_digests_provenance_and_neighbours(filled: Regi
 def test_verifying_an_expert_reports_what_is_on_the_disk(filled: Registry) -> None:
     app = open_page("expert", ref="code@1")
     button(app, "Verify now").click().run()
-    assert [message.value for message in app.success] == ["Every byte is what its digest says."]
+    assert [message.value for message in app.success] == ["All stored files match their digests."]
     path = filled.blobs.path(queries.get_expert(filled, "code").ffn)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -166,7 +166,7 @@ def test_an_expert_shows_what_it_gained_and_lost_elsewhere(filled: Registry) -> 
 def test_an_alias_is_pointed_at_the_version_that_is_open(filled: Registry) -> None:
     app = open_page("expert", ref="law@1")
     field(app, "Alias").set_value("stable").run()
-    button(app, "Point it here").click().run()
+    button(app, "Set alias").click().run()
     assert not app.exception
     assert "law@stable" in html(app) and "→ law@1" in html(app)
     assert open_page("expert", ref="law@stable").title[0].value.replace("\\", "") == "law :gray[@1]"

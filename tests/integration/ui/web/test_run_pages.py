@@ -31,7 +31,7 @@ def running(app_registry: Registry) -> RunRecord:
 def test_an_empty_queue_says_what_to_do(app_registry: Registry) -> None:
     app = open_page("runs")
     assert not app.exception
-    assert "Nothing was queued yet" in html(app)
+    assert "No runs yet" in html(app)
 
 
 def test_a_queued_run_waits_and_is_cancelled_at_once(app_registry: Registry) -> None:
@@ -106,4 +106,4 @@ def test_the_queue_lists_runs_by_state_and_cancels(app_registry: Registry, runni
     app.button(key=f"cancel-{waiting.id}").click().run()
     assert runs.get_run(app_registry, waiting.id).state == "cancelled"
     app.segmented_control[0].set_value("Failed").run()
-    assert "No such run" in html(app)
+    assert "No runs in this state" in html(app)
