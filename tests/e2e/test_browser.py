@@ -10,7 +10,7 @@ pytestmark = pytest.mark.browser
 
 
 def expect_cards(page: Any, *names: str) -> None:
-    """Wait until the first cards bear these names, in this order."""
+    """Wait until the first cards show these names, in this order."""
     from playwright.sync_api import expect
 
     links = page.locator("[class*='st-key-card-'] a")
@@ -19,14 +19,14 @@ def expect_cards(page: Any, *names: str) -> None:
 
 
 def settle(page: Any) -> None:
-    """Wait for the cards, their links and the style sheet, which Streamlit loads one after the other."""
+    """Wait for the cards, their links and the style sheet, which Streamlit loads one after another."""
     page.get_by_text("3 experts by name").wait_for()
     page.get_by_role("link", name="code").wait_for()
     page.wait_for_function("getComputedStyle(document.querySelector('.st-key-cards')).display === 'grid'")
 
 
 def overflow(page: Any) -> int:
-    """How many pixels the page is wider than its window."""
+    """Number of pixels by which the page is wider than its window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 
