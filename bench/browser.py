@@ -1,4 +1,4 @@
-"""The web app as a child process and Chromium's flags, for what looks at pages: pictures and timings."""
+"""The web app as a child process and Chromium's flags, shared by the screenshots and the timings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-network
 
 @dataclass(frozen=True)
 class Served:
-    """A web app that listens: its address, and the seconds from its process's start until it said so."""
+    """A listening web app: its address, and the seconds from the start of its process until it listened."""
 
     url: str
     seconds: float
@@ -27,7 +27,7 @@ class Served:
 
 @contextmanager
 def served(home: Path) -> Iterator[Served]:
-    """`nexusmix ui` without a worker on the registry in `home`."""
+    """Run `nexusmix ui` without a worker on the registry in `home`."""
     command = [sys.executable, "-c", "import sys; from ui.cli import main; sys.exit(main())"]
     began = time.monotonic()
     server = subprocess.Popen(
@@ -41,7 +41,7 @@ def served(home: Path) -> Iterator[Served]:
     try:
         url = json.loads("".join(iter(server.stdout.readline, "}\n")) + "}")["url"]
         for line in server.stderr:
-            if url in line:  # it listens
+            if url in line:  # the app prints its address once it listens
                 break
         yield Served(url, time.monotonic() - began)
     finally:
@@ -50,5 +50,5 @@ def served(home: Path) -> Iterator[Served]:
 
 
 def wait_for_script(page: Any) -> None:
-    """Until the page's script has run to its end."""
+    """Wait until the page's script has finished."""
     page.locator(".stApp[data-test-script-state='notRunning']").wait_for()

@@ -1,8 +1,8 @@
-"""Trains a dense expert on every corpus and publishes it: python -m bench.build_experts HOME CORPORA.
+"""Train and publish dense experts, two per corpus: python -m bench.build_experts HOME CORPORA.
 
-Each domain gives two experts, `NAME` (all parameters trained) and `NAME-anchored` (trunk frozen), of the demo's
-seed (ui/demo/seed) unless another folder is given. The corpus `admin` is the seed's own sample. What is published
-already is left alone, so an interrupted run goes on.
+For each domain, `NAME` has all parameters trained and `NAME-anchored` has a frozen trunk. The seed is the demo's
+(ui/demo/seed) unless another folder is given. The corpus `admin` is the seed's own sample. Published experts are
+skipped, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def build(registry: Registry, corpora: Path, seed: Path | None, domains: Sequenc
 
 
 def embed_once(registry: Registry) -> None:
-    """Two experts of one domain share its sample: embed it once in this process."""
+    """Cache embeddings in this process, because both experts of a domain share its sample."""
     embedder = load_embedder(registry.embedder)
     known: dict[tuple[str, ...], np.ndarray] = {}
     encode = embedder.encode
@@ -88,7 +88,7 @@ def main() -> None:
     )
     parser.add_argument("home", type=Path)
     parser.add_argument("corpora", type=Path)
-    parser.add_argument("--seed", type=Path, help="a seed's folder; the demo's seed if not given")
+    parser.add_argument("--seed", type=Path, help="folder of a seed; default: the demo's seed")
     parser.add_argument("--domains", nargs="+", default=DOMAINS)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     arguments = parser.parse_args()

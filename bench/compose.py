@@ -1,9 +1,10 @@
-"""Composing beside mergekit, whole processes from the shell: python -m bench.compose FOLDER [--repetitions 3].
+"""Compare composing with mergekit, as whole processes: python -m bench.compose FOLDER [--repetitions 3].
 
-FOLDER holds what is made once and kept: random Llamas of 317M parameters (bench.random_llamas), a registry with all of
-them, and an environment of its own for mergekit. Contenders take turns, A B C A B C, with their inputs in the page
-cache. It prints Markdown: the median of each figure, and for every bar the median over repetitions of the ratio within
-one repetition. --forward also times the mix against its export (bench.forward). Delete FOLDER afterwards: 15 GB.
+FOLDER stores files that are made once and reused: random Llamas of 317M parameters (bench.random_llamas), a registry
+with all of them, and a separate environment for mergekit. Contenders run in turn, A B C A B C, with their inputs in
+the page cache. The output is Markdown with the median of each figure. For each target it prints the median, over
+repetitions, of the ratio within one repetition. --forward also times the mix and its export (bench.forward).
+FOLDER takes 15 GB: delete it afterwards.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.sa
 
 
 class Bench:
-    """The folder's parts, and the contenders as methods: each runs whole processes and gives what they took."""
+    """The benchmark folder. Each contender is a method that runs whole processes and returns their usage."""
 
     def __init__(self, folder: Path, embedder: str) -> None:
         self.folder, self.models, self.home = folder, folder / "models", folder / "home"
@@ -43,7 +44,7 @@ class Bench:
         self.manifest = ""  # digest of the newest mix of three
 
     def prepare(self) -> None:
-        """Make what is missing."""
+        """Create the models, the environment and the registry, where missing."""
         note("models")
         run([sys.executable, "-m", "bench.random_llamas", self.models, "base", *EXPERTS])
         if not (self.mergekit / "bin" / "mergekit-moe").exists():
@@ -57,7 +58,7 @@ class Bench:
                 self.contribute(name)
 
     def warm(self) -> None:
-        """Bring what is read into the page cache, so that nobody pays for the disk of a busy machine."""
+        """Read all inputs into the page cache, so that no figure depends on the disk of a busy machine."""
         inputs = [self.models / name / "model.safetensors" for name in ("base", *EXPERTS[:3])]
         for path in [*inputs, *(self.home / "blobs" / "sha256").glob("??/*")]:
             with path.open("rb", buffering=0) as file:
@@ -65,24 +66,24 @@ class Bench:
                     pass
 
     def nexusmix(self, *arguments: str | Path) -> Usage:
-        """One command of ours."""
+        """Run one `nexusmix` command."""
         return run([NEXUSMIX, *arguments, "--json"], self.environment)
 
     def contribute(self, name: str = "one") -> Usage:
-        """Contribute an expert; again, as its next version, when it is there already."""
+        """Contribute an expert; if it is already published, contribute its next version."""
         data = self.models / f"{name}.jsonl"
         source = self.models / name
         return self.nexusmix("contribute", name, source, "--seed", "base", "--license", "MIT", "--data", data)
 
     def copy_and_hash(self) -> Usage:
-        """What contributing cannot do without: a copy of the same files, and their sha256."""
+        """The least work that any contribution needs: copying the same files and hashing them with SHA-256."""
         copy = _empty(self.folder / "copy")
         usage = run([sys.executable, "-I", "-c", COPY_AND_HASH, self.models / "one", copy])
         shutil.rmtree(copy)
         return usage
 
     def mergekit_moe(self) -> Usage:
-        """mergekit's mixture of the first three experts, the base model as shared expert."""
+        """Build mergekit's mixture of the first three experts, with the base model as shared expert."""
         recipe, out = self.folder / "mergekit.yaml", self.folder / "mergekit-out"
         models = [{"source_model": str(self.models / name)} for name in EXPERTS[:3]]
         settings = {
@@ -100,14 +101,14 @@ class Bench:
         return usage
 
     def compose(self, experts: int = 3, combine: str = "convex") -> Usage:
-        """A mix whose blobs are new: the random seed of its router is one that no mix had before."""
+        """Compose a mix with new blobs: the random seed of its router is unused in this registry."""
         before = folder_bytes(self.home)
         usage = self.nexusmix(
             *("compose", f"mix{experts}-{combine}", "--seed", "base"),
             *("--experts", ",".join(EXPERTS[:experts]), "--combine", combine),
             *("--tokens", "0", "--no-warm-start", "--random-seed", str(_unused(self.home))),
         )
-        # Merging the same trunks again gives the same blob, which replaces its equal: count it as written anew.
+        # Merging the same trunks again replaces the blob by an equal one: count it as written.
         said = json.loads(usage.output)
         self.written[f"compose {experts}"] = max(said["bytes_written"], folder_bytes(self.home) - before)
         if experts == 3:
@@ -123,7 +124,7 @@ class Bench:
         return usage
 
     def trunk_and_router(self) -> int:
-        """Bytes of the blobs that composing three experts has to write."""
+        """Bytes of the trunk and router blobs of the newest mix of three."""
         manifest = json.loads(self._blob(self.manifest))
         return sum(len(self._blob(manifest[name])) for name in ("trunk", "router"))
 
@@ -133,7 +134,7 @@ class Bench:
 
 
 def measure(bench: Bench, repetitions: int) -> dict[str, list[Usage]]:
-    """Every contender in turn, as often as asked."""
+    """Run every contender in turn, `repetitions` times."""
     contenders: Mapping[str, Callable[[], Usage]] = {
         "mergekit-moe": bench.mergekit_moe,
         "compose": bench.compose,
@@ -155,7 +156,7 @@ def measure(bench: Bench, repetitions: int) -> dict[str, list[Usage]]:
 
 
 def report(bench: Bench, taken: Mapping[str, list[Usage]]) -> str:
-    """Markdown: a table of medians, a table of bars."""
+    """Return Markdown with a table of medians and a table of targets."""
     lines = [
         "| process | wall s (range) | CPU s | peak RSS MB | peak anonymous MB |",
         "|---|---|---|---|---|",
@@ -172,7 +173,10 @@ def report(bench: Bench, taken: Mapping[str, list[Usage]]) -> str:
         )
 
     def bar(what: str, ours: list[str], theirs: str, field: str, bound: float) -> None:
-        """The field summed (memory: the largest) over `ours`, by that of `theirs`, repetition by repetition."""
+        """Add a row: the median ratio of `ours` to `theirs` within one repetition.
+
+        The field is summed over `ours`; for memory, the largest value counts.
+        """
         combined = sum if field in ("wall", "cpu") else max
         ratio = statistics.median(
             combined(getattr(taken[name][i], field) for name in ours) / getattr(other, field)
@@ -180,9 +184,9 @@ def report(bench: Bench, taken: Mapping[str, list[Usage]]) -> str:
         )
         lines.append(f"| {what} | {ratio:.3f} | ≤ {bound} | {'met' if ratio <= bound else '**missed**'} |")
 
-    lines += ["", "| bar | ratio | bound | |", "|---|---|---|---|"]
+    lines += ["", "| target | ratio | bound | |", "|---|---|---|---|"]
     bar("compose / mergekit: wall", ["compose"], "mergekit-moe", "wall", 0.25)
-    bar("compose / mergekit: CPU (no bar)", ["compose"], "mergekit-moe", "cpu", 0.25)
+    bar("compose / mergekit: CPU (no target)", ["compose"], "mergekit-moe", "cpu", 0.25)
     bar("compose / mergekit: peak RSS", ["compose"], "mergekit-moe", "total", 0.25)
     bar("compose / mergekit: peak anonymous", ["compose"], "mergekit-moe", "anonymous", 0.25)
     written = bench.written["compose 3"] / bench.trunk_and_router()
@@ -210,7 +214,7 @@ def _empty(folder: Path) -> Path:
 
 
 def _unused(home: Path) -> int:
-    """A random seed that no mix of this registry was composed with: how many blobs it holds."""
+    """A random seed that no mix of this registry used: the number of its blobs."""
     return sum(1 for _ in (home / "blobs" / "sha256").glob("??/*"))
 
 
@@ -221,7 +225,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--embedder", default="hashing:16", help="as NEXUSMIX_EMBEDDER has it")
+    parser.add_argument("--embedder", default="hashing:16", help="value of NEXUSMIX_EMBEDDER")
     parser.add_argument("--forward", nargs="*", help="also run bench.forward, with these options")
     options = parser.parse_args()
     bench = Bench(options.folder.absolute(), options.embedder)

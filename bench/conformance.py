@@ -1,9 +1,9 @@
-"""Reads exported mixes by every reader at hand: python -m bench.conformance [--environment DIR] [--dtypes NAME …].
+"""Compare exported mixes in several readers: python -m bench.conformance [--environment DIR] [--dtypes NAME …].
 
-The seed is the demo's (2.6 million weights, float32 here, tied or with a head of its own), the two experts are noise
-on it. Printed is the largest difference to the mix of a log-probability, over the five likeliest next tokens after
-each of some prompts: transformers (this one, and that of DIR when given) on `--format qwen2_moe`, llama.cpp on
-`--format gguf`.
+The seed is the demo's: 2.6 million weights in float32, with a tied or a separate output head. The two experts are
+the seed plus noise. transformers (the installed one, and that of DIR if given) reads `--format qwen2_moe`, llama.cpp
+reads `--format gguf`. For each reader it prints the largest difference of a log-probability from the mix's, over the
+five likeliest next tokens after each prompt.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TEXTS = [
     for name in ("README.md", "CONTRIBUTING.md", "composer/mix/opening.py")
 ]
 LENGTHS = (4, 32, 200)
-# Runs in any environment: argv are a folder and a file of prompts; prints the log-probabilities after each.
+# Runs in any environment. argv: a folder and a file of prompts. Prints the log-probabilities after each prompt.
 READ = """
 import json, sys
 import torch
@@ -50,7 +50,7 @@ print(json.dumps(rows))
 
 
 def make_mix(root: Path, *, tied: bool, combine: str) -> tuple[Registry, OpenMix]:
-    """A mix of two noisy copies of the demo's seed."""
+    """Compose a mix of two noisy copies of the demo's seed."""
     seed = root / "seed"
     seed.mkdir(parents=True)
     for path in (ROOT / "ui" / "demo" / "seed").glob("*.json"):
@@ -79,7 +79,7 @@ def make_mix(root: Path, *, tied: bool, combine: str) -> tuple[Registry, OpenMix
 
 
 def differences(root: Path, pythons: dict[str, Path], dtypes: list[str], **variant: Any) -> dict[str, float]:
-    """The largest difference of a log-probability by reader."""
+    """Return the largest difference of a log-probability per reader."""
     registry, mix = make_mix(root, **variant)
     ids = [mix.tokenizer(text)["input_ids"][:length] for text in TEXTS for length in LENGTHS]
     with torch.inference_mode():
@@ -107,9 +107,9 @@ def differences(root: Path, pythons: dict[str, Path], dtypes: list[str], **varia
 
 
 def main() -> None:
-    """Print a Markdown table: a row for each variant of the mix, a column for each reader."""
+    """Print a Markdown table with one row per variant of the mix and one column per reader."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--environment", type=Path, help="an environment with another transformers")
+    parser.add_argument("--environment", type=Path, help="an environment with another transformers version")
     parser.add_argument("--dtypes", nargs="*", default=["float32", "float16", "bfloat16", "q8_0"])
     arguments = parser.parse_args()
     pythons = {"transformers": Path(sys.executable)}

@@ -1,8 +1,9 @@
-"""Fills a registry with many made-up experts: `python -m bench.crowd HOME --experts 10000`.
+"""Fill a registry with many artificial experts: `python -m bench.crowd HOME --experts 10000`.
 
-Seeds are published as always. The experts' rows go into SQL in one transaction past `publish_expert`, which
-commits each for itself; they share a few small blobs. Domains are random unit vectors around random topics, of
-the registry's own embedder, with as many centroids as a contributed domain may have; texts are made of words.
+Seeds are published as usual. The rows of all experts are inserted in one transaction, because `publish_expert`
+commits once per expert. Experts share a few small blobs. A domain is a set of random unit vectors around a random
+topic, in the dimension of the registry's embedder and with the largest allowed number of centroids. Descriptions are
+made of random words.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from registry.home import Registry, open_registry
 from registry.names import name_key
 from registry.records import DomainEmbedding, EmbedderId
 
-SEEDS = {"smol": 0.8, "tiny": 0.15, "base": 0.05}  # with the share of experts that branch from each
+SEEDS = {"smol": 0.8, "tiny": 0.15, "base": 0.05}  # seed: share of experts that branch from it
 LICENSES = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0", "GPL-3.0-only")
 TOPICS = 40
-SPREAD = 0.6  # the length of the noise around a topic's direction
+SPREAD = 0.6  # length of the noise around a topic's direction
 WORDS = """
 law contract court tax python parser compiler template algebra proof geometry statistics german french poetry
 drama cooking garden medicine dosage anatomy chemistry polymer physics orbit weather sailing chess music harmony
 history trade logistics invoice support dialogue summary translation sql query network kernel
-""".split()  # noqa: SIM905 - a list of so many would fill a page
+""".split()  # noqa: SIM905 - a list literal would be much longer
 ABOUT = "Trained on {} texts about {} and {}, {} documents from {} sources; best at {}."
 
 
 def fill(registry: Registry, experts: int, *, random_seed: int = 0) -> None:
-    """Add the seeds and so many experts, one in fifty of them in a second version."""
+    """Add the seeds and `experts` rows; every fiftieth row is a second version of the expert before it."""
     draw, numbers = random.Random(random_seed), np.random.default_rng(random_seed)
     blobs = {name: registry.blobs.put_bytes(name.encode()) for name in ("ffn", "trunk", "own trunk")}
     for name in SEEDS:
@@ -101,7 +102,7 @@ def _expert(draw: random.Random, name: str, version: int, seed: Seed, blobs: dic
 
 
 def _domain(numbers: np.random.Generator, topic: np.ndarray, embedder: EmbedderId) -> DomainEmbedding:
-    """As many unit centroids [c, m] as there may be, around a topic [m]."""
+    """A domain of MAX_CENTROIDS unit centroids [c, m] around a topic [m]."""
     noise = _unit(numbers.standard_normal((MAX_CENTROIDS, embedder.dimension))) * SPREAD
     centroids = _unit(topic + noise).astype(np.float32)
     weights = np.full(MAX_CENTROIDS, 1 / MAX_CENTROIDS, dtype=np.float32)

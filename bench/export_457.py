@@ -1,9 +1,9 @@
-"""Opens exported mixes with transformers 4.57: python -m bench.export_457 [--environment DIR].
+"""Open exported mixes with transformers 4.57: python -m bench.export_457 [--environment DIR].
 
-Composes pico mixes of every seed family that Qwen2-MoE expresses, exports them with `--format qwen2_moe`, and
-lets an environment of its own (transformers 4.57 and this machine's torch, nothing of ours) load each folder:
-no missing and no unexpected key, the same token ids, logits within 1e-4 of the mix's, the same greedy tokens.
-Without --environment the environment is made in a temporary folder, which takes a few minutes.
+Composes pico mixes of every seed family that Qwen2-MoE can express and exports them with `--format qwen2_moe`. A
+separate environment (transformers 4.57 and the same torch, without nexusmix) loads each folder. Checks: no missing
+or unexpected key, equal token ids, logits within 1e-4 of the mix's, equal greedy tokens.
+Without --environment the environment is created in a temporary folder, which takes a few minutes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 PROMPT = " ".join(pico.domain_documents("code", count=1)[0].split()[:25])
 NEW_TOKENS, TOLERANCE = 24, 1e-4
-# Runs in the other environment: argv are a folder and the JSON of what the mix itself says.
+# Runs in the other environment. argv: a folder, the prompt, and a JSON file with the mix's own outputs.
 CHECK = """
 import json, sys
 import torch, transformers
@@ -74,7 +74,7 @@ print(json.dumps({
 
 
 def make_environment(folder: Path) -> Path:
-    """An environment with transformers 4.57 and the running torch; returns its Python."""
+    """Create an environment with transformers 4.57 and the running version of torch; return its Python."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     packages = ["transformers==4.57.*", f"torch=={torch.__version__.split('+')[0]}"]
@@ -83,7 +83,7 @@ def make_environment(folder: Path) -> Path:
 
 
 def export_case(root: Path, case: str) -> dict[str, Any]:
-    """Compose and export one case under `root`; returns what the mix says."""
+    """Compose and export one case under `root`; return the mix's token ids, logits and generated tokens."""
     model_type, config, settings = CASES[case]
     registry = open_registry(root / "home", embedder="hashing:16")
     seed = pico.write_pico(root / "seed", model_type=model_type, initializer_range=0.2, **config)
@@ -109,9 +109,9 @@ def export_case(root: Path, case: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run every case and print one line each; 1 if any differs."""
+    """Run every case and print one line per case. Return 1 if any case differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--environment", type=Path, help="an environment with transformers 4.57 to use again")
+    parser.add_argument("--environment", type=Path, help="an existing environment with transformers 4.57")
     arguments = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary:

@@ -1,8 +1,8 @@
 """Tokens per second of a mix and of its Qwen2-MoE export: python -m bench.forward HOME MIX EXPORT [--batch 8].
 
-One process holds the dense seed, the mix, and the stock model once for each experts implementation of transformers,
-all and times them in turn: A B C A B C. It prints JSON: the median tokens/s of
-each, and for every contender the median over rounds of the mix's tokens/s over its own, with the least and the largest.
+One process loads the dense seed, the mix and the stock model, and times them in turn: A B C A B C. The stock model
+runs once per experts implementation of transformers. The output is JSON with the median tokens/s of each contender.
+`mix_over` is the mix's tokens/s divided by the contender's: its median, least and largest value over rounds.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from composer.mix.opening import find_mix, open_dense, open_mix
 from registry.home import open_registry
 
 STOCK = ("eager", "grouped_mm", "batched_mm")
-DECODED = 4  # tokens of one timing of the decode path
+DECODED = 4  # tokens per timing of the decode path
 PROMPT = 4
 GATHERS = (
-    "batched_mm"  # copies an expert's weights for every token: for decoding only, a prefill fills any memory
+    "batched_mm"  # decoding only: it copies an expert's weights per token, so a prefill exhausts the memory
 )
 
 
 def contenders(home: Path, mix_ref: str, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """The models by name; a stock model whose implementation this machine cannot run fails when it is called."""
+    """Return the models by name. A stock model with an unsupported implementation fails when it is called."""
     from transformers import AutoModelForCausalLM
 
     registry = open_registry(home)
@@ -49,7 +49,7 @@ def contenders(home: Path, mix_ref: str, folder: Path, dtype: torch.dtype) -> di
 
 
 class _Implementation:
-    """A stock model that computes its experts in one of the ways of transformers; the weights are shared."""
+    """A stock model with one experts implementation of transformers; the weights are shared."""
 
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
@@ -68,7 +68,7 @@ def prefill(model: Any, ids: torch.Tensor) -> float:
 
 
 def decode(model: Any, ids: torch.Tensor) -> float:
-    """Tokens per second when tokens come one at a time, after a prompt that is not timed."""
+    """Tokens per second when decoding one token at a time, after a prompt that is not timed."""
     cache = model(input_ids=ids[:1, :PROMPT], use_cache=True)[CACHE]
     started = time.perf_counter()
     for token in ids[0, :DECODED]:
@@ -79,7 +79,7 @@ def decode(model: Any, ids: torch.Tensor) -> float:
 def race(
     models: dict[str, Any], measure: Callable[[Any, torch.Tensor], float], ids: torch.Tensor, rounds: int
 ) -> dict[str, Any]:
-    """Time every model in turn, `rounds` times after one round to warm up; one that cannot run is dropped."""
+    """Time every model in turn, `rounds` times after one warm-up round. A model that cannot run is dropped."""
     speeds: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
     for name, model in models.items():
@@ -134,7 +134,7 @@ def main() -> None:
                 measure = {"prefill": prefill, "decode": decode}[path]
                 racing = {n: m for n, m in models.items() if path == "decode" or not n.endswith(GATHERS)}
                 results[dtype][path] = race(racing, measure, ids, options.rounds)
-                note(json.dumps(results))  # a run that is cut short keeps what it measured
+                note(json.dumps(results))  # keeps the figures of an interrupted run
     results["load"].append(load_average())
     print(json.dumps(results, indent=2))
 

@@ -1,8 +1,8 @@
-"""The paper's evaluation with our settings: python -m bench.paper HOME CORPORA OUT.
+"""Run the paper's evaluation with our settings: python -m bench.paper HOME CORPORA OUT.
 
-HOME is a registry with the experts of bench.build_experts (those it lacks are trained), CORPORA the folder that they
-were trained on. Runs `nexusmix reproduce` with python as the newcomer and prints the tables for RESULTS.md; with
-`--publish` the pictures are copied to bench/paper.
+HOME is a registry with the experts of bench.build_experts; missing experts are trained. CORPORA is the folder of
+their training text. Runs `nexusmix reproduce` with python as the expert that is added last, and prints the tables
+for RESULTS.md. With `--publish` the pictures are copied to bench/paper.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PICTURES = Path(__file__).parent / "paper"
 
 
 def markdown(table: Table) -> str:
-    """A table of the report as Markdown."""
+    """Return a table of the report as Markdown."""
     lines = [f"**{table.title}**", "", _row(table.head), _row(["---"] * len(table.head))]
     return "\n".join([*lines, *map(_row, table.rows), ""])
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", help="measure these only")
+    parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", help="measure only these cases")
     parser.add_argument("--publish", action="store_true", help="copy the pictures to bench/paper")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Runs whole processes from the shell and measures them: wall, CPU, peak total and peak anonymous memory."""
+"""Run whole processes and measure wall time, CPU time, peak total memory and peak anonymous memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLE_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process took. Memory in MB (10⁶ bytes); `anonymous` leaves mapped files out, `total` holds them."""
+    """Resources used by one process. Memory is in MB (10⁶ bytes); `anonymous` excludes mapped files."""
 
     wall: float
     cpu: float
@@ -26,10 +26,10 @@ class Usage:
 
 
 def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Usage:
-    """Run a command to its end. Raises RuntimeError with its standard error when it fails.
+    """Run a command until it exits. Raises RuntimeError with its standard error if it fails.
 
-    The peak of all memory is the kernel's own (`ru_maxrss`); that of anonymous memory is sampled.
-    The kernel lets a child begin with its parent's peak, so the caller must itself be small: no torch there.
+    The kernel reports the peak of total memory (`ru_maxrss`); anonymous memory is sampled.
+    A child process starts with its parent's peak, so the caller must be small and must not import torch.
     """
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -72,17 +72,17 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
 
 
 def folder_bytes(folder: Path) -> int:
-    """The sizes of all files below a folder."""
+    """Total size in bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def load_average() -> float:
-    """Runnable processes, mean over the last minute: what else ran on the machine."""
+    """Mean number of runnable processes over the last minute: the load of the machine."""
     return os.getloadavg()[0]
 
 
 def note(text: str) -> None:
-    """Say on standard error what is going on."""
+    """Print a progress line to standard error."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
-"""Writes Llamas of random weights as Hugging Face folders: python -m bench.random_llamas FOLDER NAME….
+"""Write Llamas with random weights as Hugging Face folders: python -m bench.random_llamas FOLDER NAME….
 
-317M parameters in bfloat16 unless told otherwise: 20 layers, hidden 1024, 16 heads (8 of keys and values), FFN 3072,
-vocabulary 32,000. Each name's weights differ; one made already is left alone.
+By default a model has 317M parameters in bfloat16: 20 layers, hidden size 1024, 16 heads (8 key-value heads), FFN
+width 3072, vocabulary 32,000. The weights depend on the name. Existing models are skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TEXT = (
 
 
 def write_llama(folder: Path, name: str, *, layers: int, hidden: int, ffn: int, vocabulary: int) -> None:
-    """Write config, tokenizer, weights and a text of the model's own domain."""
+    """Write config, tokenizer and weights of a model, and a text of its domain."""
     target = folder / name
     if (target / "model.safetensors").exists():
         return
@@ -87,7 +87,7 @@ def _shapes(layers: int, hidden: int, ffn: int, vocabulary: int) -> Iterator[tup
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """A byte-level tokenizer of 259 tokens, which encodes any text."""
+    """Write a byte-level tokenizer of 259 tokens, which encodes any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

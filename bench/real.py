@@ -1,20 +1,20 @@
-"""The lab on a real seed: python -m bench.real OUT [--home HOME] [--kinds light far …] [--domains …].
+"""Score mixes and baselines on a real seed: python -m bench.real OUT [--home HOME] [--kinds light far …] [--domains …].
 
-HOME is the registry of bench.real_experts. One table for each kind of expert, with every baseline in the same run and
-no gradient step anywhere:
+HOME is the registry of bench.real_experts. The output is one table per kind of expert, with every baseline from the
+same run and without any gradient step:
 
     seed              the dense seed
-    own               each domain's dense expert on its own text; on changing text the expert of each token's domain
-    btm               the whole row to the dense expert nearest to its first 64 tokens (baselines/btm.py)
+    own               each domain's dense expert on its own text; on changing text, the expert of each token's domain
+    btm               each row is sent to the dense expert nearest to its first 64 tokens (baselines/btm.py)
     dume              arXiv 2603.29765 (composer/evaluation/baselines/dume.py)
     dense merging     the mean of all experts and the seed
     nexus, linear     the merged trunk with these routers and no tokens of fine-tune
     routed            whole experts, with strengths; "routed at 1": every expert as it is
 
-Everything is scored on rows of 256 tokens of the parts `test`, which decide nothing: each domain's, general text's, and
-text that changes domain in the middle of a row (changing_text.py).
-A share is that of the experts' gain over the seed. Each contender's figures are a file in OUT, found again by the
-next run; what has been measured is printed.
+All scores are on rows of 256 tokens of the `test` parts, which are used for no choice: each domain's text, general
+text, and text that changes domain in the middle of a row (changing_text.py).
+A share is a share of the experts' gain over the seed. Each contender's figures are cached in a file in OUT; the next
+run reuses it. The tables contain all figures measured so far.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ from registry.home import Registry, open_registry
 
 LENGTH = 256
 SEED_COLUMN, OWN = "seed", "own"
-# Changed by the random seed. The linear router is measured once: without a fine-tune and before an extension, P_r
-# meets the embeddings that were solved for, which are the linear router's rows, so both route alike.
+# Contenders that depend on the random seed. nexus and linear route alike without a fine-tune and before an extension,
+# because P_r reproduces the solved embeddings, which are the linear router's rows. So linear is measured once.
 DRAWN = ("dume", "nexus")
 
 
 @dataclass
 class Lab:
-    """One kind of expert and the text to score, all of it from parts that decide nothing."""
+    """One kind of expert and the test text for its scores."""
 
     registry: Registry
     kind: str
     domains: Sequence[str]
     test_bytes: int
     changing_rows: int
-    collected_rows: int  # of training text, for each of DUME's experts
+    collected_rows: int  # rows of training text per DUME expert
     seed: LockedSeed = field(init=False)
     tokenizer: Any = field(init=False)
     texts: dict[str, HeldOut] = field(init=False)
@@ -98,20 +98,23 @@ class Lab:
 
     @cached_property
     def experts(self) -> list[LockedExpert]:
-        """The domains' experts of this kind. Raises NotFoundError."""
+        """The experts of this kind, one per domain. Raises NotFoundError."""
         names = [f"{domain}-{self.kind}" for domain in self.domains]
         return [lock_expert(queries.get_expert(self.registry, name)) for name in names]
 
     def dense(self, expert: LockedExpert) -> Any:
-        """An expert as it was contributed."""
+        """Open an expert as a dense model."""
         return open_dense(self.registry, self.seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width)
 
     def open_seed(self) -> Any:
-        """The dense seed."""
+        """Open the dense seed."""
         return open_dense(self.registry, self.seed, self.seed.ffn, self.seed.trunk)
 
     def score(self, model: Any, choices: Choices | None = None) -> dict[str, Any]:
-        """Bits per byte on every text, on changing text also by distance; with `choices` the own shares too."""
+        """Return bits per byte on every text, on changing text also by distance.
+
+        With `choices`, also return the share of tokens routed to their own domain's expert.
+        """
         bits: dict[str, float] = {}
         own: dict[str, float] = {}
         for domain, text in self.texts.items():
@@ -126,7 +129,7 @@ class Lab:
 
 @dataclass
 class _Count:
-    """How many of a model's choices are one expert; called after every batch."""
+    """Count of a model's choices that are one expert; called after every batch."""
 
     choices: Choices
     place: int
@@ -140,12 +143,12 @@ class _Count:
 
 
 def score_seed(lab: Lab, random_seed: int) -> dict[str, Any]:
-    """The seed."""
+    """Score the seed."""
     return lab.score(lab.open_seed())
 
 
 def score_own(lab: Lab, random_seed: int) -> dict[str, Any]:
-    """Each dense expert on its own domain; general text has no expert and is left out."""
+    """Score each dense expert on its own domain; general text has no expert and is omitted."""
     models = [lab.dense(expert) for expert in lab.experts]
     bits = {
         domain: bits_per_byte(model, lab.texts[domain])
@@ -158,7 +161,7 @@ def score_own(lab: Lab, random_seed: int) -> dict[str, Any]:
 
 
 def score_btm(lab: Lab, random_seed: int) -> dict[str, Any]:
-    """Whole rows to the dense expert nearest by domain embedding."""
+    """Score Branch-Train-Merge: each row is sent to the dense expert nearest by domain embedding."""
     records = [queries.get_expert(lab.registry, expert.ref) for expert in lab.experts]
     means = np.stack([record.embedding.mean for record in records])
     choose = partial(btm.nearest, lab.tokenizer, load_embedder(lab.registry.embedder), means)
@@ -167,12 +170,12 @@ def score_btm(lab: Lab, random_seed: int) -> dict[str, Any]:
 
 
 def score_dense_merging(lab: Lab, random_seed: int) -> dict[str, Any]:
-    """The mean of all experts and the seed."""
+    """Score the mean of all experts and the seed."""
     return lab.score(open_dense_merging(lab.registry, lab.seed, lab.experts))
 
 
 def score_dume(lab: Lab, random_seed: int) -> dict[str, Any]:
-    """DUME with gates from training text drawn by the random seed."""
+    """Score DUME with gates from training text; the random seed selects the text."""
     started = time.process_time()
     mix = dume.open_untrained(lab.registry, SEED, [expert.ref for expert in lab.experts])
     rows = {}
@@ -187,7 +190,7 @@ def score_dume(lab: Lab, random_seed: int) -> dict[str, Any]:
 
 
 def score_product(router: str, lab: Lab, random_seed: int) -> dict[str, Any]:
-    """The product's default recipe without a gradient step."""
+    """Score the default recipe of nexusmix without a gradient step."""
     started = time.process_time()
     manifest = composed(lab, router, random_seed)
     seconds = time.process_time() - started
@@ -237,7 +240,7 @@ CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
 
 
 def run(lab: Lab, out: Path, contender: str, random_seed: int) -> None:
-    """Measure a contender unless its file is there."""
+    """Measure a contender unless its file exists."""
     path = folder_of(out, lab.kind, contender) / f"{_file_name(contender)}-{random_seed}.json"
     if path.exists():
         return
@@ -248,7 +251,7 @@ def run(lab: Lab, out: Path, contender: str, random_seed: int) -> None:
 
 
 def read(out: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
-    """What was measured of a kind, by contender; one entry for each random seed."""
+    """Read the figures of a kind by contender, one entry per random seed."""
     found = {}
     for contender in CONTENDERS:
         paths = folder_of(out, kind, contender).glob(f"{_file_name(contender)}-*.json")
@@ -257,7 +260,7 @@ def read(out: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def folder_of(out: Path, kind: str, contender: str) -> Path:
-    """Where a contender's figures are; the seed has the same for every kind of expert."""
+    """Folder of a contender's figures; the seed's figures are shared by all kinds of expert."""
     return out if contender == SEED_COLUMN else out / kind
 
 
@@ -266,7 +269,7 @@ def _file_name(contender: str) -> str:
 
 
 def table(found: Mapping[str, Sequence[dict[str, Any]]], domains: Sequence[str]) -> str:
-    """Bits per byte and shares of the experts' gain as Markdown, then changing text by distance."""
+    """Return two Markdown tables: bits per byte with shares of the experts' gain, and changing text by distance."""
     lines = [
         _row(["", *domains, "mean", "share", "own share", "general", "changing", "share"]),
         _row(["---"] * (len(domains) + 7)),
@@ -297,7 +300,7 @@ def table(found: Mapping[str, Sequence[dict[str, Any]]], domains: Sequence[str])
 
 
 def _by_distance(known: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
-    """Changing text by distance from the change: bits per byte, and the own share where anything is chosen."""
+    """Return the table of changing text by distance from the change: bits per byte and, if routed, the own share."""
     first = next(iter(known.values()))[0]["changing"]["by_distance"]
     lines = [_row(["bits per byte (own share)", *first]), _row(["---"] * (len(first) + 1))]
     for contender, runs in known.items():
@@ -342,10 +345,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--domains", nargs="+", default=DOMAINS)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=tuple(CONTENDERS))
     parser.add_argument("--random-seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--test-bytes", type=int, default=12_000, help="of each domain and of general text")
+    parser.add_argument("--test-bytes", type=int, default=12_000, help="bytes of test text per domain")
     parser.add_argument("--changing-rows", type=int, default=16)
     parser.add_argument(
-        "--collected-rows", type=int, default=16, help="of training text, for each DUME expert"
+        "--collected-rows", type=int, default=16, help="rows of training text per DUME expert"
     )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -358,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     if random_seed == given.random_seeds[0] or contender in DRAWN:
                         run(lab, given.out, contender, random_seed)
         except NotFoundError as error:
-            print(f"{kind}: {error}; train it with bench.real_experts", file=sys.stderr)
+            print(f"{kind}: {error}; train it with python -m bench.real_experts", file=sys.stderr)
             continue
         print(f"**{kind}**\n\n{table(read(given.out, kind), given.domains)}", flush=True)
 

@@ -1,19 +1,19 @@
 """Train the experts of the lab on a real seed: python -m bench.real_experts MODEL CORPORA [--home HOME].
 
-MODEL is SmolLM2-135M's folder, CORPORA a folder of domains with train.jsonl and test.jsonl each. Every domain of
-DOMAINS gets one expert of each kind, named DOMAIN-KIND:
+MODEL is SmolLM2-135M's folder. CORPORA contains one folder per domain with train.jsonl and test.jsonl. Every domain
+of DOMAINS gets one expert of each kind, named DOMAIN-KIND:
 
-    light     all parameters, at a low rate: a careful fine-tune
-    far       all parameters, at five times the rate
-    lora      low-rank sums on every projection
-    anchored  the FFNs only; the trunk stays the seed's
+    light     all parameters, at a low learning rate: a careful fine-tune
+    far       all parameters, at five times that rate
+    lora      low-rank adapters on every projection
+    anchored  the FFNs only; the trunk equals the seed's
 
-One expert after another, each published when it is finished and found again afterwards, so a run that was stopped
-goes on; all light experts come first, then all far ones, and so on.
+Experts are trained one after another: first all light experts, then all far ones, and so on. Each is published when
+it is finished. Published experts are skipped, so an interrupted run resumes.
 
-Text is parted once, by documents: `test` is what the registry holds out (one document in twenty) and decides nothing;
-`choice` (another in twenty) is for every choice between settings. Only the rest, `train`, is trained on. The registry's
-sample contains `train` and `choice`, and tells them apart by the same rule.
+Documents are split once into three parts. `test` is the registry's held-out text (one document in twenty), used for
+scores only. `choice` (another one in twenty) serves to choose between settings. Neither is trained on. `train` and
+`choice` reach the registry as the sample of a domain; the registry separates them by the same rule.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ HOME = Path("~/.cache/nexusmix-bench/real").expanduser()
 SEED, GENERAL = "smollm2", "admin"
 DOMAINS = ("german", "sql", "python", "math")
 MODEL_LICENSE, DATA_LICENSE = "Apache-2.0", "CC-BY-SA-4.0"  # the corpora are never shared
-TOKENS, BATCH_TOKENS, SEQUENCE_LENGTH = 12_288, 256, 256  # in so few tokens, many small steps gain more
+TOKENS, BATCH_TOKENS, SEQUENCE_LENGTH = 12_288, 256, 256  # with so few tokens, many small steps gain more
 PARTS = ("train", "choice", "test")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How the experts of a kind train."""
+    """Training settings of one kind of expert."""
 
     learning_rate: float
     freeze_trunk: bool = False
@@ -71,7 +71,7 @@ KINDS = {
 
 
 def part_of(text: str) -> str:
-    """The part of a document, decided by its text alone."""
+    """Return the part of a document; it depends on the text alone."""
     if is_held_out(text):
         return "test"
     rank = int(hashlib.sha256(text.encode()).hexdigest(), 16)
@@ -79,12 +79,12 @@ def part_of(text: str) -> str:
 
 
 def parted(home: Path, domain: str) -> dict[str, Path]:
-    """The files of a domain's parts."""
+    """Return the file of each part of a domain."""
     return {part: home / "parts" / domain / f"{part}.jsonl" for part in PARTS}
 
 
 def part_corpora(corpora: Path, home: Path, domains: Iterable[str]) -> None:
-    """Write the parts of every domain that lacks them. Raises NotFoundError."""
+    """Write the missing parts of every domain. Raises NotFoundError."""
     for domain in domains:
         files = parted(home, domain)
         if all(file.exists() for file in files.values()):
@@ -99,12 +99,12 @@ def part_corpora(corpora: Path, home: Path, domains: Iterable[str]) -> None:
 
 
 def texts_of(home: Path, domain: str, part: str) -> list[str]:
-    """The documents of a part."""
+    """Return the documents of a part."""
     return list(read_documents([parted(home, domain)[part]]))
 
 
 def publish_seed(registry: Registry, model: Path) -> None:
-    """The seed with a sample of general text, published once."""
+    """Publish the seed with a sample of general text, unless it is already published."""
     try:
         queries.get_seed(registry, SEED)
     except NotFoundError:
@@ -114,7 +114,7 @@ def publish_seed(registry: Registry, model: Path) -> None:
 
 
 def build(registry: Registry, kind: str, domain: str, tokens: int) -> dict[str, Any] | None:
-    """Train and publish one expert; None where it was published before."""
+    """Train and publish one expert. Returns None if it is already published."""
     name = f"{domain}-{kind}"
     try:
         queries.get_expert(registry, name)
@@ -166,7 +166,7 @@ def build(registry: Registry, kind: str, domain: str, tokens: int) -> dict[str, 
 
 
 def train_adapter(registry: Registry, data: Path, out: Path, kind: Kind, tokens: int) -> None:
-    """Train low-rank sums on every projection of the seed with PEFT and write them as its adapter folder."""
+    """Train a LoRA adapter on every projection of the seed with PEFT and write its folder."""
     from peft import LoraConfig, get_peft_model
 
     assert kind.rank is not None
@@ -179,7 +179,7 @@ def train_adapter(registry: Registry, data: Path, out: Path, kind: Kind, tokens:
         length=SEQUENCE_LENGTH,
         random_seed=0,
     )
-    torch.manual_seed(0)  # of lora_A
+    torch.manual_seed(0)  # for the initial lora_A
     config = LoraConfig(r=kind.rank, lora_alpha=2 * kind.rank, target_modules="all-linear")
     adapted = get_peft_model(open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32), config)
     trained = [p for name, p in adapted.named_parameters() if "lora_" in name]
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("--home", type=Path, default=HOME)
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="for each expert")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="training tokens per expert")
     parser.add_argument("--domains", nargs="+", default=DOMAINS)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS))
     given = parser.parse_args(arguments)

@@ -1,10 +1,10 @@
-"""Compares routers, choices of experts, losses and data mixes: python -m bench.routing HOME OUT [CASE …].
+"""Compare routers, selections of experts, losses and data mixes: python -m bench.routing HOME OUT [CASE …].
 
 HOME is a registry with the experts of bench.build_experts. Each case is composed (without publishing), scored on
-held-out text and written to OUT/<case>-<random seed>.json; what is there already is left alone, so a run that was
-stopped goes on. At the end the cases are printed as a table for RESULTS.md.
+held-out text and written to OUT/<case>-<random seed>.json. Existing files are kept, so an interrupted run resumes.
+At the end the cases are printed as a table for RESULTS.md.
 
-Cases differ from `nexus` (the defaults) or from `trained` (the same with the router trained) in what they name only.
+Each case is the default (`nexus`), or the default with a trained router (`trained`), except for the named settings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from registry.home import Registry, open_registry
 MEMBERS = ("sql", "math", "german", "dictionary")
 EVALUATED_BYTES = 30_000
 TRAINED = {"train_router": True}
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # of the recipe, of its training
+# Settings of the recipe, and of its training, per case.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nexus": ({}, {}),
     "random": ({"router": "random"}, {}),
     "linear": ({"router": "linear"}, {}),
@@ -57,7 +58,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # of the recipe, of
 def run(
     registry: Registry, out: Path, case: str, random_seed: int, tokens: int, suffix: str
 ) -> dict[str, Any]:
-    """The measured case, from its file if it was measured before."""
+    """Measure a case, or read its file if it exists."""
     path = out / f"{case}-{random_seed}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
@@ -80,7 +81,7 @@ def run(
 
 
 def figures(measured: dict[str, Any]) -> dict[str, float]:
-    """The figures of one run that the table shows."""
+    """Return the figures of one run that the table shows."""
     own = [shares[f"{domain}@1"] for domain, shares in measured["routing"].items()]
     report = measured["training"]
     spent = report.get("tokens", 0) + report.get("warm_start", {}).get("tokens", 0) / 3
@@ -89,14 +90,17 @@ def figures(measured: dict[str, Any]) -> dict[str, float]:
         "oracle": statistics.mean(measured["oracle"].values()),
         "own, mean": statistics.mean(own),
         "own, least": min(own),
-        "experts a token": statistics.mean(measured["experts_per_token"].values()),
+        "experts per token": statistics.mean(measured["experts_per_token"].values()),
         "spent": spent + report.get("data_mix", {}).get("tokens", 0),
         "CPU s": measured["cpu_seconds"],
     }
 
 
 def table(out: Path) -> str:
-    """Means over random seeds, of bits per byte also the deviation, one line for each case, as Markdown."""
+    """Return a Markdown table with one row per case: means over random seeds.
+
+    Bits per byte also show the standard deviation.
+    """
     runs = defaultdict(list)
     for path in out.glob("*.json"):
         runs[path.stem.rpartition("-")[0]].append(figures(json.loads(path.read_text())))
@@ -124,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--random-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tokens", type=int, default=30_000, help="tokens of fine-tuning")
-    parser.add_argument("--anchored", action="store_true", help="the experts whose trunk is the seed's")
+    parser.add_argument("--anchored", action="store_true", help="use the anchored experts")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Takes the README's pictures of the web app: `python -m bench.screenshots --home .demo` writes docs/screens/.
+"""Take the README's pictures of the web app: `python -m bench.screenshots --home .demo` writes docs/screens/.
 
-The registry must hold an evaluated mix, as the demo's does. Needs Chromium.
+The registry must contain an evaluated mix, as the demo's does. Requires Chromium.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _addresses(home: Path) -> dict[str, str]:
-    """The pages that are shown, by the picture's name."""
+    """Return the address of each page by the name of its picture."""
     from registry.catalog import queries
     from registry.home import open_registry
     from registry.queue import runs
@@ -52,7 +52,7 @@ def _addresses(home: Path) -> dict[str, str]:
     registry = open_registry(home)
     mixes = [mix for mix in queries.list_mixes(registry) if mix.evaluation]
     if not mixes:
-        sys.exit(f"{home} holds no evaluated mix: run `nexusmix demo` first")
+        sys.exit(f"{home} contains no evaluated mix: run `nexusmix demo` first")
     mix = max(mixes, key=lambda each: (len(each.experts), each.created_at))
     experts = ",".join(mix.experts)
     pages = {
@@ -73,7 +73,7 @@ def _addresses(home: Path) -> dict[str, str]:
 
 
 def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, prompt: str | None = None) -> None:
-    """Draw a page in a window of its own; with a prompt, let the playground write first."""
+    """Write the picture of a page in a new window. With a prompt, generate text in the playground first."""
     context = browser.new_context(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
     context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
@@ -92,7 +92,7 @@ def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, promp
 
 
 def _settle(page: Any) -> None:
-    """Until the script has run and charts and fonts are there."""
+    """Wait until the script has finished and charts and fonts are loaded."""
     wait_for_script(page)
     page.wait_for_load_state("networkidle")
     page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
@@ -100,7 +100,7 @@ def _settle(page: Any) -> None:
 
 
 def _report(out: Path) -> int:
-    """List the pictures; 1 when one is larger than a README should load."""
+    """List the pictures. Return 1 if one is too large for a README."""
     too_large = 0
     for path in sorted(out.glob("*.png")):
         size = path.stat().st_size

@@ -1,12 +1,17 @@
-"""The whole way with SmolLM2-135M as the seed: python -m bench.smollm2 MODEL HOME CORPORA OUT [--tokens N].
+"""Run the whole method with SmolLM2-135M as the seed: python -m bench.smollm2 MODEL HOME CORPORA OUT [--tokens N].
 
-MODEL is the seed's folder, CORPORA a folder of domains (german, sql, python). Trains anchored experts, composes
-german and sql with a warm start and no gradient step, and beside it the paper's baseline (linear router, additive,
-cold) trained for as many token equivalents; extends the mix by python with no gradient step; exports it as
-Qwen2-MoE and compares logits. Each step writes OUT/<step>.json and is left alone when that is there, so a run that
-was stopped goes on. One thread trains about 100 tokens a second.
+MODEL is the seed's folder, CORPORA a folder of domains (german, sql, python). The steps:
 
-A budget is counted in token equivalents: a token trained counts 1, a token passed forward 1/3.
+1. Train anchored experts.
+2. Compose german and sql with a warm start and without a gradient step.
+3. Export this mix as Qwen2-MoE and compare the logits.
+4. Extend it by python without a gradient step.
+5. Train the paper's baseline (linear router, additive, cold) with equal token equivalents, and extend it too.
+
+Each step writes OUT/<step>.json. A step with an existing file is skipped, so an interrupted run resumes.
+One thread trains about 100 tokens per second.
+
+Budgets are counted in token equivalents: a trained token counts 1, a token passed forward 1/3.
 """
 
 from __future__ import annotations
@@ -35,7 +40,8 @@ from registry.intake.intake import add_seed, contribute
 
 SEED, MEMBERS, NEWCOMER = "smollm2", ("german", "sql"), "python"
 MODEL_LICENSE, DATA_LICENSE = "Apache-2.0", "CC-BY-SA-4.0"  # the corpora are never shared
-LEARNING_RATE, BATCH_TOKENS, SEQUENCE_LENGTH = 2e-4, 1024, 256  # at 5e-4 and 512, averaging beat the experts
+# At a rate of 5e-4 and 512 tokens per batch, dense merging beat the experts.
+LEARNING_RATE, BATCH_TOKENS, SEQUENCE_LENGTH = 2e-4, 1024, 256
 EVALUATED_BYTES = 15_000
 WARM = Training(tokens=0)
 PROMPT = "Die Tabelle wird mit SELECT gelesen: def read(table): return"
@@ -48,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for name in ("model", "home", "corpora", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--tokens", type=int, default=60_000, help="for each expert")
+    parser.add_argument("--tokens", type=int, default=60_000, help="training tokens per expert")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Steps:
-    """Runs what was not run before, and says how long it took."""
+    """Runner of steps: skips a step with an existing file, and records the time of the others."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -97,7 +103,7 @@ class Steps:
 
 
 def publish_seed(registry: Registry, model: Path) -> dict[str, Any]:
-    """The seed, published once."""
+    """Publish the seed, unless it is already published."""
     try:
         record = queries.get_seed(registry, SEED)
     except NotFoundError:
@@ -106,7 +112,10 @@ def publish_seed(registry: Registry, model: Path) -> dict[str, Any]:
 
 
 def branch(registry: Registry, data: Path, name: str, tokens: int) -> dict[str, Any]:
-    """An anchored expert: the trunk takes a fifth of the training time, and composing it loses nothing."""
+    """Train and contribute an anchored expert.
+
+    Training the trunk would take a fifth of the time, and composing anchored experts loses nothing.
+    """
     folder = registry.home / "experts" / name
     losses: dict[str, Any] = {}
     if not folder.exists():
@@ -127,13 +136,13 @@ def branch(registry: Registry, data: Path, name: str, tokens: int) -> dict[str, 
 
 
 def composed(registry: Registry, name: str, training: Training, **settings: Any) -> dict[str, Any]:
-    """A mix of the members, measured."""
+    """Compose a mix of the members and measure it."""
     recipe = Recipe(name=name, seed=SEED, experts=list(MEMBERS), training=training, **settings)
     return measured(registry, compose(registry, recipe))
 
 
 def measured(registry: Registry, result: ComposeResult) -> dict[str, Any]:
-    """What a mix scores, and the token equivalents that its last step took."""
+    """Return the scores of a mix and the token equivalents of its last step."""
     report = result.manifest.training
     spent = report.get("tokens", 0) + report.get("warm_start", {}).get("tokens", 0) / 3
     scores = evaluate(registry, result.mix.ref, max_bytes=EVALUATED_BYTES)
@@ -142,7 +151,7 @@ def measured(registry: Registry, result: ComposeResult) -> dict[str, Any]:
 
 @torch.inference_mode()
 def exported(registry: Registry, mix_ref: str, folder: Path) -> dict[str, Any]:
-    """How far the exported stock model's logits are from the mix's."""
+    """Export the mix and compare the stock model's logits with the mix's."""
     from transformers import AutoModelForCausalLM
 
     if not folder.exists():

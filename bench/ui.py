@@ -1,18 +1,19 @@
-"""Times the web app in a browser with many experts: `python -m bench.ui HOME`, after `python -m bench.crowd HOME`.
+"""Time the web app in a browser with many experts: `python -m bench.ui HOME`, after `python -m bench.crowd HOME`.
 
-Local headless Chromium, a window of 1280 × 900, no worker and no run but the one of the last figure.
+Set-up: local headless Chromium, a window of 1280 × 900, no worker, no run except that of the last figure.
 
-Taken with the clock of this process:
-- start: from the start of `nexusmix ui` until it says that it listens;
-- first paint: from opening the address of a server that has just begun to listen, with an empty browser cache,
-  until a page of 12 cards and the page numbers are there;
-- progress: from the work's own report (`ui.queue.child.Reporter`) until the run's page shows it.
+Timings by the clock of this process:
+- start: from the start of `nexusmix ui` until it reports that it listens;
+- first paint: from opening the address of a newly started server, with an empty browser cache, until a page of
+  12 cards and the page numbers are visible;
+- progress: from the report of the work (`ui.queue.child.Reporter`) until the run's page shows it.
 
-Taken in the page, from the browser's time stamp of the key or the click until the frame after the one in which
-what is waited for was there and the page's script had ended:
-- search: Enter in the search box → the caption names the query and 12 cards bear scores;
-- switch: a click on a page's link → its title, on the map also its points, in the catalog also its cards.
-What a server does for the first time (load the embedder, import a page) stands apart.
+Timings in the page start at the browser's time stamp of the key or click. They end one frame after the expected
+content is visible and the page's script has finished:
+- search: Enter in the search box → the caption contains the query and 12 cards show scores;
+- switch: a click on a page's link → its title; on the map also its points, in the catalog also its cards.
+
+First-time work of a server (loading the embedder, importing a page) is listed separately.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ contracts and court cases; parse a JSON file; linear algebra proofs; C++ templat
 dosage of a medicine; sql joins; weather at sea; invoices in french; harmony of a fugue; polymer chemistry; theatre;
 kernel modules; summaries of meetings; garden plants; customer support; anatomy of the hand; compilers; stock trade
 """.replace("\n", " ").split(";")
-# The links of the header, each with the title of its page.
+# The links of the header, with the titles of their pages.
 PAGES = {
     "Map": "Map of domains",
     "Compose": "Compose a mix",
@@ -70,11 +71,11 @@ TIMER = """([event, key]) => {
 
 
 def main() -> int:
-    """Measure and print a table in Markdown; with --json also write every single time."""
+    """Measure, and print a Markdown table. With --json, also write every single time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("home", type=Path)
     parser.add_argument("--starts", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each page is visited")
+    parser.add_argument("--rounds", type=int, default=5, help="visits per page")
     parser.add_argument("--reports", type=int, default=10)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--browser", default=CHROMIUM_PATH)
@@ -115,7 +116,7 @@ def _open_catalog(page: Any, url: str) -> float:
 
 
 def _took(page: Any, act: Callable[[], object], done: str, event: str, key: str = "") -> float:
-    """Seconds from an event that `act` causes until the JavaScript expression `done` holds in an idle page."""
+    """Seconds from an event that `act` causes until the JavaScript expression `done` is true in an idle page."""
     wait_for_script(page)
     page.evaluate(TIMER % f"{done} && {ENDED}", [event, key])
     act()
@@ -174,7 +175,7 @@ def _progress(page: Any, url: str, home: Path, reports: int, times: Times) -> No
         page.goto(f"{url}/run?id={run.id}")
         page.get_by_text("Training: 0 %").wait_for()
         for number in range(1, reports + 1):
-            time.sleep(draw.random() * 3)  # at any place of the page's and the reporter's rounds
+            time.sleep(draw.random() * 3)  # at any phase of the page's and the reporter's polling
 
             began = time.monotonic()
             reporter.progress("training", number, 100)
@@ -188,14 +189,14 @@ def _print(times: Times) -> None:
     switches = [
         s for name, each in times.items() if name.startswith("switch") and "first" not in name for s in each
     ]
-    print("| | n | median | p95 | worst | bar |\n|---|---|---|---|---|---|")
+    print("| | n | median | p95 | worst | target |\n|---|---|---|---|---|---|")
     for name, seconds in {**times, "switch": switches}.items():
         row = [name, str(len(seconds))]
         row += [
             f"{1000 * value:.0f} ms"
             for value in (np.median(seconds), np.quantile(seconds, 0.95), max(seconds))
         ]
-        bar = BARS.get(name)  # that of all switches is for their p95
+        bar = BARS.get(name)  # the target of all switches applies to their p95
         print("| " + " | ".join([*row, "" if bar is None else f"{1000 * bar:.0f} ms"]) + " |")
 
 

@@ -1,4 +1,4 @@
-"""Shared fixtures: the pico builders on the import path, no network, a registry in a temporary home."""
+"""Shared fixtures: pico builders on the import path, no network, a registry in a temporary home."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# Before any test imports torch or a Hugging Face library: tests never reach a network, and stay on few cores.
+# Set before any import of torch or a Hugging Face library: tests use no network and few cores.
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,7 +25,7 @@ import pico
 def _own_home(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No test reads or writes the user's own registry, whatever the environment says; pages see test files only."""
+    """Isolate tests from the user's registry, independent of the environment; pages see test files only."""
     for name in ("NEXUSMIX_DATABASE_URL", "NEXUSMIX_STORE_URL", "NEXUSMIX_EMBEDDER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NEXUSMIX_HOME", str(tmp_path / "home"))
@@ -45,17 +45,17 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture(scope="session")
 def pico_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pico Llama seed folder; read it, never write into it."""
+    """A pico Llama seed folder; read-only."""
     return pico.write_pico(tmp_path_factory.mktemp("pico") / "seed")
 
 
 @pytest.fixture(scope="session")
 def pico_expert(pico_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An expert of `pico_seed` with every weight changed; read it, never write into it."""
+    """An expert of `pico_seed` with every weight changed; read-only."""
     return pico.branch_pico(pico_seed, tmp_path_factory.mktemp("pico") / "expert", seed=1)
 
 
 @pytest.fixture(scope="session")
 def pico_anchored(pico_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An expert of `pico_seed` with only its FFNs changed; read it, never write into it."""
+    """An expert of `pico_seed` with only its FFNs changed; read-only."""
     return pico.branch_pico(pico_seed, tmp_path_factory.mktemp("pico") / "anchored", seed=2, roles="ffn")

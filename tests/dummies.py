@@ -1,4 +1,4 @@
-"""A router, a trunk merge, an export format and a model family as a contributor would add them: a row and its code."""
+"""A router, a trunk merge, an export format and a model family as a contributor would add them: rows and their code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMAT = Format(plan)
 
 
 def rows() -> Mapping[str, variants.Variant]:
-    """The rows by the table that each belongs to."""
+    """Rows by table."""
     return {
         "ROUTERS": variants.RouterVariant(
             "dummy_router", "Dummy router", "Routes as a test asks.", "dummy_router:DummyRouter"
@@ -51,7 +51,7 @@ def rows() -> Mapping[str, variants.Variant]:
 
 
 def install() -> None:
-    """Add the rows, for a process of its own."""
+    """Add the rows, for use in a separate process."""
     for table, row in rows().items():
         getattr(variants, table)[row.name] = row
     family_table.FAMILIES["dummy_family"] = dummy_family()  # type: ignore[index]

@@ -1,6 +1,6 @@
-"""A small stand-in of the Hugging Face Hub on this machine's loopback, with the faults that a test asks for.
+"""A small stand-in for the Hugging Face Hub on this machine's loopback, with configurable faults.
 
-with StandIn({"acme/law": folder}) as hub: hub.url is its endpoint, hub.requests what it was asked.
+with StandIn({"acme/law": folder}) as hub: hub.url is its endpoint, hub.requests the list of requests.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class StandIn:
-    """Serves folders as repositories, each at one commit, that the revisions `main` and `v1` mean.
+    """Serves folders as repositories. Each has one commit; the revisions `main` and `v1` point to it.
 
-    `faults` are taken one a request for a file, each a function of the handler that answers in its own way and
-    returns True, or False to let the request be answered well.
+    Each request for a file consumes one of `faults`. A fault is a function of the handler. It answers the request
+    and returns True, or returns False for a normal answer.
     """
 
     def __init__(self, repositories: dict[str, Path], *, host: str = "127.0.0.1") -> None:
         self.repositories = repositories
         self.faults: list[Callable[[Any], bool]] = []
-        self.digests: dict[str, str] = {}  # of files that shall be listed under a wrong digest
+        self.digests: dict[str, str] = {}  # by file name: wrong digests to list
         self.requests: list[tuple[str, str | None]] = []  # path, Authorization
         stand_in = self
 
@@ -38,7 +38,7 @@ class StandIn:
                 stand_in.answer(self)
 
             def log_message(self, format: str, *arguments: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer((host, 0), Handler)
         self.url = f"http://{host}:{self._server.server_port}"
@@ -58,7 +58,7 @@ class StandIn:
         words = path.strip("/").split("/")
         if words[:2] == ["api", "models"]:
             self._list(handler, "/".join(words[2:4]), words[5] if len(words) > 5 else "main")
-        elif words[0] == "api":  # the library asks for more than we do
+        elif words[0] == "api":  # the library sends more requests than nexusmix
             say(handler, 404, {})
         elif not (self.faults and self.faults.pop(0)(handler)):
             self._send_file(handler, self.repositories["/".join(words[:2])] / words[-1])
@@ -89,7 +89,7 @@ class StandIn:
 
 
 def say(handler: Any, status: int, headers: dict[str, str], body: bytes = b"") -> bool:
-    """Answer; True, as a fault that answered."""
+    """Answer the request. Returns True, like a fault that answered."""
     handler.send_response(status)
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
         handler.send_header(name, value)
@@ -99,19 +99,19 @@ def say(handler: Any, status: int, headers: dict[str, str], body: bytes = b"") -
 
 
 def busy(handler: Any) -> bool:
-    """Too many requests; come again at once."""
+    """Answer 429 (too many requests), with a Retry-After header."""
     return say(handler, 429, {"Retry-After": "7"})
 
 
 def truncated(handler: Any) -> bool:
-    """A body that ends before its length."""
+    """Send a body that is shorter than its declared length."""
     say(handler, 206, {"Content-Length": "1000000"}, b"\0" * 10)
     handler.close_connection = True
     return True
 
 
 def elsewhere(url: str) -> Callable[[Any], bool]:
-    """A redirect to the same path of another host."""
+    """A fault that redirects to the same path on another host."""
     return lambda handler: say(handler, 302, {"Location": url + handler.path})
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp in this process, by the wheel xllamacpp: opens GGUF files, tokenizes, and says log-probabilities.
+"""llama.cpp in this process, through the wheel xllamacpp: opens GGUF files, tokenizes, and returns log-probabilities.
 
 reader = LlamaCpp(folder / "model.gguf")
 reader.token_ids("some text")                 # [34, 7, …]
@@ -31,18 +31,18 @@ class LlamaCpp:
         self._letter = self.token_ids("a")[-1]
 
     def token_ids(self, text: str) -> list[int]:
-        """The ids of a text, with what begins and ends it."""
+        """The ids of a text, with the special tokens at its start and end."""
         request = {"content": text, "add_special": True, "parse_special": True}
         return self._post("/tokenize", request)["tokens"]
 
     def chat_prompt(self, messages: list[dict[str, str]]) -> str:
-        """Messages as the model's own chat template writes them."""
+        """Messages formatted with the model's own chat template."""
         return self._post("/apply-template", {"messages": messages})["prompt"]
 
     def top_log_probs(self, ids: Sequence[int], *, count: int) -> dict[int, float]:
         """The likeliest next tokens and their natural log-probabilities."""
-        # The server says none for a token that ends amid a character, so it is made to write a letter; the
-        # probabilities are those from before.
+        # The server returns no probabilities for a token that ends inside a character, so a bias forces a letter.
+        # The returned probabilities are those without the bias.
         request = {
             "prompt": list(ids),
             "n_predict": 1,

@@ -1,7 +1,7 @@
 """Builders of pico models: Hugging Face folders of a few kilobytes, made in code.
 
 seed = write_pico(tmp_path / "seed")                         # a two-block Llama, 36 thousand weights
-expert = branch_pico(seed, tmp_path / "expert", seed=1)      # the same with every weight nudged
+expert = branch_pico(seed, tmp_path / "expert", seed=1)      # the same with noise on every weight
 anchored = branch_pico(seed, tmp_path / "anchored", seed=2, roles="ffn")
 documents = write_documents(tmp_path / "code.jsonl", "code")
 """
@@ -42,7 +42,7 @@ DOMAIN_WORDS = {
 
 
 def pico_tokenizer(merges: list[tuple[str, str]] | None = None) -> Any:
-    """A byte-level BPE tokenizer: 3 special tokens, 256 bytes, one token a merge; it encodes any text."""
+    """A byte-level BPE tokenizer: 3 special tokens, 256 bytes, one token per merge; it encodes any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

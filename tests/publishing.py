@@ -1,4 +1,4 @@
-"""Publishes tiny seeds, experts and mixes without checkpoints; runs scripts in several processes at once."""
+"""Publishes tiny seeds, experts and mixes without checkpoints, and runs scripts in several concurrent processes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EMBEDDER = EmbedderId("hashing", "1", 4, "mean")
 
 
 def make_embedding(axis: int = 0) -> DomainEmbedding:
-    """A domain whose two centroids are `axis` and the next one of 4 dimensions."""
+    """A domain whose two centroids are the unit vectors of `axis` and of the next axis, in 4 dimensions."""
     centroids = np.eye(4, dtype=np.float32)[[axis % 4, (axis + 1) % 4]]
     weights = np.array([0.75, 0.25], dtype=np.float32)
     return DomainEmbedding(EMBEDDER, weights @ centroids, centroids, weights, 8, "0" * 64)
 
 
 def add_seed(registry: Registry, name: str = "base", **changes: Any) -> SeedRecord:
-    """Publish a seed whose blobs are its name with a suffix."""
+    """Publish a seed whose blobs contain its name with a suffix."""
     put = registry.blobs.put_bytes
     values: dict[str, Any] = {
         "name": name,
@@ -71,7 +71,7 @@ def add_expert(
 
 
 def add_mix(registry: Registry, name: str = "blend", *, experts: list[str], **changes: Any) -> MixRecord:
-    """Publish a mix with one blob of its own."""
+    """Publish a mix with one new blob."""
     put = registry.blobs.put_bytes
     values: dict[str, Any] = {
         "seed": "base",
@@ -84,7 +84,7 @@ def add_mix(registry: Registry, name: str = "blend", *, experts: list[str], **ch
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    """Run a script in a Python of its own, with the tests' modules and the project importable."""
+    """Run a script in a separate Python that can import the project and the tests' modules."""
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
@@ -97,7 +97,7 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def race(imports: str, body: str, count: int, *arguments: str) -> list[str]:
-    """Run `body` in `count` processes, let go together once all have done `imports`; what each printed."""
+    """Run `body` in `count` processes and return their outputs. All start `body` together after their `imports`."""
     script = f"import sys\n{imports}\nprint('ready', flush=True)\nsys.stdin.readline()\n{body}"
     processes = [start(script, *arguments) for _ in range(count)]
     for process in processes:

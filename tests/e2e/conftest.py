@@ -1,4 +1,4 @@
-"""A real shell, a real browser where there is one, and a last word on the tests that were left out."""
+"""A real shell, a real browser if one is installed, and a final report of the skipped browser tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pico
 import pytest
 
-TIMEOUT_MS = 120_000  # how long a browser waits for what it is to find
+TIMEOUT_MS = 120_000  # timeout of a browser's search for an element
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_BROWSER = "no Chromium on this machine: install chromium, or run `playwright install chromium`"
 COMMAND = Path(sys.executable).with_name("nexusmix")
@@ -25,27 +25,27 @@ COMMAND = Path(sys.executable).with_name("nexusmix")
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs nexusmix as a user's shell does, in a process of its own, on one registry."""
+    """Runs nexusmix like a user's shell, in a separate process, on one registry."""
 
     home: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """The user's environment, with the offline embedder."""
+        """The environment of the test run, with the offline embedder."""
         return {**os.environ, "NEXUSMIX_EMBEDDER": "hashing:64", "COLUMNS": "100"}
 
     def command(self, *arguments: object) -> list[str]:
-        """The command line with the registry's home before the verb."""
+        """The command with the registry's home before the verb."""
         return [str(COMMAND), "--home", str(self.home), *map(str, arguments)]
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
+        """Run one command and wait for its exit."""
         return subprocess.run(
             self.command(*arguments), capture_output=True, text=True, env=self.environment, check=False
         )
 
     def json(self, *arguments: object) -> Any:
-        """Run one command that must succeed and read the JSON that it prints."""
+        """Run one command that must succeed, and return the JSON from its output."""
         done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -58,7 +58,7 @@ class Shell:
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
-            # A shell that runs the tests in the background lets them, and all they start, ignore Ctrl-C.
+            # A shell that runs the tests in the background makes them and their child processes ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
@@ -75,7 +75,7 @@ def stocked(
 ) -> Shell:
     """A shell on a registry with the seed `pico` and the experts `code`, `cooking` and (anchored) `law`.
 
-    Tests read it and add to it; none takes from it.
+    Tests read it and add to it; no test removes anything.
     """
     folder = tmp_path_factory.mktemp("stocked")
     shell = Shell(folder / "home")
@@ -89,7 +89,7 @@ def stocked(
 
 @cache
 def find_chromium() -> str | None:
-    """The path of the system's Chromium or of Playwright's own."""
+    """Path of the system's Chromium or of Playwright's."""
     for name in BROWSERS:
         if path := shutil.which(name):
             return path
@@ -122,7 +122,7 @@ def url(stocked: Shell) -> Iterator[str]:
     assert server.stdout is not None and server.stderr is not None
     address = json.loads("".join(iter(lambda: server.stdout.readline(), "}\n")) + "}")["url"]
     for line in server.stderr:
-        if address in line:  # Streamlit says so once it listens
+        if address in line:  # Streamlit prints the address once it listens
             break
     yield address
     server.send_signal(signal.SIGINT)
@@ -132,9 +132,9 @@ def url(stocked: Shell) -> Iterator[str]:
 
 @pytest.fixture
 def new_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[[], Any]]:
-    """Opens windows, each of a visitor of its own, in which no dialog may open.
+    """Opens browser windows, each with its own session; a dialog in one fails the test.
 
-    Where NEXUSMIX_SCREENSHOTS names a folder, the last sight of each is kept there.
+    If NEXUSMIX_SCREENSHOTS names a folder, the last picture of each window is stored there.
     """
     dialogs: list[str] = []
     pages: list[Any] = []
@@ -166,7 +166,7 @@ def page(new_page: Callable[[], Any]) -> Any:
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Leave the browser's tests out where there is no browser."""
+    """Skip the browser tests if no browser is installed."""
     for item in items:
         if item.get_closest_marker("browser") and find_chromium() is None:
             item.add_marker(pytest.mark.skip(reason=NO_BROWSER))
@@ -174,7 +174,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
-    """Say last of all which browser tests were left out and why, so that nobody takes them for passed."""
+    """Report the skipped browser tests and the reason last, so that nobody assumes that they passed."""
     result = yield
     left_out = [
         report for report in terminalreporter.stats.get("skipped", []) if "browser" in report.keywords

@@ -1,4 +1,4 @@
-"""Who may talk to the running web app: a request by a foreign name is refused, and so is a frame of another site."""
+"""Access to the running web app: requests to a foreign host name and frames of other sites are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOCKET = {
 
 
 def answer(url: str, path: str, **headers: str) -> http.client.HTTPResponse:
-    """What the server answers to a request with these headers."""
+    """The server's response to a request with these headers."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)

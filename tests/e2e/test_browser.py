@@ -10,7 +10,7 @@ pytestmark = pytest.mark.browser
 
 
 def expect_cards(page: Any, *names: str) -> None:
-    """Wait until the first cards bear these names, in this order."""
+    """Wait until the first cards show these names, in this order."""
     from playwright.sync_api import expect
 
     links = page.locator("[class*='st-key-card-'] a")
@@ -26,7 +26,7 @@ def settle(page: Any) -> None:
 
 
 def overflow(page: Any) -> int:
-    """How many pixels the page is wider than its window."""
+    """Number of pixels by which the page is wider than its window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 

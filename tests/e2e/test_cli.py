@@ -1,4 +1,4 @@
-"""The command line from a shell: from a checkpoint to a mix, and every kind of refusal."""
+"""The command line in a shell: from a checkpoint to a mix, and every type of refusal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_search_puts_the_expert_of_the_same_words_first(stocked: Shell, tmp_path
     assert nearest["expert"] == "cooking@1"
 
 
-def test_tables_go_to_standard_output_and_remarks_to_standard_error(stocked: Shell) -> None:
+def test_tables_go_to_standard_output_and_messages_to_standard_error(stocked: Shell) -> None:
     listed = stocked.run("list")
     assert listed.returncode == 0
     assert "law@1" in listed.stdout and "Speaks law." in listed.stdout
@@ -82,7 +82,7 @@ def test_private_text_stays_at_home_and_its_embedding_is_enough(
     assert expert["sample_sha256"] == embedded["sample_sha256"]
 
 
-def test_a_mix_is_composed_extended_evaluated_heard_and_reduced(stocked: Shell) -> None:
+def test_a_mix_is_composed_extended_evaluated_run_and_reduced(stocked: Shell) -> None:
     options = ("--seed", "pico", "--experts", "code,law", "--tokens", "1k", "--no-warm-start")
     mix = stocked.json("compose", "team", *options)
     assert (mix["mix"], mix["parent"], mix["experts"]) == ("team@1", None, ["code@1", "law@1"])

@@ -1,4 +1,4 @@
-"""Forms in a real browser: the first click after typing works, and one bad field takes nothing away."""
+"""Forms in a real browser: the first click after typing works, and an invalid field keeps the other inputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def pair(stocked: Shell) -> str:
-    """A mix of `code` and `law` that nothing was trained for."""
+    """An untrained mix of `code` and `law`."""
     return stocked.json("compose", "pair", "--seed", "pico", "--experts", "code,law", "--tokens", "0")["mix"]
 
 
 def settle(page: Any) -> None:
-    """Wait until the page is drawn in full; Streamlit may drop what is clicked during its first run."""
+    """Wait until the page is complete; Streamlit may ignore clicks during its first run."""
     page.locator(".stApp[data-test-script-state='notRunning']").wait_for()
 
 

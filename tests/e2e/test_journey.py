@@ -1,4 +1,4 @@
-"""Whole journeys in a real browser: find, contribute, compose, extend, export, play, and runs that are left alone."""
+"""Whole journeys in a real browser: find, contribute, compose, extend, export, play, and unattended runs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from conftest import Shell
 
 pytestmark = pytest.mark.browser
-ENDLESS = "10M"  # tokens: more than a pico mix trains in a test
+ENDLESS = "10M"  # tokens: more than a pico mix can train on during a test
 
 
 @pytest.fixture(scope="module")
 def pair(stocked: Shell) -> str:
-    """A mix of `code` and `law` that nothing was trained for."""
+    """An untrained mix of `code` and `law`."""
     return stocked.json("compose", "pair", "--seed", "pico", "--experts", "code,law", "--tokens", "0")["mix"]
 
 
 def settle(page: Any) -> None:
-    """Wait until the page is drawn in full; Streamlit may drop what is clicked during its first run."""
+    """Wait until the page is complete; Streamlit may ignore clicks during its first run."""
     page.locator(".stApp[data-test-script-state='notRunning']").wait_for()
 
 
 def queue(stocked: Shell, name: str) -> int:
-    """Queue a composition that does not end by itself; its run's number."""
+    """Queue a composition that does not end during the test; return the number of its run."""
     options = ("--seed", "pico", "--experts", "code,law", "--tokens", ENDLESS)
     return stocked.json("compose", name, *options, "--queue")["run"]
 
@@ -155,14 +155,14 @@ def test_the_same_click_in_two_browsers_makes_one_run_that_both_see(
         page.goto(f"{url}/compose?seed=pico&experts=code@1,law@1")
         page.get_by_text("2 plus the seed").wait_for()
         page.get_by_role("slider").first.focus()
-        page.keyboard.press("End")  # it shall not end before the other window has clicked
+        page.keyboard.press("End")  # it must not end before the click in the other window
         page.get_by_text("--tokens 10").wait_for()
         settle(page)
     for page in both:
         page.get_by_test_id("stBaseButton-primary").filter(has_text="Compose").click()
     for page in both:
         page.wait_for_url("**/run?id=*")
-        # The first: while a live page is drawn again, the old button is there next to the new one for a moment.
+        # The first: while a live page is drawn again, the old and the new button exist together for a moment.
         page.get_by_role("button", name="Cancel").first.wait_for()
     assert both[0].url == both[1].url
     both[0].get_by_role("button", name="Cancel").first.click()

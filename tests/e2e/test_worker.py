@@ -1,4 +1,4 @@
-"""A real worker process: it composes, dies, is succeeded, is cancelled, and leaves when it is asked to."""
+"""A real worker process: it composes, is killed and replaced, is cancelled, and exits on request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SEQUENCE, BATCH = 64, 512
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Poll until `condition` gives something true, and return that; fail when the deadline passes."""
+    """Poll until `condition` returns a true value, and return this value. Fails after the deadline."""
     end = time.monotonic() + DEADLINE_SECONDS
     while not (value := condition()):
         assert time.monotonic() < end, f"waited {DEADLINE_SECONDS:.0f} s for {what}"
@@ -52,7 +52,7 @@ def registry(stocked: Shell) -> Iterator[Registry]:
 
 @pytest.fixture
 def start_worker(stocked: Shell) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts workers, and ends those that a failed test leaves behind."""
+    """Starts workers, and ends those that are still running after a failed test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*options: str) -> subprocess.Popen[str]:
@@ -67,7 +67,7 @@ def start_worker(stocked: Shell) -> Iterator[Callable[..., subprocess.Popen[str]
 
 
 def queue(registry: Registry, name: str, steps: int = STEPS, random_seed: int = 0) -> RunRecord:
-    """Queue a composition that trains for so many steps."""
+    """Queue a composition with this number of training steps."""
     training = {
         "tokens": steps * BATCH,
         "sequence_length": SEQUENCE,

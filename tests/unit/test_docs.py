@@ -1,4 +1,4 @@
-"""The documents name what exists: a command, a make target or a folder that is missing fails here."""
+"""The documents name only existing commands, make targets, files and folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports form no circle, at the top of a module or inside a function, and packages keep apart as documented."""
+"""Imports form no circle, at the top of a module or inside a function, and respect the documented layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def graph() -> grimp.ImportGraph:
 
 
 def circle(graph: grimp.ImportGraph) -> list[str]:
-    """The modules of an import circle, or nothing."""
+    """The modules of an import circle, or an empty list."""
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     try:
         TopologicalSorter(imports).prepare()

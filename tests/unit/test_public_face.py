@@ -1,4 +1,4 @@
-"""The public names of the packages: which there are, and that importing them costs nothing until they are used."""
+"""The public names of the packages: a complete list, and imports that load nothing until a name is used."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_a_warm_start_fits_the_trunk_to_the_experts_text_and_a_cold_mix_has_the_
     ).manifest
     assert chosen.trunk == cold.trunk != warm.trunk
     assert warm.training["warm_start"]["tokens"] > chosen.training["warm_start"]["tokens"]
-    # Rows of the embeddings follow the text; the norms stay the merge's.
+    # The rows of the embeddings depend on the text; the norms are those of the merge.
     fitted, mean = (map_tensors(registry.blobs.path(m.trunk)) for m in (warm, cold))
     assert torch.equal(fitted["model.norm.weight"], mean["model.norm.weight"])
     assert not torch.equal(fitted["model.embed_tokens.weight"], mean["model.embed_tokens.weight"])
@@ -185,7 +185,7 @@ def test_recomposing_an_extensions_lock_gives_the_same_manifest(registry):
     assert extend_lock(registry, lock, "locked-again", parent=None).mix.manifest == extended.mix.manifest
 
 
-def test_removing_an_expert_gives_what_composing_without_it_gives(registry):
+def test_removing_an_expert_gives_the_same_mix_as_composing_without_it(registry):
     compose(registry, recipe("three", ("code", "math", "cooking"), Training(tokens=0)))
     removed = remove(registry, "three", "math")
     fresh = compose(registry, recipe("two-left", ("code", "cooking"), Training(tokens=0)))
@@ -238,7 +238,7 @@ def test_an_evaluation_carries_the_signature_of_its_text_and_a_report_says_where
     assert "measured on the same text</strong> (code, math)" in report
     without = {
         name: value for name, value in less.items() if name != "text"
-    }  # as earlier versions recorded it
+    }  # as in the records of earlier versions
     queries.record_evaluation(registry, "two", without)
     assert "same text" in write_report(registry, ["one", "two"], tmp_path / "report.html").read_text()
 
@@ -300,7 +300,7 @@ def test_a_weighted_merge_survives_extension_and_removal_with_each_experts_own_w
     compose(registry, recipe("weighed", trunk_merge=weighted))
     extend(registry, "weighed", "cooking", training=UNTRAINED)
     removed = remove(registry, "weighed", "math")
-    # Cooking joined with a share of 1/3, as one that weighs the mean of 3 and 1.
+    # Cooking was added with a share of 1/3: its weight is the mean of 3 and 1.
     fresh = recipe("weighed-anew", ("code", "cooking"), trunk_merge={"method": "weighted", "weights": [3, 2]})
     assert removed.mix.manifest == compose(registry, fresh).mix.manifest
 
@@ -333,10 +333,10 @@ def test_the_lock_pins_the_parameters_of_the_trunk_merge(registry):
         ({"warm_start": False, "train_router": False}, False),
     ],
 )
-def test_a_fine_tune_leaves_a_warm_started_router_alone_unless_told_otherwise(registry, settings, changes):
+def test_a_fine_tune_does_not_change_a_warm_started_router_by_default(registry, settings, changes):
     start = Training(tokens=0, warm_start=settings["warm_start"])
     before = compose(registry, recipe("start", training=start)).manifest.router
     after = compose(registry, recipe("tuned", training=SHORT.model_copy(update=settings))).manifest.router
-    # W1 is only ever trained; W2 is solved again after a fine-tune, for the states that the model then has.
+    # W1 changes only by training; W2 is solved again after a fine-tune, for the new states of the model.
     hidden = [map_tensors(registry.blobs.path(router))["layers.0.w1"] for router in (before, after)]
     assert (not torch.equal(*hidden)) == changes

@@ -1,4 +1,4 @@
-"""A home that an earlier version wrote, kept in tests/data: it opens, and its locks give the same digests.
+"""A home of an earlier version, stored in tests/data: it opens, and its locks give the same digests.
 
 home.zip contains a seed, the experts code, law (anchored) and cooking, and four mixes. Only `taught@1` was trained.
 """
@@ -28,7 +28,7 @@ MIXES = ["options@1", "plain@1", "plain@2", "taught@1"]
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Iterator[Registry]:
-    """The registry of the kept home."""
+    """The registry of the stored home."""
     shutil.unpack_archive(HOME, tmp_path / "earlier")
     opened = open_registry(tmp_path / "earlier", embedder="hashing:8")
     yield opened

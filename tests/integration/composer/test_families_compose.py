@@ -1,4 +1,4 @@
-"""Every family through the whole way: contributed, composed, run, trained, extended, and taken apart again."""
+"""Every family through all steps: contributed, composed, run, trained, extended, and split into experts again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from registry.intake.intake import add_seed, contribute
 UNTRAINED = Training(warm_start=False, tokens=0)
 SHORT = Training(tokens=512, sequence_length=64, batch_tokens=256)
 
-# A name for the test's id, the model type, and what makes the seed unlike the family's plain one.
+# The test's id, the model type, and the seed's differences from the family's plain model.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in FAMILIES},
     "llama-tied": ("llama", {"tie_word_embeddings": True}),
@@ -52,7 +52,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Published:
-    """A seed `base` in a registry, and its experts: `same` and `again` equal it, `code` and `math` are anchored."""
+    """A registry with the seed `base` and its experts: `same` and `again` equal it, `code` and `math` are anchored."""
 
     registry: Registry
     seed: Path
@@ -101,7 +101,7 @@ def stock_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def canonical(folder: Path) -> dict[str, torch.Tensor]:
-    """A folder's tensors under the names that transformers gives them once they are loaded."""
+    """A folder's tensors under the names that transformers uses after loading."""
     renamed = {name: new for family in FAMILIES.values() for name, new in family.renamed.items()}
     return {renamed.get(name, name): t for name, t in load_file(folder / "model.safetensors").items()}
 

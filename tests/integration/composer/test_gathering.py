@@ -1,4 +1,4 @@
-"""What a composition reads of the database and compares with its lock."""
+"""Database reads of a composition, and their comparison with its lock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHORT = Training(tokens=512, sequence_length=32, batch_tokens=128)
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts database sessions and the catalog's look-ups of experts."""
+    """Count database sessions and the catalog's look-ups of experts."""
     counts: Counter[str] = Counter()
     session, find_expert = Registry.session, queries.find_expert
 
@@ -136,7 +136,7 @@ def grown(branched: Path, tmp_path: Path) -> Iterator[Registry]:
         ("anchored", Training(tokens=0, train_router=True), False),
     ],
 )
-def test_an_extension_without_a_fine_tune_solves_old_embeddings_anew_where_its_trunk_is_fitted(
+def test_an_extension_without_a_fine_tune_solves_old_embeddings_again_if_its_trunk_is_fitted(
     grown: Registry, kind: str, training: Training, kept: bool
 ) -> None:
     before, after = (
@@ -146,11 +146,11 @@ def test_an_extension_without_a_fine_tune_solves_old_embeddings_anew_where_its_t
     assert torch.allclose(before, after[:, :2], atol=1e-4) == kept
 
 
-def test_an_extension_pins_in_its_lock_that_it_solves_all_anew(grown: Registry) -> None:
+def test_an_extension_pins_in_its_lock_that_it_solves_all_embeddings_again(grown: Registry) -> None:
     extended = extend(grown, "free", "free-cooking", training=Training(tokens=0))
     lock = _lock(grown, extended.mix.lock)
     assert lock.settings.training.train_router is True
-    # A lock from before this default does not say so, and keeps its meaning.
+    # A lock from before this default lacks the field, and keeps its meaning.
     earlier = lock.settings.training.model_copy(update={"train_router": None})
     settings = lock.settings.model_copy(update={"training": earlier})
     again = extend_lock(grown, lock.model_copy(update={"settings": settings}), "earlier", parent="free@1")

@@ -1,4 +1,4 @@
-"""Experts unlike their seed: another dtype, or FFNs of another width."""
+"""Experts that differ from their seed: another dtype, or FFNs of another width."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def write_float32_expert(seed: Path, out: Path, number: int, roles: str = "all") -> Path:
-    """The bfloat16 seed in float32, with noise too fine for bfloat16 as well as coarse noise."""
+    """Write the bfloat16 seed in float32, with coarse noise and with noise below bfloat16's precision."""
     shutil.copytree(seed, out)
     path = out / "model.safetensors"
     save_file({k: t.float() for k, t in load_file(path).items()}, path, metadata={"format": "pt"})
@@ -116,7 +116,7 @@ def test_a_float32_trunk_enters_the_merge_in_float32_and_the_mean_is_rounded_onc
     assert rounded_twice > 100, "the experts' float32 must hold more than bfloat16 does"
 
 
-def test_the_mix_opens_in_the_seeds_dtype_and_holds_the_expert_converted(
+def test_the_mix_opens_in_the_seeds_dtype_and_contains_the_converted_expert(
     mixed_dtypes: tuple[Registry, dict[str, Path]],
 ) -> None:
     registry, folders = mixed_dtypes
@@ -128,7 +128,7 @@ def test_the_mix_opens_in_the_seeds_dtype_and_holds_the_expert_converted(
     assert torch.isfinite(logits(mix)).all()
 
 
-def test_an_expert_that_equals_the_seed_in_another_dtype_stores_a_trunk_of_its_own_and_merges_to_the_seeds(
+def test_an_expert_that_equals_the_seed_in_another_dtype_stores_its_own_trunk_and_merges_to_the_seeds(
     mixed_dtypes: tuple[Registry, dict[str, Path]],
 ) -> None:
     registry, _ = mixed_dtypes
@@ -155,7 +155,7 @@ def test_a_mix_of_two_dtypes_trains_extends_evaluates_and_loses_an_expert(
 
 
 def write_wide_expert(seed: Path, out: Path, number: int, width: int, model_type: str) -> Path:
-    """An expert with the seed's own trunk and FFNs of another width."""
+    """Write an expert with the seed's trunk and FFNs of another width."""
     pico.write_pico(out, model_type=model_type, seed=number, intermediate_size=width)
     path = out / "model.safetensors"
     tensors, base = load_file(path), load_file(seed / "model.safetensors")
@@ -168,7 +168,7 @@ def write_wide_expert(seed: Path, out: Path, number: int, width: int, model_type
 def widths(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Registry, dict[str, Path]]]:
-    """A seed with FFNs of width 48; experts: `code` as wide, `math` wider, `law` narrower, all anchored."""
+    """A seed with FFNs of width 48; anchored experts: `code` of equal width, `math` wider, `law` narrower."""
     root = tmp_path_factory.mktemp(request.param)
     registry = open_with_seed(root, model_type=request.param)
     seed = root / "seed"
@@ -217,13 +217,13 @@ def test_a_mix_of_several_widths_trains_extends_evaluates_generates_and_loses_an
     model = open_mix(registry, extended.manifest).model
     assert model.config.ffn_widths == [48, 80, 24]
     scores = evaluate(registry, extended.mix.ref)["bits_per_byte"]
-    # A mean of tensors of different shapes does not exist, so dense merging is left out.
+    # Tensors of different shapes have no mean, so dense merging is omitted.
     assert all(row.keys() == {"seed", "expert", "mix"} for row in scores.values())
     assert len(generate(registry, extended.mix.ref, "def ", max_new_tokens=4, temperature=0).tokens) <= 4
     assert remove(registry, extended.mix.ref, "code").mix.experts == ("math@1", "law@1")
 
 
-def test_a_mix_of_experts_that_are_all_wider_than_the_seed_has_a_seed_of_its_own_width(
+def test_a_mix_of_experts_that_are_all_wider_than_the_seed_has_a_seed_with_its_own_width(
     widths: tuple[Registry, dict[str, Path]],
 ) -> None:
     registry, _ = widths

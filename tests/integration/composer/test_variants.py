@@ -1,4 +1,4 @@
-"""One file and one row make a variant: the recipe, the command line's help, the form and the README know it."""
+"""One file and one row make a variant: the recipe, the command line's help, the form and the README show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composing without training, and exporting to stock software, import no torch, which takes longer than they do."""
+"""Composing without training and exporting to stock formats do not import torch, whose import takes longer."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def home(tmp_path_factory):
 
 
 def imported(home, *command, **environment):
-    """Which heavy packages a command imports."""
+    """The heavy packages that a command imports."""
     ran = subprocess.run(
         [sys.executable, "-c", RUN, "--home", home, *command, "--json"],
         env={**os.environ, **environment},

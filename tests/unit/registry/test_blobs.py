@@ -1,4 +1,4 @@
-"""The artifact store: atomic writes, verified reads, nothing left behind."""
+"""The artifact store: atomic writes, verified reads, no remaining temporary files."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_rehash_does_not_trust_an_earlier_verification(store: LocalBlobStore) ->
     path = store.path(DIGEST)
     before = path.stat()
     flip_byte(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # damage that changes no time stamp
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # damage without a change of the time stamp
     assert store.path(DIGEST) == path
     with pytest.raises(IntegrityError):
         store.rehash(DIGEST)

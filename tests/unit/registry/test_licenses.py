@@ -1,4 +1,4 @@
-"""Licences: SPDX expressions as they enter, and combinations that forbid each other (fault 17)."""
+"""Licences: parsing of SPDX expressions, and incompatible combinations."""
 
 from __future__ import annotations
 
@@ -121,15 +121,15 @@ def test_terms_that_contradict_each_other_in_one_expression_are_blocked() -> Non
 
 
 def many(term: str, count: int) -> str:
-    """As many terms as an expression has room for, each with its number."""
+    """The largest allowed number of terms in an expression, each with its number."""
     text = " AND ".join(term.format(i) for i in range(count))
     assert len(text) <= 1000
     return text
 
 
 def in_little_memory(licenses: list[tuple[str, str]]) -> str:
-    """What the licences combine to, or the error's words, in less than 20 MB."""
-    check_license("MIT")  # the list of licences is loaded
+    """Return the combined licence or the error message; assert a peak below 20 MB."""
+    check_license("MIT")  # load the list of licences first
     tracemalloc.start()
     try:
         return combine(licenses)

@@ -1,4 +1,4 @@
-"""Paths enter as strings or path objects, and one may be given where a list is expected."""
+"""Paths can be strings or path objects, and a single path can replace a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on a pico mix, with a task file and its data in a folder: no hub is reached."""
+"""lm-evaluation-harness on a pico mix, with a task file and its data in a folder, without a hub."""
 
 import json
 
@@ -51,7 +51,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mix(registry, pico_seed, tmp_path):
-    """A mix of two experts that was not evaluated yet."""
+    """A mix of two experts that is not evaluated yet."""
     add_seed(registry, "pico", pico_seed, license="MIT")
     for number, name in enumerate(("code", "cooking"), 1):
         expert = pico.branch_pico(pico_seed, tmp_path / name, seed=number)
@@ -62,7 +62,7 @@ def mix(registry, pico_seed, tmp_path):
 
 
 def likeliest(registry, manifest):
-    """The share of the examples whose right choice has the highest likelihood after the question, by hand."""
+    """Share of the examples whose correct choice has the highest likelihood after the question, computed directly."""
     opened = open_mix(registry, manifest)
     right = 0
     for example in EXAMPLES:
@@ -78,7 +78,7 @@ def likeliest(registry, manifest):
     return right / len(EXAMPLES)
 
 
-def test_a_task_of_ones_own_runs_on_every_model_and_is_recorded_beside_bits_per_byte(registry, mix, folder):
+def test_a_users_task_runs_on_every_model_and_is_recorded_with_bits_per_byte(registry, mix, folder):
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")
     result = evaluate_tasks(registry, "pair", ["which_word"], task_path=folder)
     run = result["tasks"]["which_word"]
@@ -109,7 +109,7 @@ def test_the_command_shows_a_row_for_each_metric_and_a_column_for_each_model(
         "dense",
         "merging",
         "mix",
-        "pair@1",  # as in bits per byte: a name alone would mean another version later
+        "pair@1",  # as in bits per byte: later, a name alone could mean another version
     ]
     row = next(line for line in printed if line.startswith("which_word")).split()
     assert row[1] == "acc"

@@ -1,4 +1,4 @@
-"""Measuring an expert alone on its own and other domains."""
+"""Measurement of an expert alone on its own and other domains."""
 
 import pico
 import pytest

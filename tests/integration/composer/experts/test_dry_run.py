@@ -1,4 +1,4 @@
-"""Seeds are proven to run before they are published."""
+"""Seeds are run once before they are published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA adapters as contributions, against PEFT's own arithmetic and against adapters that are no plain sums."""
+"""LoRA adapters as contributions: equal to PEFT's arithmetic; adapters that are not plain sums are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ATTENTION = ["q_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
-# What makes the seed, and what makes the adapter.
+# Settings of the seed, and settings of the adapter.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {"target_modules": ATTENTION + MLP}),
     "rank-stabilised": ({}, {"target_modules": MLP, "use_rslora": True, "r": 5, "lora_alpha": 7}),
@@ -119,7 +119,7 @@ def adapter(pico_seed: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("adapter_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", CASES)
-def test_merging_gives_what_peft_gives(
+def test_merging_gives_the_same_result_as_peft(
     registry: Registry, tmp_path: Path, case: str, adapter_dtype: torch.dtype
 ) -> None:
     seed_settings, adapter_settings = CASES[case]
@@ -199,7 +199,7 @@ def test_the_command_contributes_an_adapter_as_it_does_a_model(
     home.engine.dispose()
 
 
-def test_the_command_takes_an_adapter_of_another_base_when_it_is_told_to(
+def test_the_command_accepts_an_adapter_of_another_base_with_the_option(
     named: Registry, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ui.cli import main
@@ -259,7 +259,7 @@ def test_a_folder_with_a_model_and_an_adapter_is_refused_and_either_alone_is_tak
     merge_adapter(seeded, "base", alone, tmp_path / "merged")
 
 
-def test_a_run_does_not_publish_the_model_that_lies_next_to_an_adapter(
+def test_a_run_does_not_publish_the_model_that_is_next_to_an_adapter(
     seeded: Registry, pico_seed: Path, adapter: Path, tmp_path: Path
 ) -> None:
     from ui.queue.jobs import execute, submit
@@ -277,7 +277,7 @@ def test_a_run_does_not_publish_the_model_that_lies_next_to_an_adapter(
 
 
 def refused(registry: Registry, folder: Path, error: type[RegistryError], told: str) -> None:
-    """Merging raises `error`, says `told`, and leaves nothing behind."""
+    """Assert that merging raises `error` with the text `told`, and leaves no file."""
     out = folder.with_name("merged")
     with pytest.raises(error) as caught:
         merge_adapter(registry, "base", folder, out)
@@ -385,7 +385,7 @@ def test_an_adapter_with_one_module_that_learned_something_is_taken(
 
 @pytest.fixture
 def named(registry: Registry, pico_seed: Path, tmp_path: Path) -> Registry:
-    """A registry with a seed that says which model of the hub it is."""
+    """A registry with a seed that names its model on the hub."""
     folder = shutil.copytree(pico_seed, tmp_path / "named")
     config = json.loads((folder / "config.json").read_text())
     config["_name_or_path"] = "acme/Pico-1B"
@@ -498,7 +498,7 @@ def test_an_adapter_with_nan_is_not_published(seeded: Registry, adapter: Path, t
     assert not list((seeded.home / "work").iterdir())
 
 
-def test_a_wrong_licence_is_told_before_anything_is_merged(seeded: Registry, adapter: Path) -> None:
+def test_a_wrong_licence_is_reported_before_anything_is_merged(seeded: Registry, adapter: Path) -> None:
     with pytest.raises(LicenseError):
         contribute_adapter(seeded, "code", adapter, seed="base", license="no such licence")
     assert not (seeded.home / "work").exists()
@@ -513,7 +513,7 @@ def test_an_existing_folder_is_never_written_into(seeded: Registry, adapter: Pat
 
 @pytest.fixture(autouse=True)
 def _quiet_peft() -> Iterator[None]:
-    """PEFT warns of settings that the tests choose on purpose."""
+    """Ignore PEFT's warnings about settings that the tests choose on purpose."""
     import warnings
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Exporting mixes: what a stock library opens computes what the mix computes."""
+"""Exports of mixes: the exported model in a stock library computes the mix's logits."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from registry.intake.intake import add_seed, contribute
 UNTRAINED = Training(warm_start=False, tokens=0)
 PROMPTS = [" ".join(pico.domain_documents(domain, count=1)[0].split()[:12]) for domain in ("code", "math")]
 LONG = " ".join(pico.domain_documents("law", count=1, words=30))
-# Loads a folder where none of our packages can be imported, and prints what the model says.
+# Loads a folder in a process that cannot import our packages, and prints the model's output.
 STRANGER = """
 import json, sys
 
@@ -53,7 +53,7 @@ print(json.dumps({
 
 
 def make_registry(root, model_type="llama", *, widths=(None, None), dtype="float32", **config):
-    """A registry with one seed and the experts `code` and `math`, whose noise makes every error visible."""
+    """A registry with one seed and the experts `code` and `math`, with enough noise to make every error visible."""
     registry = open_registry(root / "home", embedder="hashing:16")
     seed = pico.write_pico(root / "seed", model_type=model_type, dtype=dtype, initializer_range=0.2, **config)
     add_seed(registry, "pico", seed, license="Apache-2.0", description="A *pico* seed | <b>bold</b>")
@@ -64,7 +64,7 @@ def make_registry(root, model_type="llama", *, widths=(None, None), dtype="float
             source = pico.write_pico(root / f"{name}-wide", model_type=model_type, dtype=dtype, **settings)
         folder = pico.branch_pico(source, root / name, seed=number, scale=0.1)
         data = pico.write_documents(root / f"{name}.jsonl", name)
-        options = {"allow_unrelated": width is not None}  # a wide expert is drawn anew
+        options = {"allow_unrelated": width is not None}  # a wide expert has new random weights
         contribute(registry, name, folder, seed="pico", license="MIT", data=[data], **options)
     return registry
 
@@ -76,7 +76,7 @@ def make_mix(registry, name="mix", **settings):
 
 
 def load(folder):
-    """The stock model of a folder, which must find exactly the tensors that it needs."""
+    """Load the stock model of a folder; no tensor may be missing or unexpected."""
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
@@ -89,7 +89,7 @@ def assert_same_function(mix, model, prompts=(*PROMPTS, LONG)):
         ids = mix.tokenizer(prompt, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             ours, theirs = mix.model(ids).logits, model(ids).logits
-            assert ours.std() > 0.1  # logits that are nearly zero would agree whatever the weights are
+            assert ours.std() > 0.1  # logits near zero would agree for any weights
             torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
             settings = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": -1, "pad_token_id": 2}
             assert torch.equal(model.generate(ids, **settings), mix.model.generate(ids, **settings))
@@ -110,7 +110,7 @@ def llama(tmp_path_factory):
         ("llama", {}),
         ("llama", {"tie_word_embeddings": True, "hidden_act": "gelu", "rms_norm_eps": 1e-3}),
         ("mistral", {"sliding_window": None}),
-        ("mistral", {"sliding_window": 256}),  # as many as there are positions: it hides nothing
+        ("mistral", {"sliding_window": 256}),  # as long as the positions: it masks nothing
         ("qwen2", {}),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_mix_runs_as_stock_qwen2_moe(model_type, config, combine, top_k, tmp_p
 
 @pytest.mark.parametrize("opened_as", ["auto", "float32"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_shared_gate_is_no_zero_and_computes_what_zero_computes(dtype, opened_as, llama, tmp_path):
+def test_the_shared_gate_is_not_zero_but_computes_the_same_as_zero(dtype, opened_as, llama, tmp_path):
     from transformers import AutoModelForCausalLM
 
     make_mix(llama, f"gated-{dtype}-{opened_as}")
@@ -228,7 +228,7 @@ def test_every_rotary_embedding_that_is_accepted_arrives_unchanged(rope, tmp_pat
         ("gpt_neox", {"num_key_value_heads": 4}, "gpt_neox mix cannot be a Qwen2-MoE model"),
     ],
 )
-def test_what_qwen2_moe_cannot_express_is_refused_with_the_reason(model_type, config, reason, tmp_path):
+def test_a_mix_that_qwen2_moe_cannot_express_is_refused_with_the_reason(model_type, config, reason, tmp_path):
     registry = make_registry(tmp_path, model_type, **config)
     make_mix(registry)
     with pytest.raises(ExportError, match=reason):
@@ -269,7 +269,7 @@ def test_a_nexus_folder_opens_where_our_packages_are_absent(model_type, dtype, s
         written = mix.model.generate(ids, max_new_tokens=12, do_sample=False)[0].tolist()
     assert (said["class"], said["problems"]) == ("NexusForCausalLM", [])
     assert said["dtype"] == f"torch.{dtype}"
-    # Mapped weights lie at other addresses, and kernels may sum in another order there.
+    # Mapped weights have other memory alignments, so kernels may sum in another order.
     torch.testing.assert_close(torch.tensor(said["logits"]), logits.float(), atol=1e-5, rtol=0)
     assert said["written"] == written
 
@@ -289,13 +289,13 @@ def test_the_bundled_file_imports_nothing_but_torch_transformers_and_the_standar
     assert roots - set(sys.stdlib_module_names) == {"torch", "transformers"}
 
 
-def test_shards_hold_every_tensor_once_and_the_index_names_them(llama, tmp_path):
+def test_shards_contain_every_tensor_once_and_the_index_names_them(llama, tmp_path):
     make_mix(llama, "sharded")
     whole = export(llama, "sharded", tmp_path / "whole", format="qwen2_moe")
     parts = export(llama, "sharded", tmp_path / "parts", format="qwen2_moe", max_shard_bytes=40_000)
     shards = sorted(path.name for path in (tmp_path / "parts").glob("*.safetensors"))
     assert len(shards) > 3 and shards[0] == f"model-00001-of-{len(shards):05}.safetensors"
-    # The registry's own strict reader: no tensor twice, none that the index does not name.
+    # The registry's strict reader: no duplicate tensor, and none that the index does not name.
     one, many = read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "parts")
     assert {n: (i.dtype, i.shape) for n, i in one.items()} == {n: (i.dtype, i.shape) for n, i in many.items()}
     assert whole.bytes == parts.bytes == sum(info.nbytes for info in one.values())
@@ -304,7 +304,7 @@ def test_shards_hold_every_tensor_once_and_the_index_names_them(llama, tmp_path)
         assert info.path.read_bytes()[info.start : info.end] == many[name].path.read_bytes()[start:stop]
 
 
-def test_experts_stand_one_by_one_on_disk(llama, tmp_path):
+def test_experts_are_stored_one_by_one_on_disk(llama, tmp_path):
     make_mix(llama, "listed")
     export(llama, "listed", tmp_path / "out", format="qwen2_moe")
     names = set(read_checkpoint(tmp_path / "out"))
@@ -357,7 +357,7 @@ def test_an_interrupted_export_leaves_nothing_behind(llama, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"format": "onnx"}, {"dtype": "int8"}, {"dtype": "q8_0"}])
-def test_an_unknown_format_or_dtype_names_what_there_is(llama, tmp_path, wrong):
+def test_the_error_for_an_unknown_format_or_dtype_lists_the_known_ones(llama, tmp_path, wrong):
     make_mix(llama, f"wrong-{next(iter(wrong))}")
     with pytest.raises(RecipeError, match="expected one of"):
         export(llama, f"wrong-{next(iter(wrong))}", tmp_path / "out", **wrong)
@@ -375,7 +375,7 @@ def test_a_card_names_the_parts_the_licences_and_the_newest_measurements(llama, 
     )
     assert f"{result['bits_per_byte']['code']['mix']:.4f}" in card
     assert "<svg" in (tmp_path / "after" / "routing.svg").read_text()
-    # The description is a stranger's: it must neither break the table nor become markup.
+    # The description is untrusted: it must neither break the table nor become markup.
     assert r"A \*pico\* seed \| \<b\>bold\</b\>" in card
 
 

@@ -1,4 +1,4 @@
-"""GGUF files of mixes: llama.cpp reads the same tokens in a text and the same probabilities after it."""
+"""GGUF files of mixes: llama.cpp computes the same tokens of a text and the same next-token probabilities."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[4]
 DEMO = ROOT / "ui" / "demo" / "seed"
 PROSE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROMPTS = ["def area(radius):\n    return 3.14", "The theorem, she said, isn't", PROSE[:300]]
-# What splits tokenizers: runs of spaces and digits, contractions, scripts, marks, symbols of several code points.
+# Texts on which tokenizers differ: runs of spaces and digits, contractions, scripts, marks, composed symbols.
 HARD = """It's WE'LL they'd  two   spaces\tand\ttabs \n\n  12345 1,234.5 x²½Ⅷ ٣٤٥\r\n
 été Straße naïve e\u0301te\u0301 你好，世界 こんにちは 안녕
 مرحبا नमस्ते Привет 👩🏽‍💻🇩🇪 ‘curly’ — …\u00a0nbsp\u2003em   \n"""
@@ -32,7 +32,7 @@ CLOSE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.2}  # of 
 
 
 def make_tokenizer(pre_tokenizer=None, *, merge_words=False, begin=False, template=None, normalizer=None):
-    """A tokenizer of 400 tokens that is learnt from this project's own page."""
+    """A tokenizer of 400 tokens, trained on CONTRIBUTING.md and HARD."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -57,7 +57,7 @@ def make_tokenizer(pre_tokenizer=None, *, merge_words=False, begin=False, templa
 
 
 def as_json(steps):
-    """Steps of PRE_TOKENIZERS as tokenizer.json spells them."""
+    """Steps of PRE_TOKENIZERS in the format of tokenizer.json."""
     spelt = {
         "ByteLevel": lambda regex: {"add_prefix_space": False, "trim_offsets": True, "use_regex": regex},
         "Digits": lambda each: {"individual_digits": each},
@@ -70,7 +70,7 @@ def as_json(steps):
 
 
 def make_mix(registry, root, model_type="llama", *, settings=None, **config):
-    """A mix of two experts, open, of a pico seed with a tokenizer of 400 tokens."""
+    """An open mix of two experts of a pico seed with a tokenizer of 400 tokens."""
     shape = {"vocab_size": 400, "initializer_range": 0.2, **config}
     seed = pico.write_pico(root / "seed", model_type=model_type, **shape)
     make_tokenizer().save_pretrained(seed)
@@ -97,7 +97,7 @@ def exported(registry, root, **options):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A registry and its open mix, which has a null expert and 16 rows more than its tokenizer has tokens."""
+    """A registry and its open mix. It has a null expert and 16 more embedding rows than tokens."""
     root = tmp_path_factory.mktemp("plain")
     registry = open_registry(root / "home", embedder="hashing:16")
     yield registry, make_mix(registry, root, settings={"null_experts": 1, "top_k": 2}, vocab_size=416)
@@ -105,7 +105,7 @@ def plain(tmp_path_factory):
 
 
 def largest_difference(mix, reader, prompts=PROMPTS, count=5):
-    """The largest difference of the log-probabilities of the likeliest next tokens, over all prompts."""
+    """Largest difference of the log-probabilities of the likeliest next tokens, over all prompts."""
     worst = 0.0
     for prompt in prompts:
         ids = mix.tokenizer(prompt)["input_ids"][:200]
@@ -167,7 +167,7 @@ def test_the_file_says_what_it_stores_and_keeps_gates_and_vectors_in_float32(pla
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert result.dtype == "q8_0" and result.bytes == sum(int(tensor.n_bytes) for tensor in reader.tensors)
     assert kinds["token_embd.weight"] == kinds["blk.0.ffn_up_exps.weight"] == "Q8_0"
-    assert kinds["blk.0.ffn_down_shexp.weight"] == "F16"  # rows of 48 numbers are no whole blocks of Q8_0
+    assert kinds["blk.0.ffn_down_shexp.weight"] == "F16"  # rows of 48 numbers are not whole blocks of Q8_0
     single = ("norm.weight", "bias", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
     assert {kind for name, kind in kinds.items() if name.endswith(single)} == {"F32"}
 
@@ -243,7 +243,7 @@ def test_a_tokenizer_is_refused_that_has_no_end_or_more_tokens_than_there_are_ro
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "sets mscale"),
     ],
 )
-def test_what_llama_cpp_computes_otherwise_is_refused_with_the_reason(config, reason):
+def test_a_mix_that_llama_cpp_computes_differently_is_refused_with_the_reason(config, reason):
     with pytest.raises(ExportError, match=reason):
         refuse_unknown({"hidden_act": "silu", "rope_scaling": None, **config})
     refuse_unknown({"hidden_act": "silu", "rope_scaling": None})

@@ -1,4 +1,4 @@
-"""Masking from the use cases: generate and evaluate with some of a mix's experts."""
+"""Masking in the use cases: generate and evaluate with a subset of a mix's experts."""
 
 import pico
 import pytest

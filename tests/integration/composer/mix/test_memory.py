@@ -1,4 +1,4 @@
-"""An open mix is mapped: what no token reaches stays on the disk."""
+"""An open mix is memory-mapped: experts that receive no token stay on the disk."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the kerne
 
 
 def resident(path: Path) -> int:
-    """Bytes of the file that are in this process's memory now, over all its mappings of it."""
+    """Bytes of the file that are resident in this process's memory, over all mappings of the file."""
     total, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ", 1)[0] and not line.endswith("kB"):

@@ -1,4 +1,4 @@
-"""Every router and every way to choose experts goes the whole way: compose, train, evaluate, extend, export."""
+"""Every router and every selection of experts through all steps: compose, train, evaluate, extend, export."""
 
 import pico
 import pytest
@@ -62,7 +62,7 @@ def test_a_mix_composes_trains_evaluates_extends_writes_and_leaves(registry, tmp
 
 
 def assert_exported_alike(registry, name, manifest, folder):
-    """The folder's own modeling code gives the mix's logits."""
+    """Assert that the folder's own modeling code computes the mix's logits."""
     from transformers import AutoModelForCausalLM
 
     mix = open_mix(registry, manifest)

@@ -1,4 +1,4 @@
-"""`nexusmix reproduce` as a user runs it: pico corpora, killed in the middle, gone on with, its report checked."""
+"""`nexusmix reproduce` as a user runs it: on pico corpora, killed in the middle, resumed, its report checked."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def place(tmp_path_factory):
 
 
 def command(place, *options):
-    """The command under way in a process of its own."""
+    """The command, running in a separate process."""
     script = "import sys; from ui.cli import main; sys.exit(main(sys.argv[1:]))"
     folders = [str(place / name) for name in ("pico", "corpora", "out")]
     arguments = ["--home", str(place / "home"), "reproduce", *folders, "--quick", "--newcomer", "law"]
@@ -39,7 +39,7 @@ def command(place, *options):
     )
 
 
-def test_a_killed_run_goes_on_and_its_report_shows_what_its_cells_hold(place):
+def test_a_killed_run_resumes_and_its_report_shows_its_cells(place):
     options = ("--license", "MIT", "--cases", ",".join(CASES))
     run = command(place, *options)
     with run:

@@ -1,4 +1,4 @@
-"""The fine-tune of a real mix: what each mode changes, what saves memory, what survives an interruption."""
+"""The fine-tune of a real mix: trained parameters per mode, memory options, and resuming after an interruption."""
 
 import pico
 import pytest
@@ -22,7 +22,7 @@ EQUAL = dict.fromkeys(TEXTS, 0.5)
 
 
 class Interrupted(Exception):
-    """Stands for whatever ends a run from outside."""
+    """Simulates an interruption from outside."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def opened(registry, name="nexus"):
 
 
 def tuned(registry, folder, name="nexus", progress=lambda *_: None, **changes):
-    """The losses and the weights after a fine-tune of a mix that was opened anew."""
+    """Losses and weights after a fine-tune of a newly opened mix."""
     mix = opened(registry, name)
     losses = finetune(mix, TEXTS, EQUAL, SHORT.model_copy(update=changes), folder, progress)
     return losses, mix.model.state_dict()
@@ -100,8 +100,8 @@ def test_micro_batches_and_checkpointing_give_the_losses_of_whole_batches(regist
 
 
 @pytest.mark.parametrize("name", ["nexus", "recurrent"])
-def test_an_interrupted_fine_tune_goes_on_to_the_same_losses_and_weights(registry, tmp_path, name):
-    """Optimizer, order of rows, schedule of temperatures and the noise of dense routing are all taken up again."""
+def test_an_interrupted_fine_tune_resumes_to_the_same_losses_and_weights(registry, tmp_path, name):
+    """The run restores the optimizer, the order of rows, the temperature schedule and the noise of dense routing."""
     changes = {
         "dense_to_sparse": 0.8,
         "balance_over": "global_batch",
@@ -125,7 +125,7 @@ def test_an_interrupted_fine_tune_goes_on_to_the_same_losses_and_weights(registr
     assert all(torch.equal(tensor, whole[1][key]) for key, tensor in resumed[1].items())
 
 
-def test_an_interrupted_search_for_a_data_mix_goes_on_and_leaves_the_mix_as_it_was(registry, tmp_path):
+def test_an_interrupted_search_for_a_data_mix_resumes_and_leaves_the_mix_unchanged(registry, tmp_path):
     training = SHORT.model_copy(update={"regmix_runs": 4, "regmix_tokens": 512})
     mix = opened(registry)
     before = {name: tensor.clone() for name, tensor in mix.model.state_dict().items()}

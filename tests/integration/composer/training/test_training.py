@@ -1,4 +1,4 @@
-"""The trainer: repeatable, resumable after kill −9, and stopped by a loss that is no number."""
+"""The trainer: repeatable, resumable after kill −9, and stopped by a NaN loss."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def rows(count=64, length=16):
 
 
 class Interrupted(Exception):
-    """Stands for whatever ends a run from outside."""
+    """Simulates an interruption from outside."""
 
 
 def interrupt_at(step):
@@ -49,7 +49,7 @@ def test_the_same_random_seed_gives_the_same_losses_and_weights(tmp_path):
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
-def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_losses_and_weights(tmp_path):
     with pytest.raises(Interrupted):
         trained(tmp_path / "a", interrupt_at(10))
     assert newest_sound_checkpoint(tmp_path / "a").name == "checkpoint-8"

@@ -1,4 +1,4 @@
-"""Aliases of experts on both databases: pointed, moved, compared before they are moved."""
+"""Aliases of experts on both databases: set, moved, and moved by compare-and-swap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def versions(any_registry: Registry) -> Registry:
     return any_registry
 
 
-def test_an_alias_stands_for_a_version_until_it_is_moved_or_forgotten(versions: Registry) -> None:
+def test_an_alias_names_a_version_until_it_is_moved_or_removed(versions: Registry) -> None:
     point(versions, "law@stable", "law@1")
     assert queries.get_expert(versions, "Law@stable").ref == "law@1"
     point(versions, "law@stable", "law")
@@ -30,7 +30,7 @@ def test_an_alias_stands_for_a_version_until_it_is_moved_or_forgotten(versions: 
         queries.get_expert(versions, "law@stable")
 
 
-def test_whoever_looked_before_somebody_else_moved_it_changes_nothing(versions: Registry) -> None:
+def test_a_move_based_on_an_outdated_look_up_changes_nothing(versions: Registry) -> None:
     point(versions, "law@stable", "law@1", expected=None)
     point(versions, "law@stable", "law@2", expected="law@1")
     for late in ("law@1", None):
@@ -39,7 +39,7 @@ def test_whoever_looked_before_somebody_else_moved_it_changes_nothing(versions: 
     assert queries.get_expert(versions, "law@stable").ref == "law@2"
 
 
-def test_an_alias_stands_for_no_other_expert_and_for_no_withdrawn_version(versions: Registry) -> None:
+def test_an_alias_names_no_other_expert_and_no_withdrawn_version(versions: Registry) -> None:
     with pytest.raises(InvalidInputError, match="another expert's"):
         point(versions, "law@stable", "prose@1")
     point(versions, "law@stable", "law@1")

@@ -89,7 +89,7 @@ def test_experts_are_listed_in_pages_counted_and_narrowed(any_registry: Registry
     assert queries.list_licenses(any_registry) == ["Apache-2.0", "CC0-1.0", "MIT"]
 
 
-def test_versions_of_one_expert_and_the_mixes_that_hold_one_are_looked_up(any_registry: Registry) -> None:
+def test_versions_of_an_expert_and_the_mixes_that_contain_it_are_looked_up(any_registry: Registry) -> None:
     add_seed(any_registry)
     for name in ("python", "python", "prose"):
         add_expert(any_registry, name)
@@ -245,7 +245,7 @@ def test_a_mix_keeps_its_experts_in_order_and_its_parent(any_registry: Registry)
     assert queries.list_mixes(any_registry) == [first, second]
 
 
-def test_a_mix_does_not_hold_experts_of_another_seed(any_registry: Registry) -> None:
+def test_a_mix_does_not_contain_experts_of_another_seed(any_registry: Registry) -> None:
     for seed in ("base", "other"):
         add_seed(any_registry, seed)
     add_expert(any_registry, "python", seed="other")
@@ -346,5 +346,5 @@ def test_every_digest_column_keeps_its_blob_alive() -> None:
         for column in table.columns
         if getattr(column.type, "length", None) == 71 and not column.foreign_keys
     }
-    # the first is what the others refer to; the second names bytes that may never have been handed over
+    # the others refer to the first; the second names bytes that may not have been sent
     assert plain == {"blobs.digest", "embeddings.sample_sha256"}

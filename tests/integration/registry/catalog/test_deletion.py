@@ -1,4 +1,4 @@
-"""Deleting a mix on both databases: what refuses it, what goes and what stays."""
+"""Deletion of a mix on both databases: refusals, deleted blobs and remaining blobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AT_ONCE = timedelta(days=-1)
 
 @pytest.fixture
 def blend(any_registry: Registry) -> Registry:
-    """A registry with the mix blend@1: a blob of its own, and its expert's."""
+    """A registry with the mix blend@1: one blob of the mix, and its expert's."""
     add_seed(any_registry)
     expert = add_expert(any_registry)
     add_mix(any_registry, experts=["python"], blobs=[expert.ffn, any_registry.blobs.put_bytes(b"trunk")])

@@ -1,4 +1,4 @@
-"""Search as the catalog does it: what reaches the index, and what of its answer is shown."""
+"""Search in the catalog: the query to the index, and the hits that are returned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry.records import EmbedderId
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Replaces the index by one that holds every expert, newest first, and notes how it was asked."""
+    """Replace the index by one that contains every expert, newest first, and records its calls."""
     noted: list[dict[str, Any]] = []
 
     def encode(texts: Sequence[str]) -> np.ndarray:

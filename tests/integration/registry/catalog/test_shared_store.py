@@ -1,4 +1,4 @@
-"""A store of blobs and the databases that use it: garbage collection never deletes what another one refers to."""
+"""A shared blob store: garbage collection never deletes blobs that another database refers to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Opener = Callable[..., Registry]
 
 @pytest.fixture
 def opener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
-    """Opens registries whose homes are under `tmp_path`, with a store of their own or a given one."""
+    """Opens registries with homes under `tmp_path`, with their own store or a given one."""
     opened: list[Registry] = []
 
     def open_one(home: str, *, store: Path | None = None, database_url: str | None = None) -> Registry:
@@ -48,12 +48,12 @@ def collect_now(registry: Registry, **options: Any) -> Garbage:
 
 
 def forget_users(store: Path) -> None:
-    """Make a store one of the time before users were noted."""
+    """Turn a store into an earlier one, which does not record its users."""
     shutil.rmtree(store / "databases")
 
 
 def migrate_from_before(registry: Registry) -> None:
-    """Make a database one of the time before it had an id, and migrate it again."""
+    """Turn a database into an earlier one, which has no id, and migrate it again."""
     with registry.engine.begin() as connection:
         connection.execute(text("DROP TABLE database_id"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
@@ -71,7 +71,7 @@ def test_another_empty_database_does_not_delete_a_stores_blobs(opener: Opener, t
     assert collect_now(mine).blobs == ()
 
 
-def test_a_database_begun_anew_in_the_same_place_does_not_delete_the_old_ones_blobs(opener: Opener) -> None:
+def test_a_new_database_at_the_same_path_does_not_delete_the_old_ones_blobs(opener: Opener) -> None:
     publishing.add_seed(opener("home"))
     home = opener("home").home
     for file in home.glob("registry.db*"):
@@ -161,7 +161,7 @@ def test_the_remedy_that_the_error_names_works(opener: Opener, tmp_path: Path) -
     assert CliRunner().invoke(app, line, env=environment).exit_code == 0
 
 
-def test_a_store_is_used_by_both_kinds_of_databases_apart(
+def test_a_store_is_used_by_both_types_of_database_separately(
     opener: Opener, new_database: Callable[[str], str], tmp_path: Path
 ) -> None:
     url = new_database("postgresql")

@@ -1,4 +1,4 @@
-"""Work that several processes want at once, and work whose process was killed."""
+"""Work that several processes start at the same time, and work of a killed process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def killed(script: str, *arguments: str) -> None:
 
 
 def kill_an_export(registry: Registry, target: Path) -> Path:
-    """The folder that an export to `target` leaves when it is killed."""
+    """Return the folder that a killed export to `target` leaves."""
     killed(
         f"from composer.formats.folder import new_folder\n"
         f"with new_folder(registry, Path(sys.argv[2])) as folder:\n"
@@ -93,7 +93,7 @@ def test_two_processes_that_compose_the_same_recipes_at_once_both_succeed(
     assert not list((registry.home / "work").iterdir())
 
 
-def test_whoever_waited_for_a_folder_finds_it_made_anew_and_is_alone_in_it(registry: Registry) -> None:
+def test_a_process_that_waited_for_a_folder_gets_a_new_one_and_is_alone_in_it(registry: Registry) -> None:
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -129,7 +129,7 @@ def test_what_waits_says_so_once(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_work_that_fails_is_kept_only_where_the_next_can_go_on(registry: Registry, keep: bool) -> None:
+def test_failed_work_is_kept_only_if_the_next_attempt_can_resume_it(registry: Registry, keep: bool) -> None:
     folder = work_folder(registry, "some")
     with pytest.raises(RuntimeError), occupied(registry, folder, keep=keep):
         (folder / "checkpoint").touch()
@@ -140,7 +140,7 @@ def test_work_that_fails_is_kept_only_where_the_next_can_go_on(registry: Registr
     assert not folder.exists() and not locks(registry)
 
 
-def test_a_killed_export_is_found_wherever_it_was_begun(registry: Registry, tmp_path: Path) -> None:
+def test_a_killed_export_is_found_in_every_folder(registry: Registry, tmp_path: Path) -> None:
     left = kill_an_export(registry, tmp_path / "elsewhere" / "out")
     assert collect(registry).unfinished == ()  # the grace period
     make_old(left)
@@ -190,7 +190,7 @@ def test_what_older_versions_left_is_found(registry: Registry) -> None:
     assert not list((registry.home / "work").iterdir())
 
 
-def test_work_that_goes_on_is_left_alone_however_long_ago_it_last_wrote(
+def test_work_in_progress_is_not_deleted_even_long_after_its_last_write(
     registry: Registry, tmp_path: Path
 ) -> None:
     with (

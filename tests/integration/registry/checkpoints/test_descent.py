@@ -1,4 +1,4 @@
-"""Contributions must have learned something, from their own seed, and be the files that transformers would load."""
+"""Contributions must differ from their seed, descend from it, and consist of the files that transformers loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Databases: migrations, several starters, newer and damaged databases, transactions, settings."""
+"""Databases: migrations, concurrent starts, newer and damaged databases, transactions, settings."""
 
 from __future__ import annotations
 

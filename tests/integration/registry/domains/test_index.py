@@ -1,4 +1,4 @@
-"""Searching experts through the FAISS index, and building it again when it is missing, stale or corrupt."""
+"""Search through the FAISS index; the index is built again when it is missing, stale or corrupt."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A disk that is really full: contributing and composing with a fine-tune fail cleanly, and work once there is room."""
+"""A full disk: contributing and composing with a fine-tune fail cleanly, and work once there is space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRAINING = {"tokens": 2_048, "sequence_length": 64, "batch_tokens": 512, "warm_s
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own, where this process may mount one."""
+    """A small separate disk, if this process may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
@@ -58,7 +58,7 @@ def add(registry: Registry, name: str, source: Path, texts: Path) -> None:
 
 
 def fill(disk: Path, left: int) -> Path:
-    """Take all but `left` bytes of the disk; the file that holds them."""
+    """Fill the disk except for `left` bytes; return the file that fills it."""
     ballast = disk / "ballast"
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     with ballast.open("wb") as file:
@@ -68,7 +68,7 @@ def fill(disk: Path, left: int) -> Path:
 
 @pytest.mark.parametrize("left", [0, 64_000, 128_000])
 @pytest.mark.parametrize("work", ["contribute", "compose"])
-def test_a_full_disk_leaves_what_was_there_and_work_goes_on_once_there_is_room(
+def test_a_full_disk_keeps_existing_data_and_work_resumes_once_there_is_space(
     registry: Registry, disk: Path, pico_anchored: Path, tmp_path: Path, work: str, left: int
 ) -> None:
     recipe = Recipe.parse({"name": "team", "seed": "pico", "experts": ["code"], "training": TRAINING})

@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face Hub, against a stand-in on this machine: pinned, checked, faults survived."""
+"""Checkpoints from the Hugging Face Hub, from a local stand-in: pinned, checked, with recovery from faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOKEN = "hf_a_secret"
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited for, instead of waiting."""
+    """Durations of the requested waits; nothing waits in the test."""
     waited: list[float] = []
     monkeypatch.setattr(hub, "_wait", waited.append)
     return waited
@@ -42,7 +42,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def served(
     pico_seed: Path, pico_expert: Path, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StandIn]:
-    """The hub with acme/seed and acme/expert, which also holds what is not for us; we have a token for it."""
+    """The hub with acme/seed and acme/expert, which also contain irrelevant files; a token is configured."""
     expert = shutil.copytree(pico_expert, tmp_path / "expert")
     (expert / "README.md").write_text("a card")
     (expert / "modeling_evil.py").write_text("raise SystemExit")
@@ -120,7 +120,7 @@ def test_a_busy_hub_is_asked_again_when_it_says(served: StandIn, tmp_path: Path,
     assert waits == [7.0, 7.0]
 
 
-def test_a_hub_that_stays_busy_is_given_up_and_what_came_is_kept(
+def test_a_hub_that_stays_busy_ends_the_download_and_its_finished_files_are_kept(
     served: StandIn, tmp_path: Path, waits: list[float]
 ) -> None:
     served.faults = [fine, *[busy] * hub.ATTEMPTS]
@@ -133,7 +133,7 @@ def test_a_hub_that_stays_busy_is_given_up_and_what_came_is_kept(
     assert len(served.requests) - asked == len(snapshot.files) - 1
 
 
-def test_a_truncated_body_is_gone_on_with(served: StandIn, pico_seed: Path, tmp_path: Path) -> None:
+def test_the_download_of_a_truncated_body_resumes(served: StandIn, pico_seed: Path, tmp_path: Path) -> None:
     snapshot = hub.look_up("hf:acme/seed")
     weights = tuple(file for file in snapshot.files if file.is_weights)
     served.faults = [truncated]
@@ -141,9 +141,7 @@ def test_a_truncated_body_is_gone_on_with(served: StandIn, pico_seed: Path, tmp_
     assert (tmp_path / "model.safetensors").read_bytes() == (pico_seed / "model.safetensors").read_bytes()
 
 
-def test_bytes_that_are_not_what_the_digest_says_are_refused_and_removed(
-    served: StandIn, tmp_path: Path
-) -> None:
+def test_bytes_with_another_digest_are_refused_and_removed(served: StandIn, tmp_path: Path) -> None:
     served.digests["model.safetensors"] = "0" * 64
     with pytest.raises(IntegrityError, match=r"model\.safetensors"):
         hub.download(hub.look_up("hf:acme/seed"), tmp_path)
@@ -163,7 +161,7 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(
 def test_preflight_needs_the_headers_of_the_weights_only(served: StandIn, registry: Registry) -> None:
     snapshot = hub.look_up("hf:acme/seed")
     with sources.headers(snapshot) as folder:
-        add_seed(registry, "shell", folder, license="MIT")  # of zeros, but whole to the eye
+        add_seed(registry, "shell", folder, license="MIT")  # all zeros, but complete in size
         (weights,) = (file for file in snapshot.files if file.is_weights)
         assert (folder / weights.name).stat().st_size == weights.size
 
@@ -227,7 +225,7 @@ def test_a_full_disk_is_found_before_anything_comes(
         ("hf:acme/pickles", UnsafeFileError, "pickle"),
     ],
 )
-def test_what_cannot_be_had_is_told_by_its_own_error(
+def test_each_reason_for_a_missing_checkpoint_has_its_own_error(
     served: StandIn, tmp_path: Path, source: str, error: type[Exception], words: str
 ) -> None:
     served.repositories["acme/pickles"] = tmp_path / "pickles"

@@ -1,4 +1,4 @@
-"""Seeds and experts enter the registry: what is stored, what is shared, and that failures publish nothing."""
+"""Intake of seeds and experts: stored blobs, shared blobs, and failures that publish nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def contribute(registry: Registry, seed: SeedRecord, pico_expert: Path, data: Path) -> Contribute:
-    """Contributes the pico expert as `python`, with any argument replaced."""
+    """Contribute the pico expert as `python`; any argument can be replaced."""
 
     def contribute(name: str = "python", source: Path = pico_expert, **arguments: Any) -> Any:
         given: dict[str, Any] = {"seed": "base", "license": "MIT", "data": [data], **arguments}
@@ -165,7 +165,7 @@ def test_a_seeds_own_text_is_kept_with_it(registry: Registry, pico_seed: Path, d
     assert seed.sample and seed.held_out and seed.chunk_vectors
 
 
-def test_progress_is_told_for_every_stage(contribute: Contribute) -> None:
+def test_progress_is_reported_for_every_stage(contribute: Contribute) -> None:
     steps: list[tuple[str, int, int]] = []
     contribute(progress=lambda *step: steps.append(step))
     last = {stage: (done, total) for stage, done, total in steps}
@@ -278,7 +278,7 @@ def test_a_full_disk_is_found_before_the_copy(
 ) -> None:
     from shutil import _ntuple_diskusage
 
-    # Room for the ffn blob (37 kB), not for ffn and trunk (130 kB): the first writer asks for both.
+    # Enough space for the ffn blob (37 kB), but not for ffn and trunk (130 kB): the check counts both.
     monkeypatch.setattr("registry.blobs.shutil.disk_usage", lambda _: _ntuple_diskusage(10**9, 10**9, 60_000))
     steps: list[str] = []
     with pytest.raises(StorageError, match="free"):

@@ -1,4 +1,4 @@
-"""The queue of runs: submitting once, claiming, leases, fences, one final state, and what it keeps from gc."""
+"""The queue of runs: idempotent submission, claims, leases, fences, one final state, and protection from gc."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_many_processes_that_submit_the_same_at_once_make_one_run(
     assert ids == ["1"] * 4
 
 
-def test_a_request_that_json_cannot_hold_is_refused(any_registry: Registry) -> None:
+def test_a_request_that_json_cannot_express_is_refused(any_registry: Registry) -> None:
     with pytest.raises(InvalidInputError, match="JSON"):
         submit(any_registry, "compose", {"learning_rate": float("nan")})
     assert list_runs(any_registry) == []

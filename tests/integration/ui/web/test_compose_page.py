@@ -1,4 +1,4 @@
-"""The compose page: experts of one seed, what their mix will be, the recipe as text, and the queued run."""
+"""The compose page: experts of one seed, the estimates for their mix, the recipe as text, and the queued run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def test_only_experts_of_the_chosen_seed_are_offered(filled: Registry) -> None:
     assert "No experts of this seed yet" in html(lonely)
 
 
-def test_the_address_chooses_and_the_recipe_stands_there_as_command_and_file(filled: Registry) -> None:
+def test_the_address_selects_experts_and_the_page_shows_the_recipe_as_command_and_file(
+    filled: Registry,
+) -> None:
     app = open_page("compose", seed="smol", experts="code@1,law@1,nobody@1")
     assert not app.exception
     shell, file = code(app)[-2:]
@@ -147,7 +149,7 @@ def test_every_research_option_reaches_the_command_and_the_recipe_file(filled: R
         ),
     ],
 )
-def test_whatever_a_recipe_may_say_has_its_words_on_the_page(
+def test_every_value_of_a_recipe_has_its_words_on_the_page(
     choices: dict[str, object], names: tuple[str, ...]
 ) -> None:
     assert set(choices) == set(names)

@@ -1,4 +1,4 @@
-"""The contribute page: what the check finds before anything heavy, and the run that is queued."""
+"""The contribute page: the results of the check before any expensive work, and the queued run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ui.web.pages import contribute
 
 @pytest.fixture
 def seeded(app_registry: Registry, pico_seed: Path) -> Registry:
-    """A seed and no expert yet."""
+    """A registry with a seed and no expert."""
     add_seed(app_registry, "smol", pico_seed, license="Apache-2.0")
     return app_registry
 
@@ -105,7 +105,7 @@ def test_private_text_is_explained_and_hands_over_an_embedding_only(
 def test_bad_fields_are_refused_under_themselves_and_take_nothing_away(
     seeded: Registry, pico_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(contribute.LICENSES, "Apache-9", "")  # the harness types no new option
+    monkeypatch.setitem(contribute.LICENSES, "Apache-9", "")  # the test harness cannot type a new option
     app = open_page("contribute")
     field(app, "Folder").set_value(str(pico_expert))
     field(app, "Name").set_value("../up")

@@ -1,4 +1,4 @@
-"""The map of domains: where experts lie, and its states."""
+"""The map of domains: positions of experts, and the states of the page."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def domain(*mean: float) -> DomainEmbedding:
 
 
 def traces(app: AppTest) -> list[dict[str, Any]]:
-    """What the map draws: the points of each seed, then the names."""
+    """The traces of the map: the points of each seed, then the names."""
     assert not app.exception
     (chart,) = app.get("plotly_chart")
     return json.loads(chart.proto.spec)["data"]
 
 
-def test_experts_of_like_domains_lie_near_each_other(app_registry: Registry) -> None:
+def test_experts_of_similar_domains_are_near_each_other(app_registry: Registry) -> None:
     publishing.add_seed(app_registry)
     domains = {
         "law": (1, 0, 0, 0),
@@ -83,7 +83,7 @@ def test_many_experts_are_drawn_by_webgl_with_some_of_their_names(
     points, names = traces(open_page("map"))
     assert points["type"] == "scattergl"
     assert len(points["customdata"]) == 6
-    assert names["text"] == ["e0<br> ", "e1<br> "]  # the others lie below these two
+    assert names["text"] == ["e0<br> ", "e1<br> "]  # the others are below these two
 
 
 def test_an_empty_map_says_what_to_do(app_registry: Registry) -> None:

@@ -45,13 +45,13 @@ def test_two_mixes_are_compared_by_address(mixed: Registry) -> None:
 
 
 def measured(sha256: str | None, **scores: float) -> dict[str, Any]:
-    """An evaluation on code; without a digest as earlier versions recorded it."""
+    """An evaluation on code; without a digest, as in records of earlier versions."""
     text = {} if sha256 is None else {"text": {"code": {"sha256": sha256, "bytes": 60_000}}}
     routing = {"code": {"code@1": 1.0}}
     return {"bits_per_byte": {"code": scores}, "mean": scores, "routing": routing, **text}
 
 
-def test_scores_stand_side_by_side_only_when_they_are_of_the_same_text(mixed: Registry) -> None:
+def test_scores_are_shown_side_by_side_only_when_they_are_of_the_same_text(mixed: Registry) -> None:
     record_evaluation(mixed, "team@1", measured("a", mix=2.125))
     record_evaluation(mixed, "team@2", measured("a", mix=2.375))
     app = open_page("mixes", a="team@1", b="team@2")
@@ -194,7 +194,7 @@ def test_a_masked_expert_gets_no_token_and_masking_is_called_what_it_is(mixed: R
 
 
 def played(app: AppTest) -> AppTest:
-    """The page after eight tokens were written at most."""
+    """The page after at most eight tokens were generated."""
     app.text_area(key="prompt").set_value("court").run()
     app.slider[1].set_value(8).run()
     button(app, "Generate").click().run()
@@ -202,7 +202,7 @@ def played(app: AppTest) -> AppTest:
     return app
 
 
-def test_the_seed_or_another_mix_writes_beside_a_mix(mixed: Registry) -> None:
+def test_the_seed_or_another_mix_writes_next_to_a_mix(mixed: Registry) -> None:
     app = played(open_page("playground", mix="team@1", beside="seed"))
     assert app.query_params["beside"] == "seed"
     assert html(app).count("nm-written") == 2
@@ -244,13 +244,13 @@ def test_a_model_is_free_again_when_its_writing_is_broken_off(mixed: Registry) -
     assert len(list(stream())) <= 6
 
 
-def test_nobody_beside_a_mix_is_chosen_by_an_address_that_names_none(mixed: Registry) -> None:
+def test_an_address_that_names_no_second_model_selects_none(mixed: Registry) -> None:
     app = open_page("playground", mix="team@1", beside="nobody@9")
     assert not app.exception
     assert app.selectbox(key="beside").value == ""
 
 
-def test_an_expert_links_to_the_mixes_that_hold_it_and_to_composing_one(mixed: Registry) -> None:
+def test_an_expert_links_to_the_mixes_that_contain_it_and_to_composing_one(mixed: Registry) -> None:
     app = open_page("expert", ref="law@1")
     assert not app.exception
     assert {"team@1", "team@2", "Compose a mix with it"} <= set(links(app))

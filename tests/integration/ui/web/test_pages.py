@@ -56,7 +56,7 @@ def test_a_search_puts_the_nearest_expert_first_and_shows_scores(filled: Registr
     assert html(app).count('class="figure"') == 3
 
 
-def test_the_address_holds_the_search(filled: Registry) -> None:
+def test_the_address_contains_the_search(filled: Registry) -> None:
     app = open_page("catalog", q="simmer garlic broth", seed="smol")
     assert cards(app)[0] == "cooking"
     assert app.text_input(key="q").value == "simmer garlic broth"
@@ -88,7 +88,7 @@ def test_a_seed_without_experts_says_how_to_contribute_one(filled: Registry) -> 
         ({"license": "Nobody-1.0", "size": "enormous"}, ["code", "cooking", "law"]),
     ],
 )
-def test_filters_stand_in_the_address(mixed: Registry, query: dict[str, str], shown: list[str]) -> None:
+def test_the_address_contains_the_filters(mixed: Registry, query: dict[str, str], shown: list[str]) -> None:
     app = open_page("catalog", **query)
     assert not app.exception
     assert [link.split(" ")[0] for link in links(app)] == shown
@@ -201,7 +201,7 @@ def test_a_registry_that_fails_is_an_error_on_the_page(
 
 
 def linked() -> None:
-    """Link to each page twice: by its address alone, and as the frame makes it."""
+    """Link to each page twice: by its address alone, and through the frame of the app."""
     import streamlit as st
 
     from ui.web import routes

@@ -17,7 +17,7 @@ LEASE_SECONDS = 600.0
 
 @pytest.fixture
 def running(app_registry: Registry) -> RunRecord:
-    """A run half way through its training, with a log that tries to escape."""
+    """A run in the middle of its training, with a log that tries to inject markup."""
     runs.submit(app_registry, "compose", REQUEST)
     run = claims.claim(app_registry, "tester", LEASE_SECONDS)
     assert run is not None

@@ -1,4 +1,4 @@
-"""Baselines of a mix: whole requests to whole experts, and DUME."""
+"""Baselines of a mix: routing whole requests to dense experts, and DUME."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def rows(tokenizer):
-    """Six rows [6, 32] of each domain by its place."""
+    """Six rows [6, 32] of each domain, by the domain's index."""
 
     def of(domain):
         ids = tokenizer(" ".join(pico.domain_documents(domain)))["input_ids"][: 6 * 32]

@@ -1,4 +1,4 @@
-"""Which held-out text is scored."""
+"""Selection of the held-out text for scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_text_within_the_budget_is_scored_whole() -> None:
 
 
 def test_excerpts_come_from_every_part_of_the_text() -> None:
-    """The first documents alone could be of one kind."""
+    """The first documents alone could all be of one type."""
     taken = excerpts(LONG, 8 * PIECE_BYTES)
     assert [piece[0] for piece in taken] == list("abcdefgh")
     assert sum(map(len, taken)) == 8 * PIECE_BYTES

@@ -1,4 +1,4 @@
-"""Text that changes domain: where the changes are, and what is told of a model around them."""
+"""Text that changes domain: the positions of the changes, and the scores of a model around them."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_a_domain_with_less_than_a_piece_is_named(tokenizer, streams):
         changing_text(tokenizer, {**streams, "tiny": torch.zeros(3, dtype=torch.long)}, rows=1, length=32)
 
 
-def test_bits_and_own_share_are_told_by_the_distance_from_the_change(text):
+def test_bits_and_own_share_are_reported_by_the_distance_from_the_change(text):
     nats_RS = torch.zeros(6, 31)
-    nats_RS[:, 15:19] = 1.0  # of the tokens at distances 0 to 3, for the first token is not predicted
+    nats_RS[:, 15:19] = 1.0  # of the tokens at distances 0 to 3, because the first token is not predicted
     own_RS = (text.distance_RS != 0).float()
     told = summary(text, nats_RS, own_RS)
     first = text.bytes_RS[:, 16:20].sum().item()
@@ -102,7 +102,7 @@ def test_a_model_that_knows_the_change_keeps_its_own_share(text):
     model = pico.pico_model("llama")
     told = measure(
         model, text, lambda: torch.zeros(1, len(text.ids_RS) * 32, 1, dtype=torch.long)
-    )  # the place of the first domain, for every token
+    )  # the index of the first domain, for every token
     assert told["own"] == pytest.approx((text.owner_RS == 0).float().mean().item())
     without = measure(model, text)
     assert "own" not in without and without["bits_per_byte"] == pytest.approx(told["bits_per_byte"])

@@ -1,4 +1,4 @@
-"""Which scores may be compared: those of one text, whoever measured them."""
+"""Comparable scores: only those on the same text, from any evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from composer.evaluation.comparison import compare, is_same_text, text_bytes, un
 
 
 def evaluation(sha256: str | None = "a", **scores: float) -> dict[str, Any]:
-    """An evaluation on one domain; without a digest as earlier versions recorded it."""
+    """An evaluation on one domain; without a digest, as in records of earlier versions."""
     result: dict[str, Any] = {"bits_per_byte": {"law": scores}}
     return result if sha256 is None else {**result, "text": {"law": {"sha256": sha256, "bytes": 60_000}}}
 

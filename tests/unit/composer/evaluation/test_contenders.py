@@ -1,4 +1,4 @@
-"""Which models a mix is compared with, and what their figures are kept under."""
+"""The models that a mix is compared with, and the keys of their cached figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter's configuration as strangers write it: thousands of mutations, and no error but the package's own."""
+"""Untrusted adapter configurations: thousands of mutations raise only the package's own errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONFIG: dict[str, Any] = {
     "layers_to_transform": None,
     "exclude_modules": None,
 }
-# As JSON text: some of them no Python value writes.
+# As JSON text: no Python value produces some of them.
 ODD = [
     *("null", "true", "false", "0", "-1", "2", "2.0", "0.5", "1e999", "-1e400", "1e300", "NaN", "-Infinity"),
     *("1" * 401, "9" * 5_000, "1e-400", '""', '"LORA"', '"' + "x" * 5_000 + '"', '"\\ud800"', '"\\u0000\\n"'),
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def mutated(random_: random.Random) -> bytes:
-    """The configuration with fields dropped, doubled, added or made odd, and now and then a broken byte."""
+    """The configuration with fields removed, doubled, added or replaced, and sometimes with a broken byte."""
     fields = [(json.dumps(field), json.dumps(value)) for field, value in CONFIG.items()]
     for _ in range(random_.choice((1, 1, 2, 5))):
         place = random_.randrange(len(fields))

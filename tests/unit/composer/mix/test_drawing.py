@@ -1,4 +1,4 @@
-"""Fresh routers drawn without torch: their values, their spread, and the gates to which they collapse."""
+"""Fresh routers initialised without torch: their values, their spread, and the gates that they collapse to."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_gate_without_torch_is_the_routers_own(blobs: LocalBlobStore, kind: st
     torch.testing.assert_close(torch.from_numpy(gate), router.gate().detach(), atol=1e-6, rtol=1e-5)
 
 
-def test_every_layer_and_every_random_seed_has_numbers_of_its_own(blobs: LocalBlobStore) -> None:
+def test_every_layer_and_every_random_seed_has_its_own_numbers(blobs: LocalBlobStore) -> None:
     one, again, other = (fresh(blobs, "nexus", seed) for seed in (1, 1, 2))
     drawn = [name for name in one if name.endswith((".w1", ".w2"))]
     assert all(torch.equal(one[name], again[name]) for name in drawn)

@@ -1,4 +1,4 @@
-"""Masking experts at inference: only the chosen ones run, and everything is as before afterwards."""
+"""Masking experts at inference: only the selected ones run, and masking is undone afterwards."""
 
 import pico
 import pytest

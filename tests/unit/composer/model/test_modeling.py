@@ -1,4 +1,4 @@
-"""The Nexus mixture inside a model: equations, routing, and what must never change."""
+"""The Nexus mixture in a model: equations, routing and invariants."""
 
 import pico
 import pytest
@@ -94,7 +94,7 @@ def test_a_mixture_computes_its_equation_token_by_token(dense, combine, top_k):
 def test_top_p_and_null_experts_compute_the_same_equation(dense, combine):
     mix = mixture_of(dense, experts=3, perturb=0.1, combine=combine, routing_top_p=0.7, null_experts=1)
     block = mix.mixtures()[0]
-    block.router.null.data.fill_(0.1)  # so that each token sees the null expert elsewhere in its order
+    block.router.null.data.fill_(0.1)  # so that the null expert has another rank for each token
     x = torch.randn(1, 20, dense.config.hidden_size, generator=torch.Generator().manual_seed(2)) * 4
     numbers = set()
     with torch.inference_mode():
@@ -124,7 +124,7 @@ def test_one_token_at_a_time_with_a_cache_gives_the_same_logits_as_all_at_once(d
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-4, rtol=0)
 
 
-def test_an_expert_of_another_width_stands_beside_the_others(dense, ids):
+def test_an_expert_of_another_width_runs_in_a_mix(dense, ids):
     mix = mixture_of(dense, widths=[48, 80])
     assert [e.up_proj.out_features for e in mix.mixtures()[0].experts] == [48, 80]
     with torch.inference_mode(), forced(mix, 1):
@@ -164,7 +164,7 @@ def test_training_adds_the_guidance_loss_where_rows_name_their_expert(dense, ids
 
 @pytest.mark.parametrize("router", ["nexus", "recurrent"])
 def test_gradient_checkpointing_changes_no_gradient(dense, ids, router):
-    """Routing is recorded in the first run of a block, and a block's second run must repeat it, noise included."""
+    """The first run of a block records the routing, and the second run must repeat it, including the noise."""
     own = torch.tensor([1, 0])
     gradients = []
     for checkpointing in (False, True):
@@ -182,7 +182,7 @@ def test_gradient_checkpointing_changes_no_gradient(dense, ids, router):
         gradients.append({name: p.grad for name, p in mix.named_parameters()})
     plain, again = gradients
     still = {name for name, grad in plain.items() if grad is None or not grad.any()}
-    # The state that the first block's GRU is given is zero.
+    # The input state of the first block's GRU is zero.
     assert all("layers.0.mlp.router.gru.weight_hh" in name for name in still)
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, atol=1e-6, rtol=1e-5)
@@ -195,7 +195,7 @@ def test_a_model_saved_and_loaded_again_gives_the_same_logits(dense, ids, tmp_pa
     weights, own = again.state_dict(), mix.state_dict()
     assert weights.keys() == own.keys()
     assert all(torch.equal(tensor, own[name]) for name, tensor in weights.items())
-    with torch.inference_mode():  # up to rounding: the loaded tensors lie at other addresses
+    with torch.inference_mode():  # up to rounding: the loaded tensors have another alignment in memory
         torch.testing.assert_close(again(ids).logits, mix(ids).logits, atol=1e-6, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""What routers pay: each loss on a case small enough to check by hand, and over the micro-batches of a step."""
+"""Router losses: each on a case small enough to check by hand, and over the micro-batches of a step."""
 
 import math
 
@@ -17,8 +17,8 @@ def routing(probs, chosen):
 
 EVEN = routing([[0.25] * 4] * 8, [0, 1, 2, 3] * 2)
 COLLAPSED = routing([[1.0, 0.0, 0.0, 0.0]] * 8, [0] * 8)
-FIRST = routing([[0.8, 0.2]] * 4, [0] * 4)  # a micro-batch of one domain
-SECOND = routing([[0.2, 0.8]] * 4, [1] * 4)  # and one of the other
+FIRST = routing([[0.8, 0.2]] * 4, [0] * 4)  # a micro-batch of the first domain
+SECOND = routing([[0.2, 0.8]] * 4, [1] * 4)  # a micro-batch of the second domain
 
 
 def test_the_balance_loss_is_one_when_balanced_and_the_number_of_experts_when_one_takes_all():

@@ -1,4 +1,4 @@
-"""Choosing experts: every equation on a case small enough to check by hand."""
+"""Selection of experts: every equation on a case small enough to check by hand."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_top_p_takes_as_few_as_reach_the_threshold(threshold, chosen):
 
 
 def test_a_null_expert_takes_a_place_and_no_weight():
-    # Columns 2 and 3 are null: token 0 takes experts 0 and 1, token 1 its expert 1 and the null expert 2.
+    # Columns 2 and 3 are null: token 0 selects experts 0 and 1, token 1 selects expert 1 and the null expert 2.
     routing = top_k(LOGITS, experts=2, k=2)
     assert routing.chosen.tolist() == [[0, 1], [1, 2]]
     torch.testing.assert_close(routing.weights, torch.tensor([[0.5, 0.3], [0.6, 0.0]]))
@@ -66,7 +66,7 @@ def test_dense_routing_is_dense_when_hot_and_sparse_when_cold():
     assert (hot.chosen != EMPTY).float().mean() > 0.95
     assert (cold.chosen != EMPTY).sum(dim=1).float().mean() < 1.5
     assert (hot.weights[hot.chosen != EMPTY] > TRACE).all()
-    # Gumbel noise makes each expert the first with its own probability.
+    # With Gumbel noise, each expert is first with its own probability.
     firsts = torch.bincount(cold.probabilities.argmax(dim=1), minlength=4) / 4000
     torch.testing.assert_close(firsts, PROBS[0], atol=0.03, rtol=0)
 

@@ -1,4 +1,4 @@
-"""The plan of a reproduction, and what its report makes of the cells."""
+"""The plan of a reproduction, and its report of measured cells."""
 
 import json
 
@@ -16,7 +16,7 @@ DOMAINS = SETTINGS.domains
 
 
 def cell(case, random_seed, bits, *, trained=0, forwarded=0, own=0.8):
-    """A measured cell: the same bits per byte in every domain, and the same share to the own expert."""
+    """A measured cell: the same bits per byte and the same own share in every domain."""
     held = DOMAINS if case.parent else DOMAINS[:-1]
     other = (1 - own) / (len(held) - 1)
     routing = {d: {e: own if e == d else other for e in held} for d in DOMAINS}
@@ -39,7 +39,7 @@ def cell(case, random_seed, bits, *, trained=0, forwarded=0, own=0.8):
 
 @pytest.fixture
 def cells(tmp_path):
-    """Two of the plan's cases measured: the linear baseline at 300k at 3.0 bits, ours at 100k at 2.9 and 2.7."""
+    """Measured cells of two cases: the linear baseline at 300k at 3.0 bits, ours at 100k at 2.9 and 2.7."""
     cells = Cells(tmp_path / "cells")
     dense = {
         "seed": dict.fromkeys(DOMAINS, 4.0),

@@ -1,4 +1,4 @@
-"""Writing a model folder: pieces of tensors, shards, and a folder that appears whole or not at all."""
+"""Writing a model folder: pieces of tensors, shards, and a folder that appears complete or not at all."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_written_tensors_come_back_in_the_dtype_of_each(tmp_path):
     assert np.array_equal(back["b"].float().numpy(), matrix(2, 3))
 
 
-def test_values_that_float16_cannot_hold_are_refused_by_name(tmp_path):
+def test_values_that_float16_cannot_represent_are_refused_by_name(tmp_path):
     tensors = {"big": rows.Given(np.array([1.0, 70_000.0], np.float32))}
     with pytest.raises(ExportError, match="big"):
         write_tensors(tmp_path, tensors, {"big": "F16"})

@@ -11,12 +11,12 @@ from composer.tensors.torch_blobs import TORCH_DTYPES
 
 
 def bits_of(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as `decode` takes it."""
+    """The bytes of a tensor, as input of `decode`."""
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def floats(count: int) -> torch.Tensor:
-    """Random float32 of all magnitudes, with both zeros and the least and greatest of them."""
+    """Random float32 numbers of all magnitudes, with both zeros and other edge values."""
     bits = np.random.default_rng(0).integers(0, 2**32, count, dtype=np.uint32)
     values = bits.view(np.float32)
     edges = np.array([0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, 65504.0, 65520.0, 6e-8], np.float32)
@@ -55,11 +55,11 @@ def test_rounding_is_torchs(dtype: str) -> None:
         (0x3F818000, 0x3F82),  # halfway between an odd and an even one: up
         (0x3F808001, 0x3F81),  # just above halfway
         (0x3F807FFF, 0x3F80),  # just below
-        (0xBF818000, 0xBF82),  # the same below zero: away from it
+        (0xBF818000, 0xBF82),  # the same for a negative number: away from zero
         (0x3FFF8000, 0x4000),  # the carry runs into the exponent
         (0x7F7FFFFF, 0x7F80),  # the greatest float32 is infinite as bfloat16
         (0x7F800000, 0x7F80),
-        (0x7FC00000, 0x7FC0),  # not a number stays so
+        (0x7FC00000, 0x7FC0),  # NaN stays NaN
     ],
 )
 def test_bfloat16_rounds_to_the_nearest_and_ties_to_even(bits: int, rounded: int) -> None:

@@ -1,4 +1,4 @@
-"""Packed training rows: full, in the domains' shares, repeated without being stored again."""
+"""Packed training rows: full, in the domains' shares, and repeated without a second copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for a data mix: shares by rule, and what the regression finds where the answer is known."""
+"""The search for a data mix: shares by rule, and the regression's result for a known optimum."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from composer.training.data import characters, shares
 from composer.training.data_mix import best_mixture, draw_mixtures
 
 
-def test_the_new_domain_gets_half_whatever_the_rule():
+def test_the_new_domain_gets_half_under_every_rule():
     assert shares({"a": 1.0, "b": 1.0, "c": 1.0}) == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
     assert shares({"a": 30.0, "b": 10.0}) == {"a": 0.75, "b": 0.25}
     assert shares({"a": 30.0, "b": 10.0, "new": 500.0}, "new") == {"a": 0.375, "b": 0.125, "new": 0.5}

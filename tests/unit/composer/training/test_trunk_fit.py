@@ -1,4 +1,4 @@
-"""The trunk in closed form: nearest to each expert on its own text, and nothing where there is nothing to fit."""
+"""The trunk in closed form: nearest to each expert on its own text, and no fit for equal trunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOW, HIGH = range(3, 100), range(100, 200)
 
 
 class Numbers:
-    """A tokenizer whose texts are token ids, written out."""
+    """A tokenizer whose texts are lists of token ids."""
 
     def __call__(self, text: str | list[str], max_length: int = 10_000, **_: Any) -> dict[str, Any]:
         if isinstance(text, str):
@@ -74,7 +74,7 @@ def experts() -> list[Any]:
 
 
 def distance(mix: NexusForCausalLM, expert: Any, domain: Domain) -> float:
-    """How far the first block's queries are from an expert's, on the expert's own inputs."""
+    """Distance of the first block's queries from an expert's, on the expert's own inputs."""
     name = "model.layers.0.self_attn.q_proj"
     seen: list[torch.Tensor] = []
     handle = linear_layers(expert)[name].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -130,7 +130,7 @@ def test_without_any_text_the_merge_stays(experts: list[Any]) -> None:
             assert torch.equal(tensor, mean.state_dict()[name])
 
 
-def test_a_mix_weighs_as_many_experts_as_it_holds(experts: list[Any]) -> None:
+def test_a_mix_has_the_weight_of_all_its_experts(experts: list[Any]) -> None:
     mix, new = mix_of([experts[0]]), experts[1]
     target = mix_of([experts[0], experts[0], experts[0], new])
     same = domain("low", LOW)

@@ -1,4 +1,4 @@
-"""The router warm start on synthetic states: what it solves, what it keeps, and what it generalises to."""
+"""The router warm start on synthetic states: accuracy, preserved parameters and generalisation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HIDDEN, WIDTH, CHUNKS, STATES = 16, 5, 48, 24
 
 
 def world(seed: int = 0, domains: int = 4, spread: float = 0.5) -> tuple[list[Domain], torch.Tensor]:
-    """Domains in embedding space, and the linear map [M, H] that takes a vector to its mean state."""
+    """Domains in embedding space, and the linear map [M, H] from a domain vector to its mean state."""
     generator = torch.Generator().manual_seed(seed)
     centers = torch.randn(domains, WIDTH, generator=generator)
     made = []
@@ -39,7 +39,7 @@ def states_of(domain: Domain, to_state: torch.Tensor, seed: int = 7, noise: floa
 
 
 def observed(domains: list[Domain], to_state: torch.Tensor) -> tuple[Chunks, Observed]:
-    """The chunks of every domain with text, and what a block would see of them."""
+    """The chunks of every domain with text, and the states of a block for them."""
     texts = {j: states_of(d, to_state, seed=j) for j, d in enumerate(domains) if d.has_text}
     flat = [x.flatten(0, 1) for x in texts.values()]
     sums = torch.cat([x.sum(dim=1) for x in texts.values()])
@@ -65,7 +65,7 @@ def solve(
     *,
     keep: bool = False,
 ) -> None:
-    """Solve the routers of blocks that all see the same."""
+    """Solve the routers of blocks that all have the same states."""
     chunks, seen = observed(domains, to_state)
     solver = Solver(domains, standard, chunks, keep, torch.Generator().manual_seed(0))
     for router in routers:
@@ -94,7 +94,7 @@ def fitted(kind: type[Router], domains: list[Domain], to_state: torch.Tensor) ->
 
 
 def share(router: Router, domain: Domain, to_state: torch.Tensor, expert: int) -> float:
-    """The share of new states of a domain that go to an expert."""
+    """Share of a domain's new states that are routed to an expert."""
     states = states_of(domain, to_state, seed=99).flatten(0, 1)
     with torch.no_grad():
         return (router(states).argmax(dim=1) == expert).float().mean().item()
@@ -109,8 +109,8 @@ def test_states_that_were_not_seen_go_to_their_own_domains_expert(kind: type[Rou
             assert share(router, domain, to_state, j) > 0.85
 
 
-def test_an_expert_appended_without_any_state_gets_more_than_its_part() -> None:
-    """P_r answers for a vector that it was not solved for."""
+def test_an_expert_appended_without_any_state_gets_more_than_its_share() -> None:
+    """P_r generalises to a vector that was not in its regression."""
     gained = []
     for seed in range(5):
         domains, to_state = world(seed, 9, spread=1.0)
@@ -180,7 +180,7 @@ def test_correcting_changes_the_gate_where_asked_and_is_noticed_by_its_cache() -
         torch.testing.assert_close(router.gate(), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_pseudo_domains_part_what_lies_apart() -> None:
+def test_pseudo_domains_separate_distant_clusters() -> None:
     domains, _ = world(domains=3)
     vectors = torch.cat([10 * d.mean + d.vectors for d in domains])
     clusters = k_means(vectors, 3, torch.Generator().manual_seed(1))
@@ -210,7 +210,7 @@ def test_logistic_regression_is_surer_of_classes_of_unlike_spread_than_least_squ
     fitted = fit_gates(x.T @ x / len(x), x, labels, gates)
     assert loss(fitted) < 0.96 * min(loss(t * gates) for t in (0.5, 1.0, 2.0, 4.0, 8.0))
     again = fit_gates(x.T @ x / len(x), x, labels, fitted)
-    assert loss(fitted) - loss(again) < 1e-3  # it was at its end
+    assert loss(fitted) - loss(again) < 1e-3  # it had converged
 
 
 def test_logistic_regression_leaves_kept_embeddings_alone() -> None:
@@ -220,8 +220,8 @@ def test_logistic_regression_leaves_kept_embeddings_alone() -> None:
     assert not torch.allclose(fitted[1], gates[1], atol=1e-2)
 
 
-def test_a_sample_of_chunks_has_every_kind_of_text_in_its_share() -> None:
-    """Three quarters of one kind, in the order of nothing."""
+def test_a_sample_of_chunks_has_every_type_of_text_in_its_share() -> None:
+    """Three quarters of the chunks have one type, in random order."""
     generator = torch.Generator().manual_seed(0)
     kinds = (torch.rand(256, generator=generator) < 0.25).long()
     vectors = 6 * torch.nn.functional.one_hot(kinds, WIDTH) + torch.randn(256, WIDTH, generator=generator)

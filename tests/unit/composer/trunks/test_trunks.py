@@ -1,4 +1,4 @@
-"""Trunk merges: each against its paper's formula, on whole tensors, by hand, and streamed."""
+"""Trunk merges compared with their papers' formulas: on whole tensors, by hand, and streamed."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def blobs(tmp_path: Path) -> LocalBlobStore:
 
 def trunk(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    # The first is larger than a piece, so elementwise merges cut it and the others must not.
+    # The first is larger than a piece, so elementwise merges split it; the others must not.
     shapes = {"b.weight": (70, 180), "a.weight": (3, 5), "norm.weight": (7,)}
     return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
 
 def ties(seed: torch.Tensor, experts: Tensors, density: float, scale: float) -> torch.Tensor:
-    """TIES by its definition: sort, keep the largest and their equals, vote, average the winners."""
+    """TIES by its definition: sort, keep the largest values and ties, elect signs, average the agreeing values."""
     tau = torch.stack([e - seed for e in experts]).flatten(1)
     kept = round(density * tau.shape[1])
     for row in tau:
@@ -100,7 +100,7 @@ def test_a_streamed_merge_equals_the_formula_on_whole_tensors(
     for name, tensor in seed.items():
         expected = formula(tensor.float(), [e[name].float() for e in experts]).to(dtype)
         assert merged[name].dtype == dtype
-        # Whatever is stored, merging is done in float32.
+        # Merging is done in float32 for every stored dtype.
         tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float64 else {}
         torch.testing.assert_close(merged[name], expected, **tolerance)
 
@@ -148,8 +148,8 @@ def test_task_arithmetic_by_hand() -> None:
 
 
 def test_ties_by_hand() -> None:
-    # Of the task vectors (4, -3, 0.5, 0) and (-1, 0.5, 0, 2) the larger halves stay: (4, -3, 0, 0), (-1, 0, 0, 2).
-    # Their sum (3, -3, 0, 2) elects (+, -, 0, +): the first element takes 4 alone, for -1 disagrees.
+    # Of the task vectors (4, -3, 0.5, 0) and (-1, 0.5, 0, 2) the larger halves remain: (4, -3, 0, 0), (-1, 0, 0, 2).
+    # Their sum (3, -3, 0, 2) elects (+, -, 0, +): the first element is 4 alone, because -1 disagrees.
     choice = {"method": "ties", "density": 0.5}
     seed = [1.0, 1.0, 1.0, 1.0]
     assert merged(choice, seed, [5.0, -2.0, 1.5, 1.0], [0.0, 1.5, 1.0, 3.0]) == [5.0, -2.0, 1.0, 3.0]
@@ -167,13 +167,13 @@ def test_pcb_by_hand() -> None:
     # β = (0.8808 · 1.2311, 0.1192 · 0.7689) = (1.0843, 0.0917): the owner's share is 0.9221 of each element.
     whole = {"method": "pcb", "density": 1.0}
     assert merged(whole, [0.0, 0.0], [2.0, 0.0], [0.0, 1.0]) == pytest.approx([1.8441, 0.9221], abs=1e-4)
-    # Of the two scores of each expert the lower is dropped: every element is its owner's alone.
+    # The lower of each expert's two scores is dropped, so every element comes from its owner alone.
     half = {"method": "pcb", "density": 0.5, "scale": 0.5}
     assert merged(half, [1.0, 1.0], [3.0, 1.0], [1.0, 2.0]) == pytest.approx([2.0, 1.5])
 
 
 @pytest.mark.parametrize("method", sorted(EXPECTED))
-def test_a_merge_holds_what_it_says_in_memory(
+def test_a_merge_needs_no_more_memory_than_documented(
     blobs: LocalBlobStore, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, sizes = stream.read, []
@@ -186,7 +186,7 @@ def test_a_merge_holds_what_it_says_in_memory(
     assert max(sizes) == (stream.PIECE if merge.elementwise else 70 * 180)
 
 
-def test_every_trunk_merge_is_tested_and_stands_under_its_own_name() -> None:
+def test_every_trunk_merge_is_tested_and_listed_under_its_own_name() -> None:
     assert TRUNK_MERGES.keys() == EXPECTED.keys()
     assert all(chosen_merge({"method": m, **EXPECTED[m][0]}).method == m for m in TRUNK_MERGES)
     assert all(

@@ -1,4 +1,4 @@
-"""Every family: each tensor of a real model gets its role and shape, and everything else is refused."""
+"""Every family: each tensor of a real model has its role and shape, and all other tensors are refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_tensor_of_a_model_has_a_role_and_the_shape_that_its_configuration
     model = pico.pico_model(model_type, **overrides)
     model.save_pretrained(tmp_path)
     roles = load_roles(tmp_path)
-    # `named_parameters` names a tied head once, as the roles do.
+    # `named_parameters` lists a tied head once, as the roles do.
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert {name: info.shape for name, info in (roles.ffn | roles.trunk).items()} == expected
     assert all(".mlp." in name for name in roles.ffn) and not any(".mlp." in name for name in roles.trunk)
@@ -65,7 +65,7 @@ def test_every_tensor_of_a_model_has_a_role_and_the_shape_that_its_configuration
 
 
 @pytest.mark.parametrize("model_type", ALL)
-def test_the_mlp_path_leads_to_the_module_that_holds_the_ffn(model_type: str) -> None:
+def test_the_mlp_path_leads_to_the_module_that_contains_the_ffn(model_type: str) -> None:
     family = FAMILIES[model_type]
     model = pico.pico_model(model_type)
     config = model.config.to_dict()

@@ -1,4 +1,4 @@
-"""Preflight: an expert that would not be the same function as its seed is refused with every reason (12, 14, 15)."""
+"""Preflight: an expert that computes another function than its seed's is refused with all reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safetensors headers, sharded checkpoints and canonical copies (faults 1 to 11)."""
+"""Safetensors headers, sharded checkpoints and canonical copies."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_folder_with_only_pickles_is_refused_without_opening_them(tmp_path: Pa
         read_checkpoint(tmp_path)
 
 
-def test_pickles_beside_safetensors_are_left_alone(tmp_path: Path) -> None:
+def test_pickles_next_to_safetensors_are_ignored(tmp_path: Path) -> None:
     write(tmp_path / "model.safetensors", {"a": entry(0, 4)}, b"x" * 4)
     (tmp_path / "training_args.bin").write_bytes(b"\x80\x04")
     assert list(read_checkpoint(tmp_path)) == ["a"]
@@ -213,7 +213,7 @@ def test_shards_are_read_as_one_checkpoint(tmp_path: Path, pico_seed: Path) -> N
         ([], "expected a weight_map"),
     ],
 )
-def test_a_shard_index_that_lies_is_refused(tmp_path: Path, weight_map: Any, pattern: str) -> None:
+def test_a_shard_index_with_wrong_entries_is_refused(tmp_path: Path, weight_map: Any, pattern: str) -> None:
     write(tmp_path / "one.safetensors", {"a": entry(0, 4)}, b"x" * 4)
     write(tmp_path / "two.safetensors", {"b": entry(0, 4)}, b"x" * 4)
     write(tmp_path / "copy.safetensors", {"c": entry(0, 4), "a": entry(4, 8)}, b"x" * 8)

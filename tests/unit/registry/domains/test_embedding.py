@@ -39,7 +39,7 @@ def bundled_model() -> Path:
 
 
 def copy_model(model: Path, to: Path) -> Path:
-    """A copy of a model's folder that links to the weights, which are large."""
+    """A copy of a model's folder with a link to the large weights."""
     shutil.copytree(model, to, ignore=shutil.ignore_patterns("model.safetensors"))
     (to / "model.safetensors").symlink_to(model / "model.safetensors")
     return to
@@ -56,7 +56,7 @@ def test_the_hashing_embedder_gives_unit_vectors_for_any_text_and_always_the_sam
     assert vectors.dtype == np.float32 and vectors.shape == (5, 64)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(vectors, EMBEDDER.encode(texts))
-    # Pinned: stored vectors must go on meeting those of later versions.
+    # Pinned: stored vectors must remain comparable with those of later versions.
     assert np.argsort(-np.abs(vectors[4]), kind="stable")[:4].tolist() == [6, 23, 35, 17]
 
 
@@ -87,7 +87,7 @@ def test_an_embedder_is_the_same_whichever_way_it_was_resolved(
     bundled_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = copy_model(bundled_model, tmp_path / "my-copy")
-    # The layout of the hub's cache, with a pooling file of the newer form.
+    # The layout of the hub's cache, with a pooling file in the newer format.
     repository = tmp_path / "hub" / "models--sentence-transformers--all-MiniLM-L6-v2"
     snapshot = copy_model(bundled_model, repository / "snapshots" / "c0ffee")
     (repository / "refs").mkdir()

@@ -1,4 +1,4 @@
-"""What the command line prints: hostile text, figures, tables, progress, errors and exit codes."""
+"""Output of the command line: hostile text, figures, tables, progress, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def test_a_table_for_a_pipe_is_plain_unfolded_and_inert(capsys: pytest.CaptureFi
     assert "\x1b" not in out
 
 
-def test_an_empty_table_is_a_remark_on_standard_error_and_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_table_prints_a_message_on_standard_error_and_no_data(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     print_table([], [Column("name", "Name")], empty="no experts yet")
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -157,7 +159,7 @@ def test_plain_progress_says_the_beginning_each_quarter_and_the_end(
     report = PlainProgress()
     for done in range(101):
         report("merge", done, 100)
-    report("merge", 0, 100)  # the same stage again, of another file
+    report("merge", 0, 100)  # the same stage again, for another file
     assert capsys.readouterr().err.splitlines() == [
         "merge: 0 %",
         "merge: 25 %",
@@ -223,7 +225,7 @@ def test_an_unexpected_error_says_how_to_see_more() -> None:
     )
 
 
-def test_the_options_of_the_command_line_stand_over_the_recipe_file(tmp_path: Path) -> None:
+def test_the_options_of_the_command_line_override_the_recipe_file(tmp_path: Path) -> None:
     file = tmp_path / "team.yaml"
     file.write_text(
         "name: file\nseed: smol\nexperts: [a, b]\nrouter: linear\ntraining: {tokens: 7, train: router}\n"
@@ -243,7 +245,7 @@ def test_no_verb_prints_help_and_an_unknown_one_suggests_the_nearest(
 
 
 def test_help_needs_nothing_heavy() -> None:
-    """The promise is an answer in half a second: no model, database or web library may be imported for it."""
+    """Help must appear in half a second, so it may import no model, database or web library."""
     script = (
         "import sys; from ui.cli import main; main(['--help']); main(['compose', '--help']); "
         "main(['seed', 'add', '--help']); print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command as an interrupt, whatever it is turned into on the way out."""
+"""Ctrl-C ends a command as an interrupt, even if the interrupt is converted to another exception."""
 
 import signal
 
@@ -9,7 +9,7 @@ import ui.cli
 
 @pytest.fixture(autouse=True)
 def _interruptible():
-    """Python's own handler, also behind a shell that starts its background jobs with interrupts ignored."""
+    """Restore Python's handler: a shell may start background jobs with interrupts ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""What the demo's domains take from the installed packages."""
+"""Text of the demo's domains from the installed packages."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_package_that_is_missing_is_named_with_the_remedy() -> None:
         corpora.package_folder("no_such_package")
 
 
-def test_the_installed_packages_hold_enough_text_of_every_domain(tmp_path: Path) -> None:
+def test_the_installed_packages_contain_enough_text_of_every_domain(tmp_path: Path) -> None:
     pytest.importorskip("sympy")
     stages: list[tuple[str, int, int]] = []
     folders = corpora.write_corpora(tmp_path, on_domain=lambda *stage: stages.append(stage))

@@ -1,4 +1,4 @@
-"""Which paths the web app takes: below its roots, through no link, in no hidden folder; and none of the kernel's."""
+"""Paths that the web app accepts: below its roots, through no link, in no hidden or kernel folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ui.queue.roots import Roots
 
 @pytest.fixture
 def roots(tmp_path: Path) -> Roots:
-    """A folder to read from, which has a hidden folder, and one to write to."""
+    """A folder to read from, which contains a hidden folder, and a folder to write to."""
     for name in ("in/.ssh", "in/texts", "out", "elsewhere"):
         (tmp_path / name).mkdir(parents=True)
     return Roots(imports=(tmp_path / "in",), exports=(tmp_path / "out",))
 
 
-def test_what_lies_below_a_root_is_taken_whether_it_exists_or_not(roots: Roots, tmp_path: Path) -> None:
+def test_a_path_below_a_root_is_accepted_whether_it_exists_or_not(roots: Roots, tmp_path: Path) -> None:
     roots.check_import(tmp_path / "in")
     roots.check_import(tmp_path / "in" / "texts" / "law.jsonl")
     roots.check_import(tmp_path / "out" / ".." / "in" / "texts")
@@ -31,7 +31,7 @@ def test_what_lies_below_a_root_is_taken_whether_it_exists_or_not(roots: Roots, 
 @pytest.mark.parametrize(
     "path", ["elsewhere", "in/../elsewhere", "in2", ".", "in/.ssh/id", "in/.netrc", "out"]
 )
-def test_what_lies_outside_or_is_hidden_is_refused_with_the_remedy(
+def test_a_path_outside_the_roots_or_hidden_is_refused_with_the_remedy(
     roots: Roots, tmp_path: Path, path: str
 ) -> None:
     with pytest.raises(InvalidInputError, match="--import-root"):

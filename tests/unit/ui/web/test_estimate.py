@@ -1,4 +1,4 @@
-"""How long composing will take, told from what the latest runs took."""
+"""The estimated time of composing, from the times of the latest runs."""
 
 from types import SimpleNamespace
 from typing import Any, cast

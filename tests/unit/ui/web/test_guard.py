@@ -1,4 +1,4 @@
-"""The web app's guard: by which names it may be asked for."""
+"""The web app's guard: the host names that it accepts."""
 
 from __future__ import annotations
 

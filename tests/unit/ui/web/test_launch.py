@@ -1,4 +1,4 @@
-"""Starting the web app: the flags it is given and the port it takes."""
+"""Start of the web app: its flags and its port."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_command_refuses_to_listen_to_a_network_before_it_starts_anything(
     assert "--trust-network" in capsys.readouterr().err
 
 
-def test_one_local_user_reads_below_home_and_others_nowhere_unless_it_is_said(
+def test_one_local_user_reads_below_home_and_others_nowhere_without_named_roots(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "user"))

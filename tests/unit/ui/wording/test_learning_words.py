@@ -1,4 +1,4 @@
-"""What learning cost, as a reader sees it, and how its seconds are gathered."""
+"""The cost of training in words, and the sum of its seconds."""
 
 from composer.progress import STAGE_SECONDS, added_up, measured, measuring, timed
 from ui.wording.training_cost import learning_facts
@@ -11,7 +11,7 @@ TRAINING = {
 }
 
 
-def test_learning_is_told_in_tokens_and_where_known_in_seconds():
+def test_training_is_described_in_tokens_and_where_known_in_seconds():
     assert learning_facts(TRAINING, {"trunk": 3.14, "router": 75.0, "fine-tune": 50.0}) == {
         "warm start": "55,123 tokens, forward passes only (trunk 3.1 s, router 1 min 15 s)",
         "fine-tune": "68,000 tokens trained in 50.0 s",
@@ -24,7 +24,7 @@ def test_a_mix_that_learned_nothing_says_so():
     assert learning_facts({}) == {"fine-tune": "none"}
 
 
-def test_seconds_of_a_stage_add_up_and_whoever_listens_outside_hears_them_too():
+def test_seconds_of_a_stage_add_up_and_an_outer_listener_receives_them_too():
     heard = []
     with measuring(lambda name, step, value: heard.append(name)), added_up(STAGE_SECONDS) as seconds:
         for stage in ("router", "trunk", "router"):

@@ -1,4 +1,4 @@
-"""The differences of an expert from its seed are said in words."""
+"""The differences of an expert from its seed, in words."""
 
 from __future__ import annotations
 
