@@ -1,7 +1,8 @@
-"""Tokens per second of a mix and of its Qwen2-MoE export: python -m bench.forward HOME MIX EXPORT [--batch 8].
+"""Tokens per second of a mix and others: python -m bench.forward HOME MIX [EXPORT] [--against MIX …] [--batch 8].
 
-One process loads the dense seed, the mix and the stock model, and times them in turn: A B C A B C. The stock model
-runs once per experts implementation of transformers. The output is JSON with the median tokens/s of each contender.
+One process loads the dense seed, the mix, other mixes and the mix's Qwen2-MoE export, and times them in turn: A B C
+A B C. The export runs once per experts implementation of transformers. The output is JSON with the median tokens/s of
+each contender.
 `mix_over` is the mix's tokens/s divided by the contender's: its median, least and largest value over rounds.
 """
 
@@ -11,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ GATHERS = (
 )
 
 
-def contenders(home: Path, mix_ref: str, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+def contenders(
+    home: Path, mix_ref: str, folder: Path | None, others: Sequence[str], dtype: torch.dtype
+) -> dict[str, Any]:
     """Return the models by name. A stock model with an unsupported implementation fails when it is called."""
     from transformers import AutoModelForCausalLM
 
@@ -42,6 +45,10 @@ def contenders(home: Path, mix_ref: str, folder: Path, dtype: torch.dtype) -> di
         ),
         "mix": open_mix(registry, manifest, dtype=dtype).model,
     }
+    for other in others:
+        models[other] = open_mix(registry, find_mix(registry, other)[1], dtype=dtype).model
+    if folder is None:
+        return models
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     for name in STOCK:
         models[f"stock {name}"] = _Implementation(stock, name)
@@ -111,24 +118,28 @@ def main() -> None:
     )
     parser.add_argument("home", type=Path)
     parser.add_argument("mix")
-    parser.add_argument("export", type=Path)
+    parser.add_argument("export", type=Path, nargs="?")
+    parser.add_argument("--against", nargs="*", default=[], metavar="MIX", help="other mixes of the registry")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtypes", nargs="+", default=["float32"])
     parser.add_argument("--paths", nargs="+", default=["prefill", "decode"], choices=["prefill", "decode"])
     options = parser.parse_args()
-    ids = torch.randint(
-        3, 32_000, (options.batch, options.length), generator=torch.Generator().manual_seed(0)
-    )
     results: dict[str, Any] = {"batch": options.batch, "length": options.length, "load": [load_average()]}
     for dtype in options.dtypes:
-        models = contenders(options.home, options.mix, options.export, getattr(torch, dtype))
+        models = contenders(options.home, options.mix, options.export, options.against, getattr(torch, dtype))
+        vocabulary = models["mix"].config.text_config.vocab_size
+        shape = (options.batch, options.length)
+        ids = torch.randint(3, vocabulary, shape, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            same = models["mix"](input_ids=ids[:1, :64]).logits.argmax(-1) == models[f"stock {STOCK[0]}"](
-                input_ids=ids[:1, :64]
-            ).logits.argmax(-1)
-            results[dtype] = {"same_greedy_tokens": same.float().mean().item()}
+            results[dtype] = {}
+            if options.export is not None:
+                stock, mix = (
+                    models[name](input_ids=ids[:1, :64]).logits.argmax(-1)
+                    for name in (f"stock {STOCK[0]}", "mix")
+                )
+                results[dtype]["same_greedy_tokens"] = (stock == mix).float().mean().item()
             for path in options.paths:
                 note(f"{dtype} {path}")
                 measure = {"prefill": prefill, "decode": decode}[path]
