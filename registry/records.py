@@ -30,6 +30,15 @@ class EmbedderId:
 
 
 @dataclass(frozen=True)
+class TokenProfile:
+    """Log-frequencies of a domain's tokens [V] and hashed token pairs, float16; `tokenizer` counted them."""
+
+    tokenizer: Digest
+    unigrams: np.ndarray
+    bigrams: np.ndarray
+
+
+@dataclass(frozen=True)
 class DomainEmbedding:
     """A domain as the embedder sees it: the mean over a sample's chunks, and its centroids.
 
@@ -43,6 +52,9 @@ class DomainEmbedding:
     centroid_weights: np.ndarray
     chunk_count: int
     sample_sha256: str
+    profile: TokenProfile | None = (
+        None  # only in a file that replaces text; stored as a blob, not with the vectors
+    )
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class NewExpert:
     sample: Digest | None
     held_out: Digest | None
     chunk_vectors: Digest | None
+    profile: Digest | None = None  # token profile, where it replaces text
     provenance: dict[str, Any]
 
 

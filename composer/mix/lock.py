@@ -7,7 +7,15 @@ import json
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
 
 from composer.errors import MixFormatError
 from composer.mix.recipe import RouterName, Training
@@ -44,6 +52,15 @@ class LockedExpert(BaseModel):
     embedding: Digest
     sample: Digest | None
     chunk_vectors: Digest | None
+    profile: Digest | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit an absent profile: locks and manifests from before profiles keep their digests."""
+        fields: dict[str, Any] = dump(self)
+        if self.profile is None:
+            fields.pop("profile", None)
+        return fields
 
 
 class ExtensionSettings(BaseModel):
@@ -142,6 +159,7 @@ def lock_expert(expert: ExpertRecord) -> LockedExpert:
         embedding=embedding_digest(expert.embedding),
         sample=expert.sample,
         chunk_vectors=expert.chunk_vectors,
+        profile=expert.profile,
     )
 
 

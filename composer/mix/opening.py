@@ -104,7 +104,9 @@ class Manifest(RoutingOptions):
         """Return every blob that the mix needs, except the manifest itself."""
         own = [self.shared, self.trunk, self.router, self.lock, *self.seed.files.values()]
         members = [
-            digest for m in self.members for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors)
+            digest
+            for m in self.members
+            for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors, m.expert.profile)
         ]
         if self.routed_trunk:
             members += [m.expert.trunk for m in self.members]

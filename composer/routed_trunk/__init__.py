@@ -8,7 +8,7 @@ own blobs. An extension adds one profile and one strength and changes nothing el
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from composer.errors import MissingTextError
 from composer.gathering import Composition, load_domains
 from composer.mix.domains import Domain
-from composer.mix.lock import Lock
+from composer.mix.lock import Lock, LockedExpert
 from composer.mix.opening import Manifest, Member, open_tokenizer, seed_config
 from composer.mix.recipe import Training
 from composer.mix.router_blob import BIGRAMS, FILTER, UNIGRAMS
@@ -26,8 +26,9 @@ from composer.routed_trunk.profiles import Profile, profile
 from composer.routed_trunk.strengths import find_strength
 from composer.tensors.torch_blobs import map_tensors, put_tensors
 from registry.domains import documents
+from registry.domains.token_profile import TOKENIZER_FILE
 from registry.home import Registry
-from registry.records import Digest
+from registry.records import Digest, SeedRecord, TokenProfile
 
 CONTEXT = "context"  # the router's kind in a manifest
 
@@ -39,12 +40,12 @@ def compose_routed(
     lock = composition.lock
     settings = lock.composed
     domains = load_domains(registry.blobs, composition)
-    _check_text(domains)
+    _check_profiles(composition.members, domains)
     general = documents.load_documents(registry.blobs, lock.seed.sample) if lock.seed.sample else []
     with timed("router"):
-        columns = _profiles(
-            registry, lock, [*(domain.documents for domain in domains), *[general] * bool(general)]
-        )
+        columns = _profiles(registry, lock, domains)
+        if general:
+            columns.append(_counter(registry, lock)(general))
         router = _put_router(registry, columns)
     with timed("strengths"):
         strengths = _strengths(registry, lock, domains, settings.training, progress)
@@ -79,13 +80,13 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
     assert old is not None
     (expert,) = lock.experts
     new = load_domains(registry.blobs, composition)[-1]
-    _check_text([new])
+    _check_profiles([expert], [new])
     with timed("router"):
         stored = map_tensors(registry.blobs.path(old.router))
         columns = [
             Profile(*pair) for pair in zip(stored[UNIGRAMS].unbind(1), stored[BIGRAMS].unbind(1), strict=True)
         ]
-        columns[len(old.members) : len(old.members)] = _profiles(registry, lock, [new.documents])
+        columns[len(old.members) : len(old.members)] = _profiles(registry, lock, [new])
         router = _put_router(registry, columns)  # the seed's column stays the last
     with timed("strengths"):
         (strength,) = _strengths(registry, lock, [new], lock.settings.training, progress)
@@ -102,20 +103,46 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
     )
 
 
-def _check_text(domains: Sequence[Domain]) -> None:
-    closed = [domain.name for domain in domains if not domain.has_text]
+def _check_profiles(experts: Sequence[LockedExpert], domains: Sequence[Domain]) -> None:
+    closed = [
+        expert.ref
+        for expert, domain in zip(experts, domains, strict=True)
+        if not domain.has_text and expert.profile is None
+    ]
     if closed:
         raise MissingTextError(
-            f"a routed trunk needs a sample of every expert's text, and {', '.join(closed)} shared none: "
-            "choose another trunk merge, for example regmean, or contribute them with --data"
+            f"a routed trunk needs text or a token profile of every expert, and {', '.join(closed)} shared none: "
+            "choose another trunk merge, for example regmean, or contribute them again with --data or with an "
+            "embedding from `nexusmix embed --seed`"
         )
 
 
-def _profiles(registry: Registry, lock: Lock, texts: Sequence[Sequence[str]]) -> list[Profile]:
-    """The profile of each list of documents."""
+def _profiles(registry: Registry, lock: Lock, domains: Sequence[Domain]) -> list[Profile]:
+    """Return the profile of each of the lock's experts: of its text, or the one that its owner shared."""
+    count = _counter(registry, lock)
+    found = []
+    for expert, domain in zip(lock.experts, domains, strict=True):
+        if domain.has_text:
+            found.append(count(domain.documents))
+        else:
+            assert expert.profile is not None
+            stored = map_tensors(registry.blobs.path(expert.profile))
+            found.append(Profile(stored["unigrams"], stored["bigrams"]))
+    return found
+
+
+def _counter(registry: Registry, lock: Lock) -> Callable[[Sequence[str]], Profile]:
+    """Return the function that counts documents with the seed's tokenizer."""
     tokenizer = open_tokenizer(registry.blobs, lock.seed.files)
     vocabulary = seed_config(registry.blobs, lock.seed)["vocab_size"]
-    return [profile(tokenizer, documents_, vocabulary) for documents_ in texts]
+    return lambda texts: profile(tokenizer, texts, vocabulary)
+
+
+def shared_profile(registry: Registry, seed: SeedRecord, documents: Sequence[str]) -> TokenProfile:
+    """Return the token profile that the owner of private documents shares in place of them."""
+    tokenizer = open_tokenizer(registry.blobs, seed.files)
+    counted = profile(tokenizer, documents, int(seed.config["vocab_size"]))
+    return TokenProfile(seed.files[TOKENIZER_FILE], *(table.half().numpy() for table in counted))
 
 
 def _put_router(registry: Registry, columns: Sequence[Profile]) -> Digest:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from registry.checkpoints.safe_files import refuse_system_path
+from registry.domains import token_profile
 from registry.domains.documents import documents_sha256
 from registry.domains.embedders import Embedder, load_embedder
 from registry.errors import InvalidEmbeddingError, InvalidInputError, NotFoundError
@@ -42,6 +43,7 @@ CHUNKS_PER_CENTROID = 8
 CLUSTERING_ROUNDS = 25
 MAX_FILE_BYTES = 4 << 20
 FILE_FORMAT = "nexusmix-domain-embedding/1"
+PROFILE_FORMAT = "nexusmix-domain-embedding/2"  # the same with a token profile
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -125,7 +127,7 @@ def validate_embedding(embedding: DomainEmbedding, expected: EmbedderId) -> None
 def save_embedding(path: Path, embedding: DomainEmbedding) -> None:
     """Write a domain embedding to the JSON file that an owner shares in place of private data."""
     content = {
-        "format": FILE_FORMAT,
+        "format": FILE_FORMAT if embedding.profile is None else PROFILE_FORMAT,
         "embedder": {
             "name": embedding.embedder.name,
             "revision": embedding.embedder.revision,
@@ -138,6 +140,8 @@ def save_embedding(path: Path, embedding: DomainEmbedding) -> None:
         "centroids": embedding.centroids.tolist(),
         "centroid_weights": embedding.centroid_weights.tolist(),
     }
+    if embedding.profile is not None:
+        content["token_profile"] = token_profile.to_json(embedding.profile)
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
@@ -166,8 +170,9 @@ def load_embedding(path: Path) -> DomainEmbedding:
 
 
 def _parse(content: Any) -> DomainEmbedding:
-    if content["format"] != FILE_FORMAT:
-        raise ValueError(f"format {content['format']!r}, expected {FILE_FORMAT!r}")
+    if content["format"] not in (FILE_FORMAT, PROFILE_FORMAT):
+        raise ValueError(f"format {content['format']!r}, expected {FILE_FORMAT!r} or {PROFILE_FORMAT!r}")
+    has_profile = content["format"] == PROFILE_FORMAT
     embedder = content["embedder"]
     return DomainEmbedding(
         embedder=EmbedderId(
@@ -181,6 +186,7 @@ def _parse(content: Any) -> DomainEmbedding:
         centroid_weights=np.asarray(content["centroid_weights"], dtype=np.float32),
         chunk_count=int(content["chunk_count"]),
         sample_sha256=str(content["sample_sha256"]),
+        profile=token_profile.from_json(content["token_profile"]) if has_profile else None,
     )
 
 

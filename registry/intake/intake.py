@@ -37,6 +37,7 @@ from registry.domains.embedding import (
     load_embedding,
     validate_embedding,
 )
+from registry.domains.token_profile import check_profile, put_profile
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
 from registry.licenses import check_license
@@ -152,6 +153,8 @@ def contribute(
     given = None if embedding is None else load_embedding(embedding)
     if given is not None:
         validate_embedding(given, embedder.id)
+        if given.profile is not None:
+            check_profile(given.profile, base)
 
     ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
     domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
@@ -170,6 +173,9 @@ def contribute(
         sample=domain.sample,
         held_out=domain.held_out,
         chunk_vectors=domain.chunk_vectors,
+        profile=None
+        if given is None or given.profile is None
+        else put_profile(registry.blobs, given.profile),
         provenance={**(provenance or {}), "difference_from_seed": differences},
     )
     return publish_expert(registry, new)

@@ -12,7 +12,7 @@ from ui.cli.kit.context import Json, examples, open_registry
 from ui.cli.kit.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
-    "nexusmix embed ./clinical-notes --out clinical.json",
+    "nexusmix embed ./clinical-notes --seed smol --out clinical.json",
     "nexusmix contribute clinical ./expert --seed smol --license MIT --embedding clinical.json",
 )
 
@@ -23,12 +23,21 @@ def embed(
         list[Path], typer.Argument(metavar="PATH...", help="The text: .jsonl, text files or folders.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="JSON file to write the embedding to.")],
+    seed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEED",
+            help="Add a token profile for this seed, so that a mix of whole experts can route to it.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compute the embedding of a domain without sharing its text.
 
-    The file contains vectors, the number of chunks, the hash of the sample and the embedder's name, but no text.
+    The file contains vectors, the number of chunks, the hash of the sample and the embedder's name, but no text. With
+    `--seed` it also contains the frequencies of the seed's tokens and of 65,536 groups of token pairs in your text.
     """
+    from registry.catalog import queries
     from registry.domains.documents import read_documents
     from registry.domains.embedding import embed_domain, load_embedder, save_embedding
 
@@ -37,7 +46,13 @@ def embed(
         embedder = load_embedder(registry.embedder)
         report("load the embedder", 1, 1)
         report("embed", 0, 1)
-        embedding, _chunks = embed_domain(embedder, list(read_documents(data)))
+        texts = list(read_documents(data))
+        embedding, _chunks = embed_domain(embedder, texts)
+        if seed is not None:
+            from composer.routed_trunk import shared_profile
+
+            found = shared_profile(registry, queries.get_seed(registry, seed), texts)
+            embedding = dataclasses.replace(embedding, profile=found)
         report("embed", 1, 1)
         save_embedding(out, embedding)
     shape = {
@@ -46,6 +61,7 @@ def embed(
         "chunks": embedding.chunk_count,
         "centroids": len(embedding.centroids),
         "sample_sha256": embedding.sample_sha256,
+        "token_profile": seed,
     }
     if as_json:
         print_json(shape)

@@ -1,5 +1,7 @@
 """Mixes whose trunk is routed: composed without a gradient step, extended, recomposed, taken apart."""
 
+import dataclasses
+
 import pico
 import pytest
 import torch
@@ -14,8 +16,10 @@ from composer.generation import generate
 from composer.mix.opening import find_mix, open_dense, open_mix, read_manifest
 from composer.mix.recipe import Recipe, Training
 from composer.model.modeling import forced
+from composer.routed_trunk import shared_profile
 from composer.routed_trunk.strengths import best_strength
 from composer.tensors.torch_blobs import map_tensors
+from registry.catalog import queries
 from registry.domains import documents
 from registry.home import open_registry
 from registry.intake.intake import add_seed, contribute
@@ -43,6 +47,12 @@ def home(tmp_path_factory):
     save_embedding(root / "closed.json", closed)
     folder = pico.branch_pico(seed, root / "closed", seed=4)
     contribute(registry, "closed", folder, seed="pico", license="MIT", embedding=root / "closed.json")
+    private = pico.domain_documents("cooking", 200)
+    signature, _ = embed_domain(load_embedder("hashing:16"), private)
+    profile = shared_profile(registry, queries.get_seed(registry, "pico"), private)
+    save_embedding(root / "signed.json", dataclasses.replace(signature, profile=profile))
+    folder = pico.branch_pico(seed, root / "signed", seed=6)
+    contribute(registry, "signed", folder, seed="pico", license="MIT", embedding=root / "signed.json")
     registry.engine.dispose()
     return root / "home"
 
@@ -153,17 +163,22 @@ def test_a_noisy_experts_strength_is_found_on_text_that_nothing_trains_on(regist
     monkeypatch.setattr(documents, "is_for_choices", lambda text: asked.append(text) or real(text))
     manifest = compose(registry, recipe("noise", ("noisy",))).manifest
     assert asked
-    assert [m.strength for m in manifest.members] == [0.5]
-    assert manifest.training["strengths"] == {"noisy@1": 0.5}
+    assert [m.strength for m in manifest.members] == [0.25]
+    assert manifest.training["strengths"] == {"noisy@1": 0.25}
     cold = compose(registry, recipe("cold", ("noisy",), training={"warm_start": False})).manifest
     assert [m.strength for m in cold.members] == [1.0]
 
 
-def test_the_best_strength_lies_on_the_parabola_through_the_best_point():
-    grid = (0.5, 0.75, 1.0, 1.25)
-    assert best_strength(grid, [(s - 0.9) ** 2 for s in grid]) == 0.9
-    assert best_strength(grid, list(grid)) == 0.5
-    assert best_strength(grid, [-s for s in grid]) == 1.25
+@pytest.mark.parametrize("best", [0.4, 0.6, 0.9, 1.05])
+def test_the_best_strength_is_the_minimum_of_a_parabola_found_in_three_calls(best):
+    asked = []
+    found = best_strength(lambda strength: asked.append(strength) or (strength - best) ** 2)
+    assert found == best and len(asked) == 3
+
+
+@pytest.mark.parametrize(("slope", "end"), [(1, 0.25), (-1, 1.25), (0, 1.0)])
+def test_the_strength_of_a_loss_without_a_minimum_is_an_end_of_the_range(slope, end):
+    assert best_strength(lambda strength: slope * strength) == end
 
 
 def test_training_text_and_text_for_choices_never_meet():
@@ -187,6 +202,21 @@ def test_a_routed_mix_generates_and_names_the_experts_of_each_token(registry):
     assert all(token.experts["math@1"] == 1 for token in result.tokens)
     only_code = generate(registry, ref, text_of("math"), max_new_tokens=5, active_experts=["code"])
     assert not any(token.experts["math@1"] for token in only_code.tokens)
+
+
+def test_an_expert_with_a_signature_alone_is_routed_as_one_with_text_is(registry):
+    both = compose(registry, recipe("private", ("code", "signed")))
+    digest = queries.get_expert(registry, "signed").profile
+    assert digest in both.manifest.blobs() and queries.get_expert(registry, "signed").sample is None
+    mix = open_mix(registry, both.manifest)
+    for place, domain in enumerate(("code", "cooking")):
+        assert shares(registry, mix, text_of(domain))[place] > 0.9
+    open_text = compose(registry, recipe("open", ("code", "cooking"))).manifest
+    tables = [map_tensors(registry.blobs.path(m.router)) for m in (both.manifest, open_text)]
+    for name in ("context.unigrams", "context.bigrams"):
+        torch.testing.assert_close(*(table[name].float() for table in tables), atol=1.0, rtol=0)
+    extended = extend(registry, compose(registry, recipe("later")).mix.ref, "signed")
+    assert extended.manifest.members[-1].strength == 1.0
 
 
 def test_an_expert_without_text_is_refused_with_a_way_out(registry):
