@@ -123,10 +123,19 @@ class Training(BaseModel):
         return self
 
 
+def _needs_merged_trunk(recipe: Mapping[str, Any], training: Any) -> bool:
+    """Return whether a recipe sets an option that a routed trunk does not have."""
+    routing = {"router", *RoutingOptions.model_fields}
+    for_both = {"warm_start", "random_seed"}
+    asked = set(training) - for_both if isinstance(training, Mapping) else set()
+    return bool(asked or any(recipe.get(name) is not None for name in routing))
+
+
 class Recipe(RoutingOptions):
     """A request for a mix. `experts` are names, which mean the newest version, or `name@version`.
 
-    `trunk_merge` is the name of a method, or a mapping with its parameters: {method: ties, density: 0.3}.
+    `trunk_merge` is the name of a method, or a mapping with its parameters: {method: ties, density: 0.3}. By default
+    it is routed, which measured best; options of routing or of a fine-tune need a merged trunk and choose regmean.
     The input may give research options in a block: {research: {top_p: 0.9}}. The fields stay flat.
     """
 
@@ -142,13 +151,19 @@ class Recipe(RoutingOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_research_block(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or research.BLOCK not in values:
+    def _complete(cls, values: Any) -> Any:
+        """Move research options to their fields, and choose the trunk where the input does not."""
+        if not isinstance(values, Mapping):
             return values
         training = values.get("training")
         if isinstance(training, Training):
-            values = {**values, "training": training.model_dump(exclude_unset=True)}
-        return research.flat(values)
+            training = training.model_dump(exclude_unset=True)
+        if research.BLOCK in values:
+            values = research.flat({**values, "training": training} if training is not None else values)
+            training = values.get("training")
+        if "trunk_merge" in values or _needs_merged_trunk(values, training):
+            return values
+        return {**values, "trunk_merge": "routed"}
 
     @field_validator("experts")
     @classmethod
@@ -209,8 +224,10 @@ class Recipe(RoutingOptions):
         return _valid(cls, values, "recipe")
 
     @classmethod
-    def from_yaml(cls, path: Path, **overrides: Any) -> Recipe:
+    def from_yaml(cls, path: Path, *, training: Mapping[str, Any] | None = None, **overrides: Any) -> Recipe:
         """Read a recipe file; `overrides` replace its fields, also those in its research block.
+
+        `training` replaces single fields of its training.
 
         Raises RecipeError.
         """
@@ -224,12 +241,21 @@ class Recipe(RoutingOptions):
             fields = research.flat(values)
         except ValueError as error:
             raise RecipeError(f"the recipe is not valid: {error}") from error
+        if training and isinstance(fields.get("training", {}), Mapping):
+            fields["training"] = {**fields.get("training", {}), **training}
         return cls.parse({**fields, **overrides})
 
     def written(self, **dump: Any) -> dict[str, Any]:
         """Fields for a reader, with the research options in their block. `dump` is passed to model_dump."""
-        defaults = type(self)(name=self.name, seed=self.seed, experts=self.experts)
-        return research.with_block(self.model_dump(**dump), defaults.model_dump())
+        merge = self.trunk_merge.model_dump()
+        # Always written: without it, a recipe with few options would be one for whole experts.
+        values = {**self.model_dump(**dump), "trunk_merge": merge if len(merge) > 1 else merge["method"]}
+        return research.with_block(values, self.usual().model_dump())
+
+    def usual(self) -> Recipe:
+        """Return the recipe of the same experts and the same kind of trunk whose other options have their defaults."""
+        trunk = self.trunk_merge if self.trunk_merge.routed else RegMean()
+        return type(self)(name=self.name, seed=self.seed, experts=self.experts, trunk_merge=trunk)
 
     def to_yaml(self) -> str:
         """Text of a file that `from_yaml` reads."""

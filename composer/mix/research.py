@@ -2,7 +2,8 @@
 
 This table is their only list. The recipe's `research` block, the panel of the command line's help, the expander of the
 web app's form and docs/COMMANDS.md read it. Locks, manifests and the database store the options flat, as fields of
-the recipe and of its training. The figures of the verdicts are in bench/RESULTS.md, 'Routers and choices of experts'.
+the recipe and of its training. The figures of the verdicts are in bench/RESULTS.md, 'Routers and selections of
+experts'.
 This module imports neither pydantic nor torch, so that the help stays fast.
 """
 

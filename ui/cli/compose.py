@@ -74,6 +74,7 @@ def compose(
         typer.Option(
             metavar="RULE",
             help=f"Rule that merges the trunks: {TRUNK_MERGES.choices()}. A recipe can give its parameters.",
+            show_default="routed; regmean with options of routing or training",
         ),
     ] = None,
     license_override: LicenseOverride = None,
@@ -102,9 +103,10 @@ def compose(
 ) -> None:
     """Compose a mix of chosen experts.
 
-    The experts' trunks are merged. Their FFNs become routed experts next to the seed's FFN; they are referenced, not
-    copied. The router is fitted to the domains, and a short fine-tune follows. An option that is not given has the
-    recipe's value, or else the default that measured best.
+    By default every expert stays whole (--trunk-merge routed): each token passes through one of them, chosen from the
+    text so far, and nothing is trained. This measured best. Options of routing or training ask for a merged trunk: the
+    experts' FFNs become routed experts next to the seed's FFN, the router is fitted, and a fine-tune follows. Weights
+    are referenced, not copied.
     """
     top = {
         "name": name,
@@ -159,6 +161,4 @@ def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]
 
     if file is None:
         return Recipe.parse({**top, "training": training})
-    recipe = Recipe.from_yaml(file, **top)
-    merged = {**recipe.training.model_dump(), **training}
-    return Recipe.parse({**recipe.model_dump(), "training": merged})
+    return Recipe.from_yaml(file, training=training, **top)

@@ -31,6 +31,17 @@ COMBINATIONS: Choices = {
     "additive": ("Additive", "seed + p · expert, as in the paper."),
 }
 
+KINDS: Choices = {
+    "whole": (
+        "Whole experts",
+        "Each token passes through one whole expert. Best measured, and nothing is trained. Exports to transformers.",
+    ),
+    "merged": (
+        "Merged trunk",
+        "One shared attention with the experts' FFNs. Smaller, fine-tuned, and exports to llama.cpp and vLLM as well.",
+    ),
+}
+
 
 def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
     """Draw the controls and return the recipe's fields, except its seed and its experts.
@@ -39,8 +50,6 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
     """
     from composer.mix.recipe import Recipe
 
-    default = Recipe(name="mix", seed="seed", experts=["expert"])
-    training = default.training
     st.subheader("Recipe", anchor=False)
     typed = st.text_input(
         "Name", value="", placeholder=default_name(experts), help="A name that exists gets the next version."
@@ -48,6 +57,27 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
     name = None
     with shown_refusal():
         name = check_name(typed.strip() or default_name(experts))
+    kind = _one_of("Kind of mix", KINDS, "whole")
+    if kind == "whole":
+        return {"name": name, "trunk_merge": "routed", "training": _whole()}
+    merged = Recipe(name="mix", seed="seed", experts=["expert"], trunk_merge="regmean")  # type: ignore[arg-type]
+    return {"name": name, **_merged(merged, len(experts))}
+
+
+def _whole() -> dict[str, Any]:
+    """Training options of a mix of whole experts."""
+    with st.expander("More"):
+        warm_start = st.toggle(
+            "Measure each expert's strength",
+            value=True,
+            help="How far each expert goes from the seed to itself, found on text that nothing was trained on.",
+        )
+    return {"warm_start": warm_start}
+
+
+def _merged(default: Recipe, experts: int) -> dict[str, Any]:
+    """Options of a mix with one merged trunk."""
+    training = default.training
     tokens = st.select_slider(
         "Tokens of fine-tuning",
         sorted({*TOKENS, training.tokens}),
@@ -64,12 +94,13 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
         disabled=tokens == 0,
         help="Trained FFNs are written as new blobs.",
     )
-    top_k = st.number_input("Experts per token", 1, len(experts), default.top_k, width=160)
+    top_k = st.number_input("Experts per token", 1, experts, default.top_k, width=160)
+    merges = {key: words for key, words in TRUNK_MERGES.words().items() if key != "routed"}
     with st.expander("More"):
         st.caption("A recipe file can set more: batches, the load balance, parameters of a merge.")
         router = _one_of("Router", ROUTERS.words(), default.router)
         combine = _one_of("Combination", COMBINATIONS, default.combine)
-        merge = _from_list("Trunk", TRUNK_MERGES.words(), default.trunk_merge.method)
+        merge = _from_list("Trunk", merges, default.trunk_merge.method)
         more = _training(training, tokens)
     with st.expander("Research options"):
         st.caption(
@@ -80,7 +111,6 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
         losses = _research_training(training, tokens)
     data_mix = chosen.pop("data_mix", more["data_mix"])
     return {
-        "name": name,
         "router": router,
         "combine": combine,
         **selection,

@@ -30,7 +30,7 @@ def command(recipe: Recipe) -> str:
     from composer.mix.routing import RoutingOptions
 
     flags = ("router", *RoutingOptions.model_fields, "license_override")
-    default = type(recipe)(name=recipe.name, seed=recipe.seed, experts=recipe.experts)
+    default = recipe.usual()
     words = ["nexusmix", "compose", recipe.name]
     words += ["--seed", recipe.seed, "--experts", ",".join(recipe.experts)]
     for part, standard, names in (
@@ -45,7 +45,7 @@ def command(recipe: Recipe) -> str:
                 words.append("--train-router" if value else "--freeze-router")
             else:
                 words += [f"--{name.replace('_', '-')}", str(value)]
-    if recipe.trunk_merge != default.trunk_merge:
+    if not recipe.trunk_merge.routed:
         words += ["--trunk-merge", recipe.trunk_merge.method]
     if not recipe.training.warm_start:
         words.append("--no-warm-start")

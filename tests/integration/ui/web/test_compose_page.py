@@ -49,8 +49,30 @@ def test_the_address_selects_experts_and_the_page_shows_the_recipe_as_command_an
     assert "Apache-2.0 AND MIT" in html(app)
 
 
-def test_every_control_reaches_the_command(filled: Registry) -> None:
+def merged_form() -> AppTest:
+    """The page for two experts, with the form of a mix with a merged trunk."""
     app = open_page("compose", seed="smol", experts="code@1,law@1")
+    field(app, "Kind of mix").set_value("merged").run()
+    return app
+
+
+def test_a_mix_of_whole_experts_is_the_default_and_asks_for_nothing_more(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    assert not app.select_slider and not app.number_input
+    file = yaml.safe_load(code(app)[-1])
+    assert (file["trunk_merge"], file["training"]["tokens"]) == ("routed", 0)
+    toggle(app, "Measure each expert's strength").set_value(False).run()
+    assert code(app)[-2] == "nexusmix compose code-law --seed smol --experts code@1,law@1 --no-warm-start"
+
+
+def test_a_merged_trunk_is_part_of_the_command(filled: Registry) -> None:
+    assert code(merged_form())[-2] == (
+        "nexusmix compose code-law --seed smol --experts code@1,law@1 --trunk-merge regmean"
+    )
+
+
+def test_every_control_reaches_the_command(filled: Registry) -> None:
+    app = merged_form()
     app.text_input[0].set_value("team")
     app.select_slider[0].set_value(10_000)
     app.number_input[0].set_value(2)
@@ -68,7 +90,7 @@ def number(app: AppTest, label: str) -> Any:
 
 
 def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(filled: Registry) -> None:
-    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    app = merged_form()
     assert number(app, "Null experts").disabled
     number(app, "Experts per token").set_value(2)
     number(app, "Top-p").set_value(0.7).run()
@@ -79,12 +101,12 @@ def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(fil
     assert not app.exception
     assert code(app)[-2] == (
         "nexusmix compose code-law --seed smol --experts code@1,law@1 --router linear --top-p 0.7 "
-        "--null-experts 1 --data-mix proportional"
+        "--null-experts 1 --data-mix proportional --trunk-merge regmean"
     )
 
 
 def test_research_options_are_in_one_closed_expander_with_their_verdicts(filled: Registry) -> None:
-    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    app = merged_form()
     (corner,) = (each for each in app.expander if each.label == "Research options")
     assert not corner.proto.expanded
     titles = {each.label for kind in (corner.selectbox, corner.number_input) for each in kind}
@@ -103,7 +125,7 @@ def test_research_options_are_in_one_closed_expander_with_their_verdicts(filled:
 
 
 def test_every_research_option_reaches_the_command_and_the_recipe_file(filled: Registry) -> None:
-    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    app = merged_form()
     assert "research" not in yaml.safe_load(code(app)[-1])
     values = {"Top-p": 0.9, "RegMix runs": 4, "RegMix tokens": 64, "Z-loss": 0.001, "Entropy loss": 0.01}
     for title, value in {**values, "Dense to sparse": 0.5}.items():
@@ -187,7 +209,7 @@ def test_licences_that_forbid_each_other_name_the_pair_and_ask_for_a_reason(fill
 def test_a_name_that_cannot_be_one_is_refused_under_its_field_and_takes_nothing_away(
     filled: Registry,
 ) -> None:
-    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    app = merged_form()
     field(app, "Router").set_value("linear")
     app.text_input[0].set_value("../up").run()
     assert not app.exception

@@ -124,10 +124,10 @@ def test_a_recipe_is_written_with_its_research_options_in_the_block(tmp_path: Pa
 def test_a_proven_recipe_is_written_without_a_block() -> None:
     written = yaml.safe_load(Recipe.parse({**BASE, "router": "linear", "trunk_merge": "mean"}).to_yaml())
     assert "research" not in written and "z_loss" not in written["training"]
-    assert (written["router"], written["trunk_merge"]) == ("linear", {"method": "mean"})
+    assert (written["router"], written["trunk_merge"]) == ("linear", "mean")
     assert written["training"]["data_mix"] == "uniform"
     short = Recipe.parse({**BASE, "research": {"z_loss": 0.5}}).written(exclude_defaults=True)
-    assert short == {**BASE, "research": {"z_loss": 0.5}}
+    assert short == {**BASE, "trunk_merge": "regmean", "research": {"z_loss": 0.5}}
 
 
 def test_the_block_in_the_documents_is_valid() -> None:
@@ -142,7 +142,7 @@ def test_the_block_in_the_documents_is_valid() -> None:
 
 def test_every_verdict_is_there_and_its_figures_were_measured() -> None:
     results = (ROOT / "bench" / "RESULTS.md").read_text(encoding="utf-8")
-    _, _, section = results.partition("## Routers and choices of experts")
+    _, _, section = results.partition("## Routers and selections of experts")
     verdicts = [row.verdict for option in OPTIONS.values() for row in option.rows()]
     verdicts += [option.verdict for option in OPTIONS.values() if option.variants is None]
     figures = [figure for verdict in verdicts for figure in re.findall(r"\d\.\d+", verdict)]
