@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from composer.errors import RecipeError
-from composer.mix import research
+from composer.mix import presets, research
 from composer.mix.routing import RoutingOptions
 from composer.trunks import TrunkMergeChoice
 from composer.trunks.regmean import RegMean
@@ -136,7 +136,8 @@ class Recipe(RoutingOptions):
 
     `trunk_merge` is the name of a method, or a mapping with its parameters: {method: ties, density: 0.3}. By default
     it is routed, which measured best; options of routing or of a fine-tune need a merged trunk and choose regmean.
-    The input may give research options in a block: {research: {top_p: 0.9}}. The fields stay flat.
+    The input may give research options in a block: {research: {top_p: 0.9}}; and `preset`, a name of presets.py.
+    The fields stay flat.
     """
 
     name: str
@@ -152,15 +153,17 @@ class Recipe(RoutingOptions):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Move research options to their fields, and choose the trunk where the input does not."""
+        """Expand the preset and the research block, and choose the trunk where the input does not."""
         if not isinstance(values, Mapping):
             return values
+        if {research.BLOCK, presets.KEY} & values.keys():
+            training = values.get("training")
+            if isinstance(training, Training):
+                values = {**values, "training": training.model_dump(exclude_unset=True)}
+            values = presets.with_preset(research.flat(values))
         training = values.get("training")
         if isinstance(training, Training):
             training = training.model_dump(exclude_unset=True)
-        if research.BLOCK in values:
-            values = research.flat({**values, "training": training} if training is not None else values)
-            training = values.get("training")
         if "trunk_merge" in values or _needs_merged_trunk(values, training):
             return values
         return {**values, "trunk_merge": "routed"}
@@ -238,7 +241,7 @@ class Recipe(RoutingOptions):
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: expected a mapping of recipe fields, got {type(values).__name__}")
         try:
-            fields = research.flat(values)
+            fields = presets.with_preset(research.flat(values))
         except ValueError as error:
             raise RecipeError(f"the recipe is not valid: {error}") from error
         if training and isinstance(fields.get("training", {}), Mapping):

@@ -45,7 +45,7 @@ def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str], fille
     assert len(block.splitlines()) <= 10
     script = block.replace('".demo"', repr(str(filled.home)))
     script = script.replace(
-        'seed="seed", experts=["python", "math"]', 'seed="smol", experts=["code", "law"], **QUICK'
+        'seed="demo-seed", experts=["python", "math"]', 'seed="smol", experts=["code", "law"], **QUICK'
     )
     exec(script, {"QUICK": {"training": {"tokens": 0}}})
     assert "'mix'" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from composer.mix.presets import PRESETS
 from composer.variants import ROUTERS, TRUNK_MERGES
 from ui.cli.kit.context import (
     TRAINING,
@@ -57,6 +58,13 @@ def compose(
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A recipe in YAML; other options override it.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help=f"Options to start from: {', '.join(PRESETS)}. whole is the default; paper is Nexus as published.",
+        ),
     ] = None,
     router: Annotated[
         str | None,
@@ -112,6 +120,7 @@ def compose(
         "name": name,
         "seed": seed,
         "experts": parse_names(experts) or None,
+        "preset": preset,
         "router": router,
         "combine": combine,
         "top_k": top_k,
