@@ -9,7 +9,8 @@ same run and without any gradient step:
     dume              arXiv 2603.29765 (composer/evaluation/baselines/dume.py)
     dense merging     the mean of all experts and the seed
     nexus, linear     the merged trunk with these routers and no tokens of fine-tune
-    routed            whole experts, with strengths; "routed at 1": every expert as it is
+    routed            whole experts, with strengths; "routed at 1": every expert as it is; "routed before the last":
+                      without the last domain's expert, to compare an extension with
 
 All scores are on rows of 256 tokens of the `test` parts, which are used for no choice: each domain's text, general
 text, and text that changes domain in the middle of a row (changing_text.py).
@@ -199,10 +200,16 @@ def score_product(router: str, lab: Lab, random_seed: int) -> dict[str, Any]:
     return {**found, "composing_seconds": seconds, "training": manifest.training}
 
 
-def score_routed(warm_start: bool, lab: Lab, random_seed: int) -> dict[str, Any]:
-    """Whole experts, without a gradient step; `warm_start` measures their strengths."""
+def score_routed(warm_start: bool, left_out: int, lab: Lab, random_seed: int) -> dict[str, Any]:
+    """Whole experts, without a gradient step; `warm_start` measures their strengths.
+
+    The last `left_out` experts are not in the mix. An extension by them adds columns to its router and changes
+    nothing else, so the whole mix is the extended one.
+    """
     started = time.process_time()
-    manifest = composed(lab, "nexus", random_seed, trunk_merge="routed", warm_start=warm_start)
+    manifest = composed(
+        lab, "nexus", random_seed, trunk_merge="routed", warm_start=warm_start, left_out=left_out
+    )
     seconds = time.process_time() - started
     model = open_mix(lab.registry, manifest).model
     found = lab.score(model, mixture_choices(model))
@@ -210,14 +217,20 @@ def score_routed(warm_start: bool, lab: Lab, random_seed: int) -> dict[str, Any]
 
 
 def composed(
-    lab: Lab, router: str, random_seed: int, *, trunk_merge: str = "regmean", warm_start: bool = True
+    lab: Lab,
+    router: str,
+    random_seed: int,
+    *,
+    trunk_merge: str = "regmean",
+    warm_start: bool = True,
+    left_out: int = 0,
 ) -> Manifest:
     """The mix of all experts, not published."""
     recipe = Recipe.parse(
         {
             "name": "real",
             "seed": SEED,
-            "experts": [expert.ref for expert in lab.experts],
+            "experts": [expert.ref for expert in lab.experts][: len(lab.experts) - left_out],
             "router": router,
             "trunk_merge": trunk_merge,
             "training": Training(tokens=0, warm_start=warm_start, random_seed=random_seed),
@@ -234,8 +247,9 @@ CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
     "dense merging": score_dense_merging,
     "nexus": partial(score_product, "nexus"),
     "linear": partial(score_product, "linear"),
-    "routed": partial(score_routed, True),
-    "routed at 1": partial(score_routed, False),
+    "routed": partial(score_routed, True, 0),
+    "routed at 1": partial(score_routed, False, 0),
+    "routed before the last": partial(score_routed, True, 1),
 }
 
 
