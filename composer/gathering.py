@@ -23,7 +23,7 @@ from composer.mix.lock import (
     lock_seed,
 )
 from composer.mix.opening import Manifest, read_manifest
-from composer.mix.recipe import Recipe, Training
+from composer.mix.recipe import Recipe, Training, routed_training
 from registry.blobs import BlobStore
 from registry.catalog import queries
 from registry.errors import IntegrityError
@@ -100,10 +100,7 @@ def resolve_extension(
     _check_fit(seed, experts)
     training = training or Training(load_balance=old.load_balance)
     if old.routed_trunk:
-        try:
-            training = training.for_routed_trunk()
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
+        training = routed_training(training)
     if training.train_router is None and not training.tokens and _fits_trunk(registry, old, new, training):
         # The old experts' embeddings were solved for the states of the old trunk, and the new fit changes the trunk.
         training = training.model_copy(update={"train_router": True})

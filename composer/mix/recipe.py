@@ -123,6 +123,14 @@ class Training(BaseModel):
         return self
 
 
+def routed_training(training: Training) -> Training:
+    """Return the training of an extension of a routed trunk. Raises RecipeError if it asks for a fine-tune."""
+    try:
+        return training.for_routed_trunk()
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
 def _needs_merged_trunk(recipe: Mapping[str, Any], training: Any) -> bool:
     """Return whether a recipe sets an option that a routed trunk does not have."""
     routing = {"router", *RoutingOptions.model_fields}

@@ -115,7 +115,8 @@ def extend(
 def _training(registry: Registry, mix: str, asked: dict[str, Any]) -> Training:
     """Training settings of the extension: the given options, this mix's load balance, and defaults."""
     from composer.mix.opening import find_mix
-    from composer.mix.recipe import Training
+    from composer.mix.recipe import Training, routed_training
 
     _, manifest = find_mix(registry, mix)
-    return Training.parse({"load_balance": manifest.load_balance, **asked})
+    training = Training.parse({"load_balance": manifest.load_balance, **asked})
+    return routed_training(training) if manifest.routed_trunk else training

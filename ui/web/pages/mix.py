@@ -83,7 +83,7 @@ def _actions(registry: Registry, mix: MixRecord, manifest: dict[str, Any], mixes
         with st.popover("Remove", icon=":material/remove:", width="content"):
             _remove(registry, mix)
         with st.popover("Export", icon=":material/download:", width="content"):
-            _export(registry, mix)
+            _export(registry, mix, manifest)
         with st.popover("Delete", icon=":material/delete:", width="content"):
             _delete(registry, mix, mixes)
 
@@ -99,20 +99,22 @@ def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> Non
 
 
 def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
-    st.caption(
-        "Adds an expert; the router starts from its trained weights. The result is the mix's next version."
-    )
+    whole = bool(manifest.get("routed_trunk"))
+    how = "nothing else changes" if whole else "the router starts from its trained weights"
+    st.caption(f"Adds an expert; {how}. The result is the mix's next version.")
     refs = [ref for ref in list_refs(registry, seed=mix.seed) if ref not in mix.experts]
     if not refs:
         st.info("The mix already contains every expert of its seed.")
         return
     expert = st.selectbox("Expert", refs)
-    tokens = st.select_slider(
-        "Tokens of fine-tuning",
-        TOKENS,
-        value=DEFAULT_TOKENS,
-        format_func=lambda count: parameters(count) if count else "none",
-    )
+    tokens = 0
+    if not whole:
+        tokens = st.select_slider(
+            "Tokens of fine-tuning",
+            TOKENS,
+            value=DEFAULT_TOKENS,
+            format_func=lambda count: parameters(count) if count else "none",
+        )
     if st.button("Extend it", type="primary", width="stretch"):
         training = {"tokens": tokens, "load_balance": manifest["load_balance"]}
         queue(registry, "extend", {"mix": mix.ref, "expert": expert, "training": training})
@@ -130,11 +132,16 @@ def _remove(registry: Registry, mix: MixRecord) -> None:
         queue(registry, "remove", {"mix": mix.ref, "expert": expert})
 
 
-def _export(registry: Registry, mix: MixRecord) -> None:
-    st.caption("Writes a folder on the registry's machine.")
+def _export(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
+    whole = bool(manifest.get("routed_trunk"))
+    st.caption(
+        "Writes a folder on the registry's machine."
+        + (" Whole experts fit no stock architecture, so the folder has its own modeling code." * whole)
+    )
     folder = st.text_input("New folder", value=_new_folder(f"{mix.name}-{mix.version}")).strip()
     below = st.container()
-    format = st.selectbox("Format", list(FORMATS), format_func=FORMATS.__getitem__)
+    formats = ["nexus"] if whole else list(FORMATS)
+    format = st.selectbox("Format", formats, format_func=FORMATS.__getitem__)
     if st.button("Export it", type="primary", width="stretch"):
         if folder:
             queue(registry, "export", {"mix": mix.ref, "out": folder, "format": format}, below)
@@ -186,6 +193,9 @@ def _routing(mix: MixRecord) -> None:
     routing, words = mix.evaluation["routing"], "mean over blocks"
     if by_layer:
         blocks = len(next(iter(next(iter(by_layer.values())).values())))
+        if blocks == 1:
+            words = "one router before the first block"
+    if by_layer and blocks > 1:
         chosen = st.select_slider(
             "Block",
             range(blocks + 1),
