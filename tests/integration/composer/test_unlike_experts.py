@@ -147,7 +147,7 @@ def test_a_mix_of_two_dtypes_trains_extends_evaluates_and_loses_an_expert(
     extended = extend(registry, "trained", "law", training=UNTRAINED)
     scores = evaluate(registry, extended.mix.ref)["bits_per_byte"]
     assert scores.keys() == {"code", "math", "law"}
-    assert all(row.keys() == {"seed", "expert", "dense_merging", "mix"} for row in scores.values())
+    assert all(row.keys() == {"seed", "expert", "btm", "dense_merging", "mix"} for row in scores.values())
     assert remove(registry, "trained", "code").manifest.seed.dtype == "BF16"
 
 
@@ -218,7 +218,7 @@ def test_a_mix_of_several_widths_trains_extends_evaluates_generates_and_loses_an
     assert model.config.ffn_widths == [48, 80, 24]
     scores = evaluate(registry, extended.mix.ref)["bits_per_byte"]
     # Tensors of different shapes have no mean, so dense merging is omitted.
-    assert all(row.keys() == {"seed", "expert", "mix"} for row in scores.values())
+    assert all(row.keys() == {"seed", "expert", "btm", "mix"} for row in scores.values())
     assert len(generate(registry, extended.mix.ref, "def ", max_new_tokens=4, temperature=0).tokens) <= 4
     assert remove(registry, extended.mix.ref, "code").mix.experts == ("math@1", "law@1")
 

@@ -22,7 +22,7 @@ from registry.intake.intake import add_seed, contribute
 
 ROOT = Path(__file__).parents[4]
 DEMO = ROOT / "ui" / "demo" / "seed"
-PROSE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PROSE = (ROOT / "LICENSE").read_text(encoding="utf-8")
 PROMPTS = ["def area(radius):\n    return 3.14", "The theorem, she said, isn't", PROSE[:300]]
 # Texts on which tokenizers differ: runs of spaces and digits, contractions, scripts, marks, composed symbols.
 HARD = """It's WE'LL they'd  two   spaces\tand\ttabs \n\n  12345 1,234.5 x²½Ⅷ ٣٤٥\r\n
@@ -32,7 +32,7 @@ CLOSE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.2}  # of 
 
 
 def make_tokenizer(pre_tokenizer=None, *, merge_words=False, begin=False, template=None, normalizer=None):
-    """A tokenizer of 400 tokens, trained on CONTRIBUTING.md and HARD."""
+    """A tokenizer of 400 tokens, trained on LICENSE and HARD."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

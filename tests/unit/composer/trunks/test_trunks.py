@@ -77,6 +77,7 @@ EXPECTED: dict[str, tuple[dict[str, object], Callable[[torch.Tensor, Tensors], t
     "mean_with_seed": ({}, lambda seed, experts: (seed + sum(experts)) / (len(experts) + 1)),
     "regmean": ({}, lambda seed, experts: (seed + sum(experts)) / (len(experts) + 1)),
     "seed": ({}, lambda seed, experts: seed),
+    "routed": ({}, lambda seed, experts: seed),
     "weighted": (
         {"weights": [3.0, 1.0, 0.5]},
         lambda seed, experts: (3 * experts[0] + experts[1] + 0.5 * experts[2]) / 4.5,
