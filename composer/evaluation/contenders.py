@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 SEED, EXPERT, DENSE_MERGING, MIX, ORACLE = "seed", "expert", "dense_merging", "mix", "oracle"
 BTM, MEAN = "btm", "mean"
-CHANGING = "text that changes domain"  # the name of its row
+CHANGING = "changing domain"  # the name of its row
 
 # Columns of an evaluation in display order, with their titles; the title of another mix is its reference.
 TITLES: Mapping[str, str] = {
     SEED: "seed",
     EXPERT: "own expert",
-    BTM: "nearest expert per request",
+    BTM: "nearest expert",
     DENSE_MERGING: "dense merging",
     MIX: "this mix",
     ORACLE: "this mix, own expert forced",
