@@ -80,6 +80,11 @@ def test_private_text_stays_at_home_and_its_embedding_is_enough(
     )
     assert expert["sample"] is None and expert["held_out"] is None
     assert expert["sample_sha256"] == embedded["sample_sha256"]
+    assert embedded["token_profile"] is None
+    unknown = stocked.run("embed", text, "--seed", "nobody", "--out", tmp_path / "no.json")
+    assert unknown.returncode == 3 and not (tmp_path / "no.json").exists()
+    assert stocked.json("embed", text, "--seed", "pico", "--out", file)["token_profile"] == "pico"
+    assert "theorem" not in file.read_text()
 
 
 def test_whole_experts_are_the_default_from_composing_to_the_export(stocked: Shell, tmp_path: Path) -> None:

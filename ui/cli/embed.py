@@ -42,16 +42,17 @@ def embed(
     from registry.domains.embedding import embed_domain, load_embedder, save_embedding
 
     with open_registry(ctx) as registry, progress() as report:
+        for_seed = None if seed is None else queries.get_seed(registry, seed)  # before any expensive work
         report("load the embedder", 0, 1)
         embedder = load_embedder(registry.embedder)
         report("load the embedder", 1, 1)
         report("embed", 0, 1)
         texts = list(read_documents(data))
         embedding, _chunks = embed_domain(embedder, texts)
-        if seed is not None:
+        if for_seed is not None:
             from composer.routed_trunk import shared_profile
 
-            found = shared_profile(registry, queries.get_seed(registry, seed), texts)
+            found = shared_profile(registry, for_seed, texts)
             embedding = dataclasses.replace(embedding, profile=found)
         report("embed", 1, 1)
         save_embedding(out, embedding)

@@ -66,7 +66,7 @@ def render() -> None:
         # A second row, so that a narrow window shows the check's result right after the folder.
         rest, _ = st.columns([5, 3], gap="large")
         with rest:
-            request = {**_card(), **_domain(), "seed": seed.name, "source": source}
+            request = {**_card(), **_domain(seed.name), "seed": seed.name, "source": source}
             _submit_button(registry, request, passed)
 
 
@@ -188,7 +188,7 @@ def _checked(check: Callable[[str], str], value: str | None) -> str | None:
     return None
 
 
-def _domain() -> dict[str, Any]:
+def _domain(seed: str) -> dict[str, Any]:
     """Draw the source of the domain embedding: a sample of the text, or an embedding file made by the owner."""
     st.subheader("3 · The domain", anchor=False)
     mode = st.segmented_control("Training text", [SHARED, PRIVATE], default=SHARED, required=True)
@@ -205,9 +205,10 @@ def _domain() -> dict[str, Any]:
         return {"data": lines if all(checked) else []}
     st.caption(
         "Only an embedding of the text is contributed; compute it on your own machine. Routers can use it, but the "
-        "expert has no held-out text for evaluation, and mixes are fine-tuned without its text."
+        "expert has no held-out text for evaluation, and mixes are fine-tuned without its text. With --seed the file "
+        "also contains the frequencies of tokens in your text, which a mix of whole experts routes by."
     )
-    st.code("nexusmix embed ./private --out law.json", language=None)
+    st.code(f"nexusmix embed ./private --seed {seed} --out law.json", language=None)
     file = st.text_input("Embedding file on the registry's machine", placeholder="/data/law.json")
     return {"embedding": _checked(_embedding, file.strip())}
 

@@ -91,7 +91,7 @@ def test_private_text_is_explained_and_hands_over_an_embedding_only(
     field(app, "Training text").set_value("Keep it private").run()
     assert not app.exception
     assert "Only an embedding of the text is contributed" in captions(app)
-    assert code(app) == ["nexusmix embed ./private --out law.json"]
+    assert code(app) == ["nexusmix embed ./private --seed smol --out law.json"]
     field(app, "Folder").set_value(str(pico_expert))
     field(app, "Name").set_value("law")
     field(app, "Licence").set_value("MIT")
