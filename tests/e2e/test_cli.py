@@ -87,22 +87,6 @@ def test_private_text_stays_at_home_and_its_embedding_is_enough(
     assert "theorem" not in file.read_text()
 
 
-def test_whole_experts_are_the_default_from_composing_to_the_export(stocked: Shell, tmp_path: Path) -> None:
-    mix = stocked.json("compose", "whole", "--seed", "pico", "--experts", "code,law")
-    assert mix["training"].keys() == {"strengths"}
-    refused = stocked.run("extend", "whole", "cooking", "--tokens", "1k")
-    assert refused.returncode != 0 and "has no fine-tune; got tokens 1000" in refused.stderr
-    assert stocked.json("extend", "whole", "cooking", "--queue")["state"] == "queued"
-    extended = stocked.json("extend", "whole", "cooking")
-    assert (extended["mix"], extended["parent"]) == ("whole@2", "whole@1")
-    measured = stocked.json("evaluate", "whole", "--max-bytes", 500)
-    assert {"seed", "expert", "btm", "mix"} <= set(measured["bits_per_byte"]["law"])
-    refused = stocked.run("export", "whole", tmp_path / "stock", "--format", "qwen2_moe")
-    assert refused.returncode != 0 and "use --format nexus" in refused.stderr
-    stocked.run("export", "whole", tmp_path / "out", "--format", "nexus")
-    assert (tmp_path / "out" / "modeling_nexus.py").exists()
-
-
 def test_a_mix_is_composed_extended_evaluated_run_and_reduced(stocked: Shell) -> None:
     options = ("--seed", "pico", "--experts", "code,law", "--tokens", "1k", "--no-warm-start")
     mix = stocked.json("compose", "team", *options)
@@ -269,3 +253,19 @@ def test_an_interrupt_ends_a_composition_cleanly(stocked: Shell) -> None:
     assert rest.splitlines()[-1].startswith("interrupted")
     assert "Traceback" not in rest
     assert stocked.run("mixes", "endless").returncode == 3
+
+
+def test_whole_experts_are_the_default_from_composing_to_the_export(stocked: Shell, tmp_path: Path) -> None:
+    mix = stocked.json("compose", "whole", "--seed", "pico", "--experts", "code,law")
+    assert mix["training"].keys() == {"strengths"}
+    refused = stocked.run("extend", "whole", "cooking", "--tokens", "1k")
+    assert refused.returncode != 0 and "has no fine-tune; got tokens 1000" in refused.stderr
+    assert stocked.json("extend", "whole", "cooking", "--queue")["state"] == "queued"
+    extended = stocked.json("extend", "whole", "cooking")
+    assert (extended["mix"], extended["parent"]) == ("whole@2", "whole@1")
+    measured = stocked.json("evaluate", "whole", "--max-bytes", 500)
+    assert {"seed", "expert", "btm", "mix"} <= set(measured["bits_per_byte"]["law"])
+    refused = stocked.run("export", "whole", tmp_path / "stock", "--format", "qwen2_moe")
+    assert refused.returncode != 0 and "use --format nexus" in refused.stderr
+    stocked.run("export", "whole", tmp_path / "out", "--format", "nexus")
+    assert (tmp_path / "out" / "modeling_nexus.py").exists()

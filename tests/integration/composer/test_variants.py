@@ -65,6 +65,7 @@ def test_a_recipe_composes_extends_and_exports_with_variants_of_one_row_each(
 
 def test_the_form_offers_a_variant_with_its_title(filled: Registry, dummy_rows: None) -> None:
     app = open_page("compose", seed="smol", experts="code@1,law@1")
+    field(app, "Kind of mix").set_value("merged").run()
     assert not app.exception
     assert "Dummy router" in field(app, "Router").options
     assert "Dummy merge" in field(app, "Trunk").options
