@@ -158,16 +158,9 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
     wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
     family = family_of(seed_config(blobs, manifest.seed))
     if manifest.routed_trunk:
-        config = nexus_config(blobs, manifest, wanted)
-        routed = dict(_routed_tensors(blobs, manifest, family, wanted))
-        model = _build(lambda: NexusForCausalLM(config), routed, wanted, keep_float32=("router",))
-        return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
-    tensors = {PREFIX + name: tensor for name, tensor in _map(blobs, manifest.trunk).items()}
-    for place, digest in ffn_places(manifest).items():
-        ffn = _map(blobs, digest)
-        tensors |= {name_in_mixture(family, place, name): tensor for name, tensor in ffn.items()}
-    router = _map(blobs, manifest.router)
-    tensors |= {router_name(family, *place): tensor for place, tensor in of_layers(router).items()}
+        tensors = dict(_routed_tensors(blobs, manifest, family, wanted))
+    else:
+        tensors = dict(_merged_tensors(blobs, manifest, family))
     config = nexus_config(blobs, manifest, wanted)
     model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
     return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
@@ -277,6 +270,19 @@ def name_in_choice(family: Family, choice: int, name: str) -> str:
 def context_name(name: str) -> str:
     """Return the name in the model of a context router's tensor: `router.filter` for `context.filter`."""
     return name.replace("context.", "router.", 1)
+
+
+def _merged_tensors(
+    blobs: BlobStore, manifest: Manifest, family: Family
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a mix with one trunk by name; all are mapped."""
+    for name, tensor in _map(blobs, manifest.trunk).items():
+        yield PREFIX + name, tensor
+    for place, digest in ffn_places(manifest).items():
+        for name, tensor in _map(blobs, digest).items():
+            yield name_in_mixture(family, place, name), tensor
+    for (layer, name), tensor in of_layers(_map(blobs, manifest.router)).items():
+        yield router_name(family, layer, name), tensor
 
 
 def _routed_tensors(

@@ -131,8 +131,9 @@ def routed_training(training: Training) -> Training:
         raise RecipeError(str(error)) from error
 
 
-def _needs_merged_trunk(recipe: Mapping[str, Any], training: Any) -> bool:
+def _needs_merged_trunk(recipe: Mapping[str, Any]) -> bool:
     """Return whether a recipe sets an option that a routed trunk does not have."""
+    training = recipe.get("training")
     routing = {"router", *RoutingOptions.model_fields}
     for_both = {"warm_start", "random_seed"}
     asked = set(training) - for_both if isinstance(training, Mapping) else set()
@@ -164,15 +165,11 @@ class Recipe(RoutingOptions):
         """Expand the preset and the research block, and choose the trunk where the input does not."""
         if not isinstance(values, Mapping):
             return values
-        if {research.BLOCK, presets.KEY} & values.keys():
-            training = values.get("training")
-            if isinstance(training, Training):
-                values = {**values, "training": training.model_dump(exclude_unset=True)}
-            values = presets.with_preset(research.flat(values))
         training = values.get("training")
         if isinstance(training, Training):
-            training = training.model_dump(exclude_unset=True)
-        if "trunk_merge" in values or _needs_merged_trunk(values, training):
+            values = {**values, "training": training.model_dump(exclude_unset=True)}
+        values = presets.with_preset(research.flat(values))
+        if "trunk_merge" in values or _needs_merged_trunk(values):
             return values
         return {**values, "trunk_merge": "routed"}
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,7 +51,6 @@ class ContextRouter(nn.Module):
     unigrams: torch.Tensor
     bigrams: torch.Tensor
     filter: torch.Tensor
-    fixed: ClassVar[bool] = True
 
     def __init__(self, vocabulary: int, num_experts: int, seed_is_a_choice: bool) -> None:
         super().__init__()
@@ -76,40 +75,38 @@ class ContextRouter(nn.Module):
         if before is None:
             before = torch.full((len(input_ids), columns + 1), 1 / columns)
             before[:, -1] = NO_TOKEN
+        if mask is not None and bool(mask.all()):
+            mask = None
+        last_BS = _last_tokens(input_ids, mask, before[:, -1])
         if self.forced is not None:
             chosen_BS = torch.full_like(input_ids, self.forced)
             probs_BSP = F.one_hot(chosen_BS, columns).float()
         else:
-            probs_BSP = self._filtered(input_ids, mask, before)
-        last_BS = _last_tokens(input_ids, mask, before[:, -1])
+            previous_BS = torch.cat([before[:, -1:].to(last_BS), last_BS[:, :-1]], dim=1)
+            probs_BSP = self._filtered(self._evidence(input_ids, previous_BS), mask, before)
         chosen_T1 = probs_BSP.flatten(0, 1).argmax(dim=-1, keepdim=True)
         weights_T1 = (chosen_T1 < len(self.experts)).float()
         self.routing = Routing(probs_BSP.flatten(0, 1), chosen_T1, weights_T1)
         return torch.cat([probs_BSP, last_BS[..., None].to(probs_BSP)], dim=-1)
 
-    def _evidence(
-        self, ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, first_B: torch.Tensor
-    ) -> torch.Tensor:
+    def _evidence(self, ids_BS: torch.Tensor, previous_BS: torch.Tensor) -> torch.Tensor:
         """κ · (u + b) at each token [B, S, P]; a first token has no pair."""
-        last_BS = _last_tokens(ids_BS, mask_BS, first_B)
-        previous_BS = torch.cat([first_B[:, None].to(last_BS), last_BS[:, :-1]], dim=1)
         pairs_BSP = self.bigrams[bucket(previous_BS, ids_BS)].float()
         pairs_BSP = pairs_BSP * (previous_BS != NO_TOKEN)[..., None]
         return self.filter[0] * (self.unigrams[ids_BS].float() + pairs_BSP)
 
     def _filtered(
-        self, ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, before_BC: torch.Tensor
+        self, scores_BSP: torch.Tensor, mask_BS: torch.Tensor | None, before_BC: torch.Tensor
     ) -> torch.Tensor:
         """The recursion. It runs on the CPU: its steps are too small to be worth a launch on a GPU."""
         switching = self.filter[1].item()
-        scores_BSP = self._evidence(ids_BS, mask_BS, before_BC[:, -1])
         if self.active is not None:
             masked_P = F.pad(~self.active, (0, scores_BSP.shape[-1] - len(self.experts)))
             scores_BSP = scores_BSP.masked_fill(masked_P.to(scores_BSP.device), float("-inf"))
         evidence_BSP = (scores_BSP - scores_BSP.amax(dim=-1, keepdim=True)).exp().cpu()
         columns = evidence_BSP.shape[-1]
         posterior_BP = before_BC[:, :-1].float().cpu()
-        padding_BS1 = None if mask_BS is None or bool(mask_BS.all()) else ~mask_BS.bool().cpu()[..., None]
+        padding_BS1 = None if mask_BS is None else ~mask_BS.bool().cpu()[..., None]
         posteriors = []
         for t, evidence_BP in enumerate(evidence_BSP.unbind(dim=1)):
             next_BP = (posterior_BP * (1 - switching) + switching / columns) * evidence_BP
@@ -117,7 +114,7 @@ class ContextRouter(nn.Module):
             if padding_BS1 is not None:
                 next_BP = torch.where(padding_BS1[:, t], posterior_BP, next_BP)
             posteriors.append(posterior_BP := next_BP)
-        return torch.stack(posteriors, dim=1).to(ids_BS.device)
+        return torch.stack(posteriors, dim=1).to(scores_BSP.device)
 
 
 def bucket(previous: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -127,7 +124,7 @@ def bucket(previous: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 def _last_tokens(ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, first_B: torch.Tensor) -> torch.Tensor:
     """The latest token at each position [B, S]; padding repeats the one before it."""
-    if mask_BS is None or bool(mask_BS.all()):
+    if mask_BS is None:
         return ids_BS
     positions_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
     latest_BS = torch.where(mask_BS.bool(), positions_S, -1).cummax(dim=1).values

@@ -9,13 +9,12 @@ own blobs. An extension adds one profile and one strength and changes nothing el
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from composer.errors import MissingTextError
 from composer.gathering import Composition, load_domains
-from composer.mix.domains import Domain
+from composer.mix.domains import Domain, load_domain
 from composer.mix.lock import Lock, LockedExpert
 from composer.mix.opening import Manifest, Member, open_tokenizer, seed_config
 from composer.mix.recipe import Training
@@ -30,6 +29,9 @@ from registry.domains.token_profile import TOKENIZER_FILE
 from registry.home import Registry
 from registry.records import Digest, SeedRecord, TokenProfile
 
+Counter = Callable[[Sequence[str]], Profile]
+"""Function that counts the tokens of documents."""
+
 CONTEXT = "context"  # the router's kind in a manifest
 
 
@@ -43,9 +45,10 @@ def compose_routed(
     _check_profiles(composition.members, domains)
     general = documents.load_documents(registry.blobs, lock.seed.sample) if lock.seed.sample else []
     with timed("router"):
-        columns = _profiles(registry, lock, domains)
+        count = _counter(registry, lock)
+        columns = _profiles(registry, lock, domains, count)
         if general:
-            columns.append(_counter(registry, lock)(general))
+            columns.append(count(general))
         router = _put_router(registry, columns)
     with timed("strengths"):
         strengths = _strengths(registry, lock, domains, settings.training, progress)
@@ -79,14 +82,16 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
     lock, old = composition.lock, composition.old
     assert old is not None
     (expert,) = lock.experts
-    new = load_domains(registry.blobs, composition)[-1]
+    new = load_domain(registry.blobs, expert, composition.embeddings[-1])
     _check_profiles([expert], [new])
     with timed("router"):
         stored = map_tensors(registry.blobs.path(old.router))
         columns = [
             Profile(*pair) for pair in zip(stored[UNIGRAMS].unbind(1), stored[BIGRAMS].unbind(1), strict=True)
         ]
-        columns[len(old.members) : len(old.members)] = _profiles(registry, lock, [new])
+        columns[len(old.members) : len(old.members)] = _profiles(
+            registry, lock, [new], _counter(registry, lock)
+        )
         router = _put_router(registry, columns)  # the seed's column stays the last
     with timed("strengths"):
         (strength,) = _strengths(registry, lock, [new], lock.settings.training, progress)
@@ -117,9 +122,8 @@ def _check_profiles(experts: Sequence[LockedExpert], domains: Sequence[Domain]) 
         )
 
 
-def _profiles(registry: Registry, lock: Lock, domains: Sequence[Domain]) -> list[Profile]:
+def _profiles(registry: Registry, lock: Lock, domains: Sequence[Domain], count: Counter) -> list[Profile]:
     """Return the profile of each of the lock's experts: of its text, or the one that its owner shared."""
-    count = _counter(registry, lock)
     found = []
     for expert, domain in zip(lock.experts, domains, strict=True):
         if domain.has_text:
@@ -131,7 +135,7 @@ def _profiles(registry: Registry, lock: Lock, domains: Sequence[Domain]) -> list
     return found
 
 
-def _counter(registry: Registry, lock: Lock) -> Callable[[Sequence[str]], Profile]:
+def _counter(registry: Registry, lock: Lock) -> Counter:
     """Return the function that counts documents with the seed's tokenizer."""
     tokenizer = open_tokenizer(registry.blobs, lock.seed.files)
     vocabulary = seed_config(registry.blobs, lock.seed)["vocab_size"]
@@ -161,7 +165,7 @@ def _strengths(
     """The strength of each expert of the lock; 1 without a warm start."""
     if not training.warm_start:
         return [1.0] * len(domains)
-    found: list[Any] = []
+    found = []
     for done, (expert, domain) in enumerate(zip(lock.experts, domains, strict=True)):
         progress("measuring strengths", done, len(domains))
         found.append(find_strength(registry, lock.seed, expert, domain.documents))

@@ -12,6 +12,7 @@ import torch
 
 from composer.model.initial import PAIR_BUCKETS
 from composer.model.routed import bucket
+from composer.training.data import token_ids
 
 COUNTED_CHARS = 1_500_000
 # Counts are scaled to a text of so many tokens before they are smoothed. Otherwise a token that no domain contains
@@ -31,16 +32,9 @@ def profile(tokenizer: Any, documents: Sequence[str], vocabulary: int) -> Profil
     """The profile of the documents' first COUNTED_CHARS characters."""
     tokens_V = torch.zeros(vocabulary, dtype=torch.float64)
     pairs_V = torch.zeros(PAIR_BUCKETS, dtype=torch.float64)
-    left = COUNTED_CHARS
-    for document in documents:
-        if left <= 0:
-            break
-        ids = torch.tensor(
-            tokenizer(document[:left], add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long
-        )
+    for ids in token_ids(tokenizer, documents, COUNTED_CHARS):
         tokens_V += torch.bincount(ids, minlength=vocabulary)
         pairs_V += torch.bincount(bucket(ids[:-1], ids[1:]), minlength=PAIR_BUCKETS)
-        left -= len(document)
     return Profile(_log_frequencies(tokens_V), _log_frequencies(pairs_V))
 
 

@@ -6,7 +6,7 @@ Shape suffixes: R rows, S tokens of a row.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,17 @@ def pack(tokenizer: Any, documents: Iterable[str], length: int, max_rows: int | 
             f"the text has {len(stream)} tokens; at least one row of {length} tokens is needed: give more text"
         )
     return torch.tensor(rows)
+
+
+def token_ids(tokenizer: Any, documents: Iterable[str], most_chars: int) -> Iterator[torch.Tensor]:
+    """Yield the token ids of each document, until `most_chars` characters were read; the last one is cut there."""
+    left = most_chars
+    for document in documents:
+        if left <= 0:
+            return
+        ids = tokenizer(document[:left], add_special_tokens=False, verbose=False)["input_ids"]
+        yield torch.tensor(ids, dtype=torch.long)
+        left -= len(document)
 
 
 def separator(tokenizer: Any) -> list[int]:

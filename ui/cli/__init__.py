@@ -42,9 +42,9 @@ from ui.cli import (
     withdraw,
     worker,
 )
-from ui.cli.kit.context import GlobalOptions, Verb, examples, paragraphs
+from ui.cli.kit.context import GlobalOptions, examples, paragraphs
 from ui.cli.kit.failures import INTERRUPTED, report
-from ui.cli.kit.group import Group
+from ui.cli.kit.group import Group, Verb
 from ui.wording.failures import describe
 
 START = "Start here"

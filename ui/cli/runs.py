@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ui.cli.kit.context import Json, Verb, examples, open_registry
+from ui.cli.kit.context import Json, examples, open_registry
 from ui.cli.kit.failures import FAILURE
-from ui.cli.kit.group import Group
+from ui.cli.kit.group import Group, Verb
 from ui.cli.kit.output import (
     Column,
     note,

@@ -11,11 +11,10 @@ from ui.cli.kit.context import (
     Description,
     Json,
     License,
-    Verb,
     examples,
     open_registry,
 )
-from ui.cli.kit.group import Group
+from ui.cli.kit.group import Group, Verb
 from ui.cli.kit.output import (
     Column,
     note,

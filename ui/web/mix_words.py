@@ -23,17 +23,13 @@ def manifest_of(registry: Registry, mix: MixRecord) -> dict[str, Any]:
 def settings_line(manifest: dict[str, Any]) -> dict[str, str]:
     """Return the mix's routing and combination settings by title."""
     if manifest.get("routed_trunk"):
-        return {
-            "Router": manifest["router_kind"],
-            "Trunk": "routed: whole experts",
-            "Licence": manifest["license"],
+        how = {"Trunk": "routed: whole experts"}
+    else:
+        how = {
+            "Combination": manifest["combine"],
+            "Experts per token": _routing(manifest).experts_per_token,
         }
-    return {
-        "Router": manifest["router_kind"],
-        "Combination": manifest["combine"],
-        "Experts per token": _routing(manifest).experts_per_token,
-        "Licence": manifest["license"],
-    }
+    return {"Router": manifest["router_kind"], **how, "Licence": manifest["license"]}
 
 
 def _routing(manifest: dict[str, Any]) -> RoutingOptions:

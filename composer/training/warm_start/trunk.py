@@ -30,6 +30,7 @@ from torch import nn
 from composer.mix.domains import Domain
 from composer.model.modeling import NexusForCausalLM
 from composer.progress import Progress, measured, silent
+from composer.training.data import token_ids
 from composer.training.warm_start.states import CHUNK_TOKENS
 
 CHUNKS = 16
@@ -212,12 +213,7 @@ def _frequencies(tokenizer: Any, domains: Sequence[Domain], vocabulary: int) -> 
         if not domain.has_text:
             continue
         counts_V = torch.zeros(vocabulary)
-        left = COUNTED_CHARS
-        for document in domain.documents:
-            if left <= 0:
-                break
-            ids = tokenizer(document[:left], add_special_tokens=False, verbose=False)["input_ids"]
-            counts_V += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=vocabulary)
-            left -= len(document)
+        for ids in token_ids(tokenizer, domain.documents, COUNTED_CHARS):
+            counts_V += torch.bincount(ids, minlength=vocabulary)
         counted.append(counts_V / counts_V.sum().clamp(min=1))
     return torch.stack(counted).mean(dim=0)

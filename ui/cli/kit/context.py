@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from composer.mix.research import OPTIONS
 from composer.variants import DATA_MIXES
@@ -63,18 +62,6 @@ def parse_names(text: str | None) -> list[str] | None:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that the user gave; the reader has defaults for the others."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-class Verb(TyperCommand):
-    """A command whose help shows no value for flags."""
-
-    def get_params(self, ctx: Any) -> Any:
-        """Return the parameters; flags have an empty metavar."""
-        parameters = super().get_params(ctx)
-        for parameter in parameters:
-            if getattr(parameter, "is_flag", False):
-                parameter.metavar = ""
-        return parameters
 
 
 def examples(*lines: str) -> str:

@@ -1,19 +1,27 @@
-"""The class of command groups (`nexusmix`, `nexusmix seed`, `nexusmix runs`)."""
+"""The classes of commands and of groups of commands (`nexusmix`, `nexusmix seed`, `nexusmix runs`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 
-class Group(TyperGroup):
-    """A group of commands whose help shows no value for flags, as `Verb` does for one command."""
+class PlainFlags:
+    """Part of a command class whose help shows no value for flags."""
 
     def get_params(self, ctx: Any) -> Any:
-        """Return the parameters. The help column for the value of a flag is empty."""
-        parameters = super().get_params(ctx)
+        """Return the parameters; flags have an empty metavar."""
+        parameters = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
         return parameters
+
+
+class Verb(PlainFlags, TyperCommand):
+    """A command."""
+
+
+class Group(PlainFlags, TyperGroup):
+    """A group of commands."""
