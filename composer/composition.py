@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from composer.gathering import Composition, gather, load_domains, resolve
+from composer.mix.dense import dense_blobs
 from composer.mix.domains import Standard, nearly_equal
 from composer.mix.initial_routers import put_fresh_routers
 from composer.mix.lock import Lock, LockedExpert, LockedSeed
@@ -91,7 +92,7 @@ def assemble(
         return compose_routed(registry, composition, license_of_mix, progress), nearly_equal(
             lock.experts, means
         )
-    trunks = [expert.trunk for expert in lock.experts]
+    whole = [dense_blobs(registry.blobs, expert) for expert in lock.experts]
     # Draw the routers in parallel: it takes a third of the time of merging the trunks.
     with ThreadPoolExecutor(max_workers=1) as beside:
         drawing = beside.submit(
@@ -105,10 +106,12 @@ def assemble(
             random_seed=training.random_seed,
             null_experts=settings.null_experts,
         )
-        trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, trunks, progress)
+        trunk = merge_trunks(registry.blobs, merge, lock.seed.trunk, [trunk for _, trunk in whole], progress)
     draft = Manifest(
         seed=lock.seed,
-        members=[Member(expert=expert, ffn=expert.ffn) for expert in lock.experts],
+        members=[
+            Member(expert=expert, ffn=ffn) for expert, (ffn, _) in zip(lock.experts, whole, strict=True)
+        ],
         shared=lock.seed.ffn,
         trunk=trunk,
         router=drawing.result(),
@@ -172,16 +175,17 @@ def publish(
 def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
     """Return the blobs that exist only because of this mix: not those of its seed, its experts or its parent."""
     others = {manifest.seed.ffn, manifest.seed.trunk}
-    others |= {digest for member in manifest.members for digest in (member.expert.ffn, member.expert.trunk)}
+    others |= {digest for member in manifest.members for digest in member.expert.weights}
     if manifest.parent is not None:
         parent = Manifest.model_validate(json.loads(registry.blobs.read_bytes(manifest.parent)))
-        others |= {parent.trunk, parent.router, parent.shared, *(member.ffn for member in parent.members)}
+        others |= {parent.trunk, parent.router, parent.shared}
+        others |= {digest for member in parent.members for digest in member.weights}
     mine = {
         manifest.trunk,
         manifest.router,
         manifest.shared,
         manifest.lock,
-        *(m.ffn for m in manifest.members),
+        *(digest for member in manifest.members for digest in member.weights),
     }
     return mine - others
 

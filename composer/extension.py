@@ -16,6 +16,7 @@ import torch
 from composer.composition import ComposeResult, combined_license, compose_lock, publish
 from composer.errors import MixFormatError, RecipeError
 from composer.gathering import Composition, first_lock, gather, load_domains, resolve_extension
+from composer.mix.dense import dense_blobs
 from composer.mix.domains import Domain, Standard, nearly_equal
 from composer.mix.lock import Lock, LockedExpert, Settings
 from composer.mix.opening import Manifest, Member, find_mix, seed_config
@@ -95,7 +96,6 @@ def assemble_extension(
     if old is None:
         raise MixFormatError("this lock composes a mix, it does not extend one: use compose_lock")
     (expert,) = lock.experts
-    members = [*old.members, Member(expert=expert, ffn=expert.ffn)]
     override = lock.settings.license_override
     license_of_mix = combined_license(old.seed, composition.members, override)
     if old.routed_trunk:
@@ -103,12 +103,14 @@ def assemble_extension(
         return routed, nearly_equal(composition.members, composition.means())
     training = lock.settings.training
     domains = load_domains(registry.blobs, composition)
+    ffn, trunk = dense_blobs(registry.blobs, expert)
+    members = [*old.members, Member(expert=expert, ffn=ffn)]
     merge = Interpolate(1 / len(members))
     router, standard = _appended_router(registry, old, domains[-1], training)
     draft = old.model_copy(
         update={
             "members": members,
-            "trunk": merge_trunks(registry.blobs, merge, old.trunk, [expert.trunk], progress),
+            "trunk": merge_trunks(registry.blobs, merge, old.trunk, [trunk], progress),
             "router": router,
             "load_balance": training.load_balance,
             "license": license_of_mix,

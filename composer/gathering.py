@@ -139,7 +139,8 @@ def gather(registry: Registry, lock: Lock) -> Composition:
 
 def _fits_trunk(registry: Registry, old: Manifest, new: LockedExpert, training: Training) -> bool:
     """Whether the extension fits the trunk again; if the new expert has the mix's trunk, there is nothing to fit."""
-    return training.warm_start and new.trunk != old.trunk and first_lock(registry, old).composed.merge.fitted
+    same = new.trunk == old.trunk and new.difference is None
+    return training.warm_start and not same and first_lock(registry, old).composed.merge.fitted
 
 
 def _compared(

@@ -98,6 +98,8 @@ class NewExpert:
     held_out: Digest | None
     chunk_vectors: Digest | None
     profile: Digest | None = None  # token profile, where it replaces text
+    # Low-rank (checkpoints/low_rank.py): the expert is `ffn` and `trunk`, which are the seed's, plus this.
+    difference: Digest | None = None
     provenance: dict[str, Any]
 
 

@@ -13,6 +13,7 @@ from composer.mix.opening import (
     build_dense,
     find_mix,
     open_dense,
+    open_expert,
     open_mix,
     seed_config,
 )
@@ -100,8 +101,7 @@ def expert_contender(
     registry: Registry, seed: LockedSeed, expert: LockedExpert, column: str = EXPERT
 ) -> Contender:
     """Return one dense expert as a contender."""
-    opened = partial(open_dense, registry, seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width)
-    return Contender(column, [expert.ffn, expert.trunk], opened)
+    return Contender(column, expert.weights, partial(open_expert, registry, seed, expert))
 
 
 def dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Contender | None:
@@ -109,7 +109,7 @@ def dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[Locked
     width = seed_config(registry.blobs, seed)["intermediate_size"]
     if {expert.ffn_width for expert in experts} != {width}:
         return None
-    parts = sorted(f"{expert.ffn} {expert.trunk}" for expert in experts)
+    parts = sorted(" ".join(expert.weights) for expert in experts)
     weights = ["dense merging", seed.ffn, seed.trunk, *parts]
     return Contender(DENSE_MERGING, weights, partial(open_dense_merging, registry, seed, experts))
 
@@ -137,7 +137,7 @@ def nearest_expert(registry: Registry, manifest: Manifest) -> Contender | None:
         tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
         return btm.RequestRouter(opens, partial(btm.nearest, tokenizer, embedder, means))
 
-    parts = [f"{expert.ffn} {expert.trunk} {expert.embedding}" for expert in experts]
+    parts = [" ".join([*expert.weights, expert.embedding]) for expert in experts]
     return Contender(BTM, [BTM, str(btm.FIRST_TOKENS), manifest.embedder, *parts], opened)
 
 
@@ -168,15 +168,15 @@ def open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[L
     """Open a dense model whose every parameter is the mean over all experts and the seed."""
     import torch
 
-    from composer.tensors.torch_blobs import TORCH_DTYPES, map_tensors
+    from composer.tensors.torch_blobs import TORCH_DTYPES
 
-    path = registry.blobs.path
-    models = [(seed.ffn, seed.trunk), *((expert.ffn, expert.trunk) for expert in experts)]
-    mapped = [map_tensors(path(ffn)) | map_tensors(path(trunk)) for ffn, trunk in models]
+    dense = [open_dense(registry, seed, seed.ffn, seed.trunk)]
+    dense += [open_expert(registry, seed, expert) for expert in experts]
+    parts = [dict(model.named_parameters()) for model in dense]
     merged = {}
-    for name, tensor in mapped[0].items():
+    for name, tensor in parts[0].items():
         total = torch.zeros(tensor.shape)
-        for tensors in mapped:
-            total += tensors[name]
-        merged[name] = total / len(mapped)
+        for tensors in parts:
+            total += tensors[name].detach()
+        merged[name] = total / len(parts)
     return build_dense(seed_config(registry.blobs, seed), merged, TORCH_DTYPES[seed.dtype])

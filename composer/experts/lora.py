@@ -1,41 +1,48 @@
-"""LoRA contributions: merge a PEFT adapter into its seed, tensor by tensor, without building a model.
+"""LoRA contributions: an adapter is stored as the low-rank difference that it is, never merged into a copy of its seed.
 
-    W ← W + s · B A        A [r, in], B [out, r], s = α / r (arXiv 2106.09685) or α / √r (arXiv 2312.03732)
+    W = W_seed + s · B A        A [r, in], B [out, r], s = α / r (arXiv 2106.09685) or α / √r (arXiv 2312.03732)
 
-The sum is computed in float32 and rounded once to the seed's dtype, as in PEFT's own `merge_and_unload`.
+A routed mix applies B A to the tokens of the expert. Other uses need whole weights: composer/experts/dense.py.
+Shape suffixes: R rank, I in, O out.
 """
 
 from __future__ import annotations
 
-import uuid
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from composer.experts.adapter import (
-    Adapter,
-    LowRank,
-    check_tokenizer,
-    fitted,
-    is_adapter,
-    read_adapter,
-)
+from composer.experts.adapter import Adapter, LowRank, check_tokenizer, fitted, is_adapter, read_adapter
 from composer.experts.adapter_config import check_base
 from composer.progress import Progress, silent
-from composer.tensors.dtypes import decode, encode
-from registry.blobs import read_files
+from composer.tensors.stream import put_float32, read, stored_tensors
+from registry.blobs import BlobStore, read_files
 from registry.catalog import queries
-from registry.checkpoints.tensors import TensorInfo, read_header
+from registry.checkpoints.low_rank import A, pair_names, weight_name
+from registry.checkpoints.safe_files import printable
+from registry.checkpoints.tensors import TensorInfo
+from registry.errors import UnsafeFileError
 from registry.home import Registry
 from registry.intake.intake import contribute
+from registry.intake.weights import LowRankWeights
 from registry.licenses import check_license
 from registry.names import check_name
-from registry.records import ExpertRecord
-from registry.work_folders import occupied, work_folder
+from registry.records import ExpertRecord, SeedRecord
 
-__all__ = ["contribute_adapter", "is_adapter", "merge_adapter"]
+__all__ = ["contribute_adapter", "is_adapter", "place_adapter", "put_difference"]
+
+
+@dataclass(frozen=True)
+class PlacedAdapter:
+    """A checked adapter, and its low-rank updates by the names of the seed's weights."""
+
+    adapter: Adapter
+    updates: Mapping[str, LowRank]
+    weights: Mapping[str, TensorInfo]  # all of the seed's
 
 
 def contribute_adapter(
@@ -55,83 +62,111 @@ def contribute_adapter(
     allow_other_base: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
-    """Merge an adapter into its seed and publish the result with `registry.intake.intake.contribute`.
+    """Publish an adapter as an expert, with `registry.intake.intake.contribute`.
 
     The expert's provenance contains the adapter's configuration and the sha256 of its weights. An adapter of FFN
-    projections only gives an anchored expert. Raises the errors of `merge_adapter` and `contribute`.
+    projections only gives an anchored expert. Raises the errors of `place_adapter` and `contribute`.
     """
     check_name(name)
     check_license(license)
-    with occupied(registry, work_folder(registry, f"adapter-{uuid.uuid4().hex}")) as work:
-        merged = work / "merged"
-        adapter = merge_adapter(registry, seed, folder, merged, progress, allow_other_base=allow_other_base)
-        return contribute(
-            registry,
-            name,
-            merged,
-            seed=seed,
-            license=license,
-            data=data,
-            held_out=held_out,
-            embedding=embedding,
-            description=description,
-            provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},
-            allow_unchanged=allow_unchanged,
-            allow_unrelated=allow_unrelated,
-            progress=progress,
-        )
+    placed = place_adapter(registry, seed, folder, allow_other_base=allow_other_base)
+    base = queries.get_seed(registry, seed)
+    blob = put_difference(registry.blobs, placed)
+    weights = LowRankWeights(blob, difference_by_role(registry.blobs, base, placed, blob))
+    adapter = placed.adapter
+    return contribute(
+        registry,
+        name,
+        weights,
+        seed=seed,
+        license=license,
+        data=data,
+        held_out=held_out,
+        embedding=embedding,
+        description=description,
+        provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},
+        allow_unchanged=allow_unchanged,
+        allow_unrelated=allow_unrelated,
+        progress=progress,
+    )
 
 
-def merge_adapter(
-    registry: Registry,
-    seed_name: str,
-    adapter_folder: Path,
-    out_folder: Path,
-    progress: Progress = silent,
-    *,
-    allow_other_base: bool = False,
-) -> Adapter:
-    """Merge an adapter into its seed and write the result to the new Hugging Face folder `out_folder`.
+def place_adapter(
+    registry: Registry, seed_name: str, adapter_folder: Path, *, allow_other_base: bool = False
+) -> PlacedAdapter:
+    """Check an adapter and find the seed's weights that it changes.
 
     With `allow_other_base`, the adapter may name a base model on the hub that is not the seed's.
 
-    Raises NotFoundError, ConflictError (`out_folder` exists), UnsafeFileError, InvalidInputError, and
-    IncompatibleError with every reason why this adapter cannot be merged into this seed.
+    Raises NotFoundError, UnsafeFileError, InvalidInputError, and IncompatibleError with every reason why this adapter
+    cannot be added to this seed.
     """
-    from composer.formats.folder import new_folder, write_tensors
-    from composer.formats.rows import Rows, Stored
-
     seed = queries.get_seed(registry, seed_name)
     blobs = registry.blobs
-    files = read_files(blobs, seed.files)
-    check_tokenizer(files, adapter_folder)
+    check_tokenizer(read_files(blobs, seed.files), adapter_folder)
     adapter = read_adapter(adapter_folder)
     if not allow_other_base:
         check_base(adapter.config, adapter.folder, seed)
-    stored = {**read_header(blobs.path(seed.ffn)), **read_header(blobs.path(seed.trunk))}
-    sums = fitted(adapter, seed, stored)
-    tensors: dict[str, Rows] = {
-        name: MergedRows(info, sums[name]) if name in sums else Stored(info) for name, info in stored.items()
-    }
-    with new_folder(registry, Path(out_folder)) as folder:
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        dtypes = {name: info.dtype for name, info in stored.items()}
-        write_tensors(folder, tensors, dtypes, progress=progress)
-    return adapter
+    stored = {**stored_tensors(blobs, seed.ffn), **stored_tensors(blobs, seed.trunk)}
+    return PlacedAdapter(adapter, fitted(adapter, seed, stored), stored)
 
 
-class MergedRows:
-    """A projection plus its low-rank update, computed in pieces: A is read whole, W and B by rows."""
+def put_difference(blobs: BlobStore, placed: PlacedAdapter) -> str:
+    """Store an adapter in the form of registry/checkpoints/low_rank.py, and return the blob's digest.
 
-    def __init__(self, info: TensorInfo, low_rank: LowRank) -> None:
-        self.info, self.shape, self.low_rank = info, info.shape, low_rank
+    One matrix is in memory at a time. Raises UnsafeFileError for NaN or infinity.
+    """
+    rank = max(update.a.shape[0] for update in placed.updates.values())
+    targets = {name.split(".")[-2] for name in placed.updates}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, info in placed.weights.items():
+        if name.endswith(".weight") and name.split(".")[-2] in targets:
+            a, b = pair_names(name)
+            shapes |= {a: (rank, info.shape[1]), b: (info.shape[0], rank)}
 
-    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
-        """Return rows [start, stop) of W + s · B A, computed in at least float32 and rounded once."""
-        from composer.formats.rows import Stored
+    def values(name: str) -> np.ndarray:
+        matrix = np.zeros(shapes[name], np.float32)
+        update = placed.updates.get(weight_name(name))
+        if update is not None:
+            info = update.a if name.endswith(A) else update.b
+            given = read(info, 0, info.parameters)
+            if not np.isfinite(given).all():
+                raise UnsafeFileError(
+                    f"{placed.adapter.folder}: the adapter's {printable(info.name)} contains NaN or infinity; "
+                    "train it with a lower learning rate, or save it before it diverged"
+                )
+            scale = 1.0 if name.endswith(A) else update.scale
+            matrix[: given.shape[0], : given.shape[1]] = given * np.float32(scale)
+        return matrix
 
-        a, b = Stored(self.low_rank.a), Stored(self.low_rank.b)
-        product = b.rows(start, stop, "F32") @ a.rows(0, a.shape[0], "F32")
-        stored = decode(Stored(self.info).rows(start, stop, dtype), dtype)
-        return encode(stored + product * np.float32(self.low_rank.scale), dtype)
+    return put_float32(blobs, shapes, values)
+
+
+def difference_by_role(
+    blobs: BlobStore, seed: SeedRecord, placed: PlacedAdapter, difference: str
+) -> dict[str, dict[str, float | None]]:
+    """Return cosine to the seed and share of changed weights of each role, as registry/checkpoints/descent.py does.
+
+    Exact and without a merged copy: ⟨W, W + BA⟩ = ‖W‖² + Σ (BᵀW) ∘ A, and ‖BA‖² = Σ (BᵀB) ∘ (AAᵀ).
+    """
+    matrices = stored_tensors(blobs, difference)
+    found = {}
+    for role, stored in (("ffn", seed.ffn), ("trunk", seed.trunk)):
+        square = dot = length = 0.0
+        changed = total = 0
+        for name, info in stored_tensors(blobs, stored).items():
+            total += info.parameters
+            if len(info.shape) != 2:
+                continue
+            w_OI = read(info, 0, info.parameters)
+            norm = float(np.vdot(w_OI, w_OI))
+            inner = added = 0.0
+            if name in placed.updates:
+                changed += info.parameters
+                a_RI, b_OR = (read(matrices[n], 0, matrices[n].parameters) for n in pair_names(name))
+                inner = float(np.vdot(b_OR.T @ w_OI, a_RI))
+                added = float(np.vdot(b_OR.T @ b_OR, a_RI @ a_RI.T))
+            square, dot, length = square + norm, dot + norm + inner, length + norm + 2 * inner + added
+        cosine = dot / math.sqrt(square * length) if square > 0 and length > 0 else None
+        found[role] = {"cosine": cosine, "changed": changed / total if total else None}
+    return found

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from composer.errors import ExportError
-from composer.formats.rows import Rows, pieces
 from composer.progress import Progress, silent
+from composer.tensors.rows import Rows, pieces
 from registry.checkpoints.canonical import canonical_header
 from registry.checkpoints.tensors import DTYPE_BYTES
 from registry.errors import ConflictError, StorageError

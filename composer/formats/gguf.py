@@ -21,9 +21,9 @@ from composer.formats.folder import refuse_overflow, require_room
 from composer.formats.gguf_tokenizer import add_tokenizer
 from composer.formats.plan import DTYPES as FLOATS
 from composer.formats.plan import Format, Plan
-from composer.formats.rows import Below, Given, Rows, pieces
 from composer.mix.opening import Manifest, open_tokenizer
 from composer.progress import Progress
+from composer.tensors.rows import Below, Given, Rows, pieces
 from registry.blobs import BlobStore
 from registry.checkpoints.tensors import DTYPE_BYTES
 

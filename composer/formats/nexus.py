@@ -9,25 +9,16 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from composer.formats.plan import Format, Plan, small_files
-from composer.formats.rows import Between, Rows, Stored
-from composer.mix.opening import (
-    PREFIX,
-    Manifest,
-    context_name,
-    ffn_places,
-    name_in_choice,
-    name_in_mixture,
-    nexus_config,
-    routed_choices,
-    router_name,
-    seed_config,
-)
+from composer.mix.opening import Manifest, ffn_places, nexus_config, seed_config
 from composer.mix.router_blob import of_layers
+from composer.mix.tensor_names import PREFIX, context_name, name_in_mixture, router_name
+from composer.tensors.rows import Between, Rows, Stored
 from composer.tensors.stream import stored_tensors
 from composer.variants import ROUTERS
 from registry.blobs import BlobStore
@@ -60,14 +51,15 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
 
 def _routed(blobs: BlobStore, manifest: Manifest, family: Family) -> tuple[dict[str, Rows], dict[str, Rows]]:
     """The tensors of a routed mix, and of its router."""
-    seed = {**stored_tensors(blobs, manifest.shared), **stored_tensors(blobs, manifest.trunk)}
+    parts, headers = manifest.parts(), cache(partial(stored_tensors, blobs))
+    seed = {**headers(manifest.seed.ffn), **headers(manifest.seed.trunk)}
     tensors: dict[str, Rows] = {}
-    for choice, (strength, digests) in enumerate(routed_choices(manifest)):
-        for digest in digests:
-            for name, info in stored_tensors(blobs, digest).items():
-                part = Stored(info) if strength == 1 else Between(seed[name], info, strength)
-                tensors[name_in_choice(family, choice, name)] = part
-    router = stored_tensors(blobs, manifest.router)
+    for name, blob, stored, strength in parts.weights(blobs, family):
+        info = headers(blob)[stored]
+        tensors[name] = Stored(info) if strength == 1 else Between(seed[stored], info, strength)
+    for name, blob, stored, factor in parts.matrices(blobs, family):
+        tensors[name] = Stored(headers(blob)[stored], factor)
+    router = headers(manifest.router)
     return tensors, {context_name(name): Stored(info) for name, info in router.items()}
 
 

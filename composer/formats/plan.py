@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from composer.formats import tokenizer
 from composer.formats.folder import write_json, write_tensors
-from composer.formats.rows import Rows
 from composer.mix.opening import Manifest, seed_config
 from composer.progress import Progress
 from composer.tensors.dtypes import DTYPE_NAMES
+from composer.tensors.rows import Rows
 from registry.blobs import BlobStore, read_files
 from registry.records import Digest
 
@@ -80,9 +80,9 @@ class Format:
 
 def weight_blobs(manifest: Manifest) -> list[Digest]:
     """Return the blobs whose tensors an export reads."""
-    experts = [member.ffn for member in manifest.members]
+    experts = [digest for member in manifest.members for digest in member.weights]
     if manifest.routed_trunk:
-        experts += [member.expert.trunk for member in manifest.members]
+        experts += [digest for member in manifest.members for digest in member.expert.weights]
     return list(dict.fromkeys([manifest.router, manifest.shared, *experts, manifest.trunk]))
 
 

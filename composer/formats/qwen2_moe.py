@@ -26,9 +26,9 @@ import numpy as np
 from composer.errors import ExportError
 from composer.formats.gates import gates
 from composer.formats.plan import Format, Plan, small_files
-from composer.formats.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.mix.opening import Manifest, seed_config
 from composer.tensors.dtypes import DTYPE_NAMES
+from composer.tensors.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.tensors.stream import stored_tensors
 from composer.variants import ROUTERS
 from registry.blobs import BlobStore

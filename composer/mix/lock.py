@@ -39,7 +39,10 @@ class LockedSeed(BaseModel):
 
 
 class LockedExpert(BaseModel):
-    """A pinned expert. `dtype` is that of its blobs; `embedding` is the sha256 of its embedding vectors' bytes."""
+    """A pinned expert. `dtype` is that of its FFNs and trunk.
+
+    `embedding` is the sha256 of its embedding vectors' bytes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,14 +56,21 @@ class LockedExpert(BaseModel):
     sample: Digest | None
     chunk_vectors: Digest | None
     profile: Digest | None = None
+    difference: Digest | None = None  # low-rank; its sum with `ffn` and `trunk`, the seed's, is the expert
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit an absent profile: locks and manifests from before profiles keep their digests."""
+        """Omit absent new fields: locks and manifests from before them keep their digests."""
         fields: dict[str, Any] = dump(self)
-        if self.profile is None:
-            fields.pop("profile", None)
+        for name in ("profile", "difference"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         return fields
+
+    @property
+    def weights(self) -> list[Digest]:
+        """Blobs of the expert's weights."""
+        return [digest for digest in (self.ffn, self.trunk, self.difference) if digest is not None]
 
 
 class ExtensionSettings(BaseModel):
@@ -160,6 +170,7 @@ def lock_expert(expert: ExpertRecord) -> LockedExpert:
         sample=expert.sample,
         chunk_vectors=expert.chunk_vectors,
         profile=expert.profile,
+        difference=expert.difference,
     )
 
 

@@ -1,8 +1,4 @@
-"""Manifest of a mix, and loading of mixes, seeds and dense experts into memory.
-
-Tensor names: blobs use the model family's own names. In a mix these have the prefix `language_model.`, and
-`…mlp.X` becomes `…mlp.shared.X` (the seed's FFN) or `…mlp.experts.<j>.X`.
-"""
+"""Manifest of a mix, and loading of mixes, seeds and dense experts into memory."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from composer.errors import MixFormatError
 from composer.mix.lock import LockedExpert, LockedSeed, canonical_json
+from composer.mix.routed_parts import Base, Difference, Parts
 from composer.mix.router_blob import of_layers
 from composer.mix.routing import Combine, RoutingOptions
+from composer.mix.tensor_names import PREFIX, context_name, name_in_mixture, router_name
 from registry.blobs import BlobStore, read_files
 from registry.catalog import queries
 from registry.checkpoints.families import Family, family_of
@@ -33,13 +31,12 @@ if TYPE_CHECKING:
 
     from composer.model.modeling import NexusConfig
 
-PREFIX = "language_model."
-
 
 class Member(BaseModel):
     """A routed expert of a mix. `ffn` is the expert's own blob, unless the fine-tune trained the FFNs.
 
-    `strength` is for routed trunks: the expert takes part as seed + strength · (expert − seed).
+    The others are for routed trunks. The expert takes part as seed + strength · (expert − seed). `difference` is the
+    low-rank difference that a fine-tune added to this; it includes that of an expert which is stored as one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +44,20 @@ class Member(BaseModel):
     expert: LockedExpert
     ffn: Digest
     strength: float = 1.0
+    difference: Digest | None = None
+
+    @property
+    def weights(self) -> list[Digest]:
+        """Blobs that the mix has of this expert in place of the expert's own, or that are the expert's own."""
+        return [digest for digest in (self.ffn, self.difference) if digest is not None]
+
+    def added(self) -> Difference | None:
+        """Return the low-rank difference that a fine-tune stored, else the expert's own at its strength."""
+        if self.difference is not None:
+            return Difference(self.difference, 1.0)
+        if self.expert.difference is not None:
+            return Difference(self.expert.difference, self.strength)
+        return None
 
 
 class Manifest(RoutingOptions):
@@ -100,6 +111,17 @@ class Manifest(RoutingOptions):
             f"{self.combine} rule."
         )
 
+    def parts(self) -> Parts:
+        """Return the parts of a routed mix. The seed is the last base if it is a choice or an expert builds on it."""
+        own = [member for member in self.members if member.expert.difference is None]
+        bases = [Base(member.strength, (member.ffn, member.expert.trunk)) for member in own]
+        base_of = [own.index(member) if member in own else len(own) for member in self.members]
+        base_of += [len(own)] * self.null_experts
+        if len(own) in base_of:
+            bases.append(Base(1.0, (self.shared, self.trunk)))
+        added = {choice: member.added() for choice, member in enumerate(self.members)}
+        return Parts(bases, base_of, {j: difference for j, difference in added.items() if difference})
+
     def blobs(self) -> list[Digest]:
         """Return every blob that the mix needs, except the manifest itself."""
         own = [self.shared, self.trunk, self.router, self.lock, *self.seed.files.values()]
@@ -109,7 +131,7 @@ class Manifest(RoutingOptions):
             for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors, m.expert.profile)
         ]
         if self.routed_trunk:
-            members += [m.expert.trunk for m in self.members]
+            members += [d for m in self.members for d in (m.expert.trunk, m.expert.difference, m.difference)]
         samples = [self.seed.sample, self.parent]
         return sorted({digest for digest in (*own, *members, *samples) if digest is not None})
 
@@ -191,6 +213,20 @@ def open_dense(
     return build_dense(config, tensors, dtype or TORCH_DTYPES[seed.dtype])
 
 
+def open_expert(
+    registry: Registry, seed: LockedSeed, expert: LockedExpert, *, dtype: torch.dtype | None = None
+) -> Any:
+    """Open an expert as a dense model. One that is stored as a low-rank difference is added to its seed."""
+    from composer.mix.dense import add_difference
+    from composer.tensors.torch_blobs import TORCH_DTYPES
+
+    if expert.difference is None:
+        return open_dense(registry, seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width, dtype=dtype)
+    tensors = _map(registry.blobs, expert.ffn) | _map(registry.blobs, expert.trunk)
+    add_difference(tensors, _map(registry.blobs, expert.difference))
+    return build_dense(seed_config(registry.blobs, seed), tensors, dtype or TORCH_DTYPES[seed.dtype])
+
+
 def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
     """Build a causal LM around the given tensors, which have the family's own names."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -248,28 +284,9 @@ def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Ne
         routing_top_p=manifest.top_p,
         null_experts=manifest.null_experts,
         routed_trunk=manifest.routed_trunk,
+        **(manifest.parts().config(blobs) if manifest.routed_trunk else {}),
         dtype=dtype,
     )
-
-
-def routed_choices(manifest: Manifest) -> list[tuple[float, tuple[Digest, Digest]]]:
-    """Return strength, and blobs of FFNs and trunk, of each choice of a routed trunk. The seed, if any, is last."""
-    experts = [(m.strength, (m.ffn, m.expert.trunk)) for m in manifest.members]
-    return experts + [(1.0, (manifest.shared, manifest.trunk))] * manifest.null_experts
-
-
-def name_in_choice(family: Family, choice: int, name: str) -> str:
-    """Return a dense model's tensor name in a routed trunk: `language_model.….choices.<choice>.…`."""
-    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
-    if marker in name:
-        return PREFIX + name.replace(marker, f"{marker}choices.{choice}.", 1)
-    layer, _, parameter = name.rpartition(".")
-    return f"{PREFIX}{layer}.choices.{choice}.{parameter}"
-
-
-def context_name(name: str) -> str:
-    """Return the name in the model of a context router's tensor: `router.filter` for `context.filter`."""
-    return name.replace("context.", "router.", 1)
 
 
 def _merged_tensors(
@@ -291,31 +308,23 @@ def _routed_tensors(
     """Yield the tensors of a routed mix by name. An expert at strength 1 is mapped; any other is computed."""
     import torch
 
-    seed = _map(blobs, manifest.shared) | _map(blobs, manifest.trunk)
-    for choice, (strength, digests) in enumerate(routed_choices(manifest)):
-        for digest in digests:
-            for name, tensor in _map(blobs, digest).items():
-                if strength != 1:
-                    tensor = torch.lerp(seed[name].float(), tensor.float(), strength).to(dtype)
-                yield name_in_choice(family, choice, name), tensor
-    for name, tensor in _map(blobs, manifest.router).items():
+    parts = manifest.parts()
+    mapped = cache(partial(_map, blobs))
+    seed = mapped(manifest.seed.ffn) | mapped(manifest.seed.trunk)
+    for name, blob, stored, strength in parts.weights(blobs, family):
+        tensor = mapped(blob)[stored]
+        if strength != 1:
+            tensor = torch.lerp(seed[stored].float(), tensor.float(), strength).to(dtype)
+        yield name, tensor
+    for name, blob, stored, factor in parts.matrices(blobs, family):
+        yield name, mapped(blob)[stored] * factor
+    for name, tensor in mapped(manifest.router).items():
         yield context_name(name), tensor
 
 
 def ffn_places(manifest: Manifest) -> dict[str, Digest]:
     """Return the FFN blobs by their position in a mixture: `shared`, `experts.0`, …"""
     return {"shared": manifest.shared, **{f"experts.{j}": m.ffn for j, m in enumerate(manifest.members)}}
-
-
-def name_in_mixture(family: Family, place: str, name: str) -> str:
-    """Map the name `…mlp.X` of a dense model to its name in the mix: `language_model.…mlp.<place>.X`."""
-    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."  # ".mlp."
-    return PREFIX + name.replace(marker, f"{marker}{place}.", 1)
-
-
-def router_name(family: Family, layer: int, name: str) -> str:
-    """Return the name in the model of a tensor of a block's router."""
-    return f"{PREFIX}{family.mlp_path.format(i=layer)}.router.{name}"
 
 
 def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:

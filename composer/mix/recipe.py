@@ -32,6 +32,22 @@ TrainedPart = Literal["router", "trunk", "ffn", "all"]
 Model = TypeVar("Model", bound=BaseModel)
 
 GUIDANCE = 0.3
+LORA_LEARNING_RATE = 1e-3
+# Options of a training that a mix with a routed trunk has too.
+FOR_ROUTED_TRUNKS = frozenset(
+    {
+        "warm_start",
+        "tokens",
+        "data_mix",
+        "learning_rate",
+        "lora_rank",
+        "sequence_length",
+        "batch_tokens",
+        "micro_batches",
+        "gradient_checkpointing",
+        "random_seed",
+    }
+)
 
 
 def _valid(cls: type[Model], values: Mapping[str, Any], what: str) -> Model:
@@ -75,6 +91,9 @@ class Training(BaseModel):
     guidance: Annotated[float | None, Field(ge=0)] = None
     # Share of the fine-tune's steps in which routing changes from dense to the mix's own (selection.py).
     dense_to_sparse: Annotated[float, Field(ge=0, le=1)] = 0.0
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] = (
+        16  # of the differences that whole experts are trained by
+    )
     sequence_length: Annotated[int, Field(ge=8)] = 256
     batch_tokens: Annotated[int, Field(ge=8)] = 512
     # Both save memory: the batch of a step is split into micro-batches; activations are recomputed.
@@ -100,13 +119,25 @@ class Training(BaseModel):
         return max(1, self.batch_tokens // self.sequence_length)
 
     def for_routed_trunk(self) -> Training:
-        """The same with 0 tokens where none were asked for. Raises ValueError where some were."""
-        if self.tokens and "tokens" in self.model_fields_set:
+        """The same with a routed trunk's defaults: no fine-tune, or a learning rate for low-rank differences.
+
+        Raises ValueError for options that such a fine-tune does not have.
+        """
+        usual = Training()
+        asked = [
+            name
+            for name in sorted(self.model_fields_set - FOR_ROUTED_TRUNKS)
+            if getattr(self, name) != getattr(usual, name)
+        ]
+        if self.data_mix == "regmix":
+            asked.append("data_mix regmix")
+        if asked:
             raise ValueError(
-                f"a mix with a routed trunk takes its experts as they are and has no fine-tune; got tokens "
-                f"{self.tokens}, give 0 or leave it out"
+                "the fine-tune of whole experts trains one low-rank difference per expert and no router: leave out "
+                f"{', '.join(asked)}, or choose another trunk merge, for example regmean"
             )
-        return self.model_copy(update={"tokens": 0})
+        defaults = {"tokens": 0, "learning_rate": LORA_LEARNING_RATE}
+        return self.model_copy(update={k: v for k, v in defaults.items() if k not in self.model_fields_set})
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Training:
@@ -124,7 +155,7 @@ class Training(BaseModel):
 
 
 def routed_training(training: Training) -> Training:
-    """Return the training of an extension of a routed trunk. Raises RecipeError if it asks for a fine-tune."""
+    """Return the training of an extension of a routed trunk. Raises RecipeError for options that it does not have."""
     try:
         return training.for_routed_trunk()
     except ValueError as error:

@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from composer.model.losses import RouterLosses
-from composer.model.routed import ContextRouter, remember, route_layers, state_before
+from composer.model.routed import Choices, ContextRouter, remember, route_layers, state_before
 from composer.model.routers import router_class
 from composer.model.routers.base import Router
 from composer.model.selection import Routing, dense_to_sparse, top_k, top_p
@@ -43,6 +43,8 @@ class NexusConfig(PreTrainedConfig):
     (transformers would treat a field named `top_p` as a generation setting.)
     null_experts: number of router columns that compute nothing.
     routed_trunk: each token passes through one whole expert (routed.py); one null expert then makes the seed a choice.
+    bases: the index of the whole weights that each choice of a routed trunk builds on; empty: each has its own.
+    differences: by expert of a routed trunk, its low-rank difference from its base (routed.Choices) or None.
     """
 
     model_type = "nexus"
@@ -61,6 +63,8 @@ class NexusConfig(PreTrainedConfig):
         routing_top_p: float | None = None,
         null_experts: int = 0,
         routed_trunk: bool = False,
+        bases: Sequence[int] = (),
+        differences: Sequence[dict[str, Any] | None] = (),
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -71,6 +75,7 @@ class NexusConfig(PreTrainedConfig):
         self.router, self.domain_dim = router, domain_dim
         self.num_experts_per_tok, self.routing_top_p = num_experts_per_tok, routing_top_p
         self.null_experts, self.routed_trunk = null_experts, routed_trunk
+        self.bases, self.differences = list(bases), list(differences)
         self.combine, self.load_balance = combine, load_balance
         for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(token, getattr(self.text_config, token, None))
@@ -159,8 +164,7 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.routed_trunk:
-            widths = [*config.ffn_widths, *[config.text_config.intermediate_size] * config.null_experts]
-            self.assignment = route_layers(self.language_model, widths)
+            self.assignment = route_layers(self.language_model, _choices(config))
             self.router = ContextRouter(
                 config.text_config.vocab_size, len(config.experts), bool(config.null_experts)
             )
@@ -200,9 +204,12 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """Run the model like the seed. With labels, `loss` is the cross-entropy; training adds the `router_losses`.
 
-        `own_expert` [B] is the index of the expert whose domain each row comes from, or −1 for none.
+        `own_expert` [B] is the index of the expert whose domain each row comes from, or −1 for none. When a routed
+        trunk trains, the row passes through this expert.
         """
         if self.config.routed_trunk:
+            if self.training and own_expert is not None:
+                self.router.forced = own_expert
             return self._forward_routed(input_ids, labels=labels, **kwargs)
         output = self.language_model(input_ids=input_ids, labels=labels, **kwargs)
         loss, balance = output.loss, None
@@ -235,7 +242,8 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
                 input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep, **kwargs
             )
         finally:
-            self.assignment.clear()
+            if not self.training:  # gradient checkpointing needs it in the backward pass
+                self.assignment.clear()
         cache = next((output[name] for name in CACHES if output.get(name) is not None), None)
         if cache is not None:
             remember(cache, after, states_BSC)
@@ -252,6 +260,14 @@ def forced(model: NexusForCausalLM, expert: int) -> Iterator[None]:
     finally:
         for mixture in model.mixtures():
             mixture.forced = None
+
+
+def _choices(config: NexusConfig) -> Choices:
+    widths = [*config.ffn_widths, *[config.text_config.intermediate_size] * config.null_experts]
+    bases = config.bases or list(range(len(widths)))
+    by_base = dict(zip(bases, widths, strict=True))
+    differences = {j: difference for j, difference in enumerate(config.differences) if difference}
+    return Choices(bases, [by_base[base] for base in range(len(by_base))], differences)
 
 
 def _mixture(mlp: nn.Module, config: NexusConfig) -> NexusMLP:

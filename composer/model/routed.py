@@ -12,18 +12,23 @@ token pairs in its domain's text. They are the evidence at each position, and th
 This is the forward recursion of a hidden Markov model (Rabiner 1989, equation 20) with one state per expert, a
 switching probability s and evidence discounted by κ, because neighbouring tokens are not independent.
 
+An expert that is a low-rank difference from the seed, W_seed + B A (arXiv 2106.09685), shares the seed's layers with
+all others of its kind: they are the `base` of these choices, and the layers add B A x for the tokens of each choice.
+
 The posterior at every position is kept in the key-value cache as one more layer. So cropping, reordering and
 repeating a cache treat it as they treat keys, and decoding resumes from its last position.
 
 This file needs torch and transformers only, so that an export can carry it.
 Shape suffixes: B batch, S sequence, T = B·S tokens, V vocabulary, N experts, P = N and the seed where it is a choice,
-C = P + 1 columns of the cache: the posterior and the token.
+C = P + 1 columns of the cache: the posterior and the token. R rank.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,7 +65,8 @@ class ContextRouter(nn.Module):
         self.register_buffer("filter", torch.tensor([SHARPNESS, SWITCHING]))
         self.top_k = 1
         self.active: torch.Tensor | None = None  # bool [N]; None: every expert may be chosen
-        self.forced: int | None = None  # every token goes to this expert
+        # Every token goes to this expert, or those of each row [B] to its own.
+        self.forced: int | torch.Tensor | None = None
         self.routing: Routing | None = None  # of the last forward pass
 
     def forward(
@@ -79,7 +85,8 @@ class ContextRouter(nn.Module):
             mask = None
         last_BS = _last_tokens(input_ids, mask, before[:, -1])
         if self.forced is not None:
-            chosen_BS = torch.full_like(input_ids, self.forced)
+            rows = torch.as_tensor(self.forced, dtype=torch.long, device=input_ids.device)
+            chosen_BS = rows.view(-1, 1).expand(input_ids.shape)
             probs_BSP = F.one_hot(chosen_BS, columns).float()
         else:
             previous_BS = torch.cat([before[:, -1:].to(last_BS), last_BS[:, :-1]], dim=1)
@@ -132,14 +139,47 @@ def _last_tokens(ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, first_B: to
     return torch.where(latest_BS >= 0, found_BS, first_B[:, None].to(found_BS))
 
 
-class Groups:
-    """Tokens [B, S] grouped by the choice that computes them."""
+@dataclass(frozen=True)
+class Choices:
+    """The choices of a token: the base of each, FFN widths by base, and the differences of some from their base.
 
-    def __init__(self, chosen_BS: torch.Tensor) -> None:
+    A difference is {"rank": R, "targets": names of its projections, such as "q_proj"}.
+    """
+
+    bases: Sequence[int]
+    ffn_widths: Sequence[int]
+    differences: Mapping[int, Mapping[str, Any]]
+
+    def of_base(self, base: int, target: str) -> dict[int, int]:
+        """Ranks of the differences from one base in one projection, by choice."""
+        return {
+            choice: difference["rank"]
+            for choice, difference in self.differences.items()
+            if self.bases[choice] == base and target in difference["targets"]
+        }
+
+
+class Groups:
+    """Tokens [B, S] grouped by the base that computes them, and within each base by choice."""
+
+    def __init__(self, chosen_BS: torch.Tensor, bases: Sequence[int]) -> None:
         chosen_T = chosen_BS.flatten()
-        found = chosen_T.unique().tolist()
-        self.single = found[0] if len(found) == 1 else None
-        self.rows = [] if len(found) == 1 else [(j, (chosen_T == j).nonzero()[:, 0]) for j in found]
+        found: dict[int, list[int]] = {}
+        for choice in chosen_T.unique().tolist():
+            found.setdefault(bases[choice], []).append(choice)
+        self.single = next(iter(found)) if len(found) == 1 else None
+        self.rows: list[tuple[int, torch.Tensor]] = []
+        # By base: each choice, and the rows of the base's part that are its own; None for all of them.
+        self.within: dict[int, list[tuple[int, torch.Tensor | None]]] = {}
+        for base, choices in found.items():
+            part_T = chosen_T
+            if self.single is None:
+                rows_T = torch.isin(chosen_T, torch.tensor(choices, device=chosen_T.device)).nonzero()[:, 0]
+                self.rows.append((base, rows_T))
+                part_T = chosen_T[rows_T]
+            self.within[base] = [
+                (j, None if len(choices) == 1 else (part_T == j).nonzero()[:, 0]) for j in choices
+            ]
         self._source: torch.Tensor | None = None  # several layers read the same tensor: it is grouped once
         self._parts: list[torch.Tensor] = []
 
@@ -161,17 +201,18 @@ class Groups:
 class Assignment:
     """The choices of one forward pass: of all its tokens, and of those that the head computes."""
 
-    def __init__(self) -> None:
+    def __init__(self, bases: Sequence[int]) -> None:
+        self.bases = list(bases)
         self.body: Groups | None = None
         self.head: Groups | None = None
 
     def assign(self, chosen_BS: torch.Tensor, kept: int | torch.Tensor) -> None:
         """Use these choices. `kept` is `logits_to_keep`, as transformers defines it."""
-        self.body = self.head = Groups(chosen_BS)
+        self.body = self.head = Groups(chosen_BS, self.bases)
         if isinstance(kept, torch.Tensor):
-            self.head = Groups(chosen_BS[:, kept])
+            self.head = Groups(chosen_BS[:, kept], self.bases)
         elif kept:
-            self.head = Groups(chosen_BS[:, -kept:])
+            self.head = Groups(chosen_BS[:, -kept:], self.bases)
 
     def clear(self) -> None:
         """Release the tensors of the pass."""
@@ -179,7 +220,7 @@ class Assignment:
 
 
 class RoutedLayer(nn.Module):
-    """One layer of every choice; each token passes through its own."""
+    """One layer of every base; each token passes through that of its choice."""
 
     def __init__(
         self,
@@ -191,11 +232,11 @@ class RoutedLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.choices = nn.ModuleList(choices)
-        self._assignment, self._head, self._transposed = assignment, head, transposed
+        self.assignment, self.is_head, self._transposed = assignment, head, transposed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, S, …] to [B, S, …], or [B, heads, S, …] to the same where transposed."""
-        groups = self._assignment.head if self._head else self._assignment.body
+        groups = self.assignment.head if self.is_head else self.assignment.body
         if groups is None:
             raise RuntimeError(
                 "a routed layer was called outside the mix; call the NexusForCausalLM, which routes first"
@@ -208,8 +249,8 @@ class RoutedLayer(nn.Module):
         y = groups.joined(x, [self._of(j, part) for (j, _), part in zip(groups.rows, parts, strict=True)])
         return y.transpose(1, 2) if self._transposed else y
 
-    def _of(self, choice: int, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.choices[choice](x)
+    def _of(self, base: int, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.choices[base](x)
         return result
 
 
@@ -220,28 +261,72 @@ class TiedHead(RoutedLayer):
         super().__init__([], assignment, head=True)
         self._embeddings = (embeddings,)  # a tuple, so that it does not become a part of this module
 
-    def _of(self, choice: int, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self._embeddings[0].choices[choice].weight)  # type: ignore[arg-type]
+    def _of(self, base: int, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._embeddings[0].choices[base].weight)  # type: ignore[arg-type]
 
 
-def route_layers(model: Any, ffn_widths: Sequence[int]) -> Assignment:
+class LowRank(nn.Module):
+    """The difference B A of one choice from its base, in one projection. At first it is zero, and A is random."""
+
+    def __init__(self, rank: int, projection: nn.Linear) -> None:
+        super().__init__()
+        self.lora_A = nn.Parameter(torch.empty(rank, projection.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(projection.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # as in PEFT
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.linear(x, self.lora_A), self.lora_B)
+
+
+class AdaptedLinear(nn.Linear):
+    """A projection of a base, with the differences of the choices that share it."""
+
+    def __init__(
+        self, projection: nn.Linear, ranks: Mapping[int, int], base: int, assignment: Assignment, head: bool
+    ) -> None:
+        super().__init__(projection.in_features, projection.out_features, projection.bias is not None)
+        self.weight, self.bias = projection.weight, projection.bias
+        self.differences = nn.ModuleDict({str(j): LowRank(rank, projection) for j, rank in ranks.items()})
+        self._base, self._assignment, self._head = base, assignment, head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        groups = self._assignment.head if self._head else self._assignment.body
+        assert groups is not None, "a RoutedLayer around this projection has checked it"
+        y = super().forward(x)
+        for choice, rows_T in groups.within[self._base]:
+            if str(choice) not in self.differences:
+                continue
+            difference = self.differences[str(choice)]
+            if rows_T is None:
+                y = y + difference(x)
+            else:
+                added = difference(x.flatten(0, -2)[rows_T])
+                y = y.flatten(0, -2).index_add(0, rows_T, added).view_as(y)
+        return y
+
+
+def route_layers(model: Any, choices: Choices) -> Assignment:
     """Replace every layer with parameters of a dense causal LM by a RoutedLayer. Returns their assignment.
 
-    The choices are FFNs of `ffn_widths`; every other layer has the same shape in all of them.
+    The bases' FFNs have the given widths; every other layer has the same shape in all of them.
     """
-    assignment = Assignment()
+    assignment = Assignment(choices.bases)
     head = model.get_output_embeddings()
     tied = model.config.tie_word_embeddings
     embeddings = None
     for parent, name, module in list(_with_parameters(model)):
         if name == "mlp":
-            choices = [_mlp(module, model.config, width) for width in ffn_widths]
+            bases = [_mlp(module, model.config, width) for width in choices.ffn_widths]
         elif module is head and tied:
             continue
         else:
-            choices = [copy.deepcopy(module) for _ in ffn_widths]
+            bases = [copy.deepcopy(module) for _ in choices.ffn_widths]
+        bases = [
+            _adapted(layer, name, choices, base, assignment, module is head)
+            for base, layer in enumerate(bases)
+        ]
         transposed = name in TRANSPOSED.get(model.config.model_type, ())
-        layer = RoutedLayer(choices, assignment, head=module is head, transposed=transposed)
+        layer = RoutedLayer(bases, assignment, head=module is head, transposed=transposed)
         embeddings = layer if module is model.get_input_embeddings() else embeddings
         setattr(parent, name, layer)
     if tied:
@@ -249,6 +334,51 @@ def route_layers(model: Any, ffn_widths: Sequence[int]) -> Assignment:
         model.set_output_embeddings(TiedHead(embeddings, assignment))
         model._tied_weights_keys, model.all_tied_weights_keys = None, {}
     return assignment
+
+
+def _adapted(
+    layer: nn.Module, name: str, choices: Choices, base: int, assignment: Assignment, head: bool
+) -> nn.Module:
+    """The layer of one base, with an AdaptedLinear for each projection that has differences."""
+    if isinstance(layer, nn.Linear):
+        ranks = choices.of_base(base, name)
+        return AdaptedLinear(layer, ranks, base, assignment, head) if ranks else layer
+    for child_name, child in layer.named_children():
+        setattr(layer, child_name, _adapted(child, child_name, choices, base, assignment, head))
+    return layer
+
+
+def add_differences(model: nn.Module, choices: Sequence[int], rank: int) -> None:
+    """Give each of these choices a difference in every projection of the blocks, where it has none.
+
+    Its first value is zero, so the model computes the same. A choice that has differences keeps their rank.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, RoutedLayer) and not layer.is_head]
+    for choice in choices:
+        given = [p.shape[0] for name, p in differences(model, choice).items() if name.endswith("lora_A")]
+        own_rank = given[0] if given else rank
+        for layer in layers:
+            base, assignment = layer.assignment.bases[choice], layer.assignment
+            layer.choices[base] = _with_difference(layer.choices[base], choice, own_rank, base, assignment)
+
+
+def _with_difference(
+    layer: nn.Module, choice: int, rank: int, base: int, assignment: Assignment
+) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        if not isinstance(layer, AdaptedLinear):
+            layer = AdaptedLinear(layer, {}, base, assignment, head=False)
+        if str(choice) not in layer.differences:
+            layer.differences[str(choice)] = LowRank(rank, layer)
+        return layer
+    for name, child in layer.named_children():
+        setattr(layer, name, _with_difference(child, choice, rank, base, assignment))
+    return layer
+
+
+def differences(model: nn.Module, choice: int) -> dict[str, nn.Parameter]:
+    """Return the parameters of a choice's difference from its base by name."""
+    return {name: p for name, p in model.named_parameters() if f".differences.{choice}." in name}
 
 
 def _with_parameters(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:

@@ -4,6 +4,7 @@ Its model is composer/model/routed.py.
 Three steps, none of them a gradient step: count the tokens of each domain (profiles.py), find the strength of each
 expert on text that nothing trained on (strengths.py), and write the router. All weights are references to the experts'
 own blobs. An extension adds one profile and one strength and changes nothing else.
+If the recipe asks for tokens, a fine-tune follows (fine_tune.py). That of an extension trains the new expert only.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def compose_routed(
         router = _put_router(registry, columns)
     with timed("strengths"):
         strengths = _strengths(registry, lock, domains, settings.training, progress)
-    return Manifest(
+    draft = Manifest(
         seed=lock.seed,
         members=[
             Member(expert=expert, ffn=expert.ffn, strength=strength)
@@ -75,6 +76,7 @@ def compose_routed(
         parent=None,
         training={"strengths": {e.ref: s for e, s in zip(lock.experts, strengths, strict=True)}},
     )
+    return _trained(registry, draft, domains, settings.training, progress)
 
 
 def extend_routed(registry: Registry, composition: Composition, license: str, progress: Progress) -> Manifest:
@@ -95,7 +97,7 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
         router = _put_router(registry, columns)  # the seed's column stays the last
     with timed("strengths"):
         (strength,) = _strengths(registry, lock, [new], lock.settings.training, progress)
-    return old.model_copy(
+    draft = old.model_copy(
         update={
             "members": [*old.members, Member(expert=expert, ffn=expert.ffn, strength=strength)],
             "router": router,
@@ -106,6 +108,18 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
             "training": {"strengths": {expert.ref: strength}},
         }
     )
+    return _trained(registry, draft, [new], lock.settings.training, progress)
+
+
+def _trained(
+    registry: Registry, draft: Manifest, domains: Sequence[Domain], training: Training, progress: Progress
+) -> Manifest:
+    """The draft after the fine-tune of the experts of these domains, its last ones; if tokens are asked for."""
+    if not training.tokens:
+        return draft
+    from composer.routed_trunk.fine_tune import fine_tune  # imports the trainer
+
+    return fine_tune(registry, draft, domains, training, progress)
 
 
 def _check_profiles(experts: Sequence[LockedExpert], domains: Sequence[Domain]) -> None:

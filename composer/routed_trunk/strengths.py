@@ -14,7 +14,7 @@ import torch
 
 from composer.bits_per_byte import bits_per_byte, windows
 from composer.mix.lock import LockedExpert, LockedSeed
-from composer.mix.opening import open_dense, open_tokenizer, seed_config
+from composer.mix.opening import open_dense, open_expert, open_tokenizer, seed_config
 from composer.progress import measured
 from registry.domains import documents
 from registry.home import Registry
@@ -35,7 +35,7 @@ def find_strength(registry: Registry, seed: LockedSeed, expert: LockedExpert, sa
     tokenizer = open_tokenizer(registry.blobs, seed.files)
     text = windows(tokenizer, texts, max_bytes=MEASURED_BYTES, length=WINDOW)
     start = open_dense(registry, seed, seed.ffn, seed.trunk).state_dict()
-    end = open_dense(registry, seed, expert.ffn, expert.trunk).state_dict()
+    end = open_expert(registry, seed, expert).state_dict()
     model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # the blobs' own memory is never written to

@@ -13,16 +13,16 @@ import torch
 from composer.mix.domains import Domain, Standard
 from composer.mix.lock import LockedExpert
 from composer.mix.opening import (
-    PREFIX,
     Manifest,
     OpenMix,
-    open_dense,
+    open_expert,
     open_mix,
     read_manifest,
     seed_config,
 )
 from composer.mix.recipe import Training
 from composer.mix.router_blob import router_tensors
+from composer.mix.tensor_names import PREFIX, mlp_marker
 from composer.progress import Progress, timed
 from composer.tensors.torch_blobs import TORCH_DTYPES, put_tensors
 from registry.checkpoints.families import family_of
@@ -139,18 +139,16 @@ def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain
     from composer.training.warm_start.trunk import Source
 
     def dense(expert: LockedExpert) -> Any:
-        return open_dense(
-            registry, draft.seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width, dtype=torch.float32
-        )
+        return open_expert(registry, draft.seed, expert, dtype=torch.float32)
 
     experts = [member.expert for member in draft.members]
-    trunks = {expert.trunk for expert in experts}
+    trunks = {(expert.trunk, expert.difference) for expert in experts}
     sources = [
         Source(partial(dense, expert), [domain]) for expert, domain in zip(experts, domains, strict=True)
     ]
     if draft.parent is not None:
         old = read_manifest(registry, draft.parent)
-        trunks = {old.trunk, experts[-1].trunk}
+        trunks = {(old.trunk, None), (experts[-1].trunk, experts[-1].difference)}
         mix = Source(
             lambda: open_mix(registry, old, dtype=torch.float32).model, domains[:-1], weight=len(old.members)
         )
@@ -195,7 +193,7 @@ def _store(
     family = family_of(seed_config(blobs, draft.seed))
     state = mix.model.state_dict()
     dtype = TORCH_DTYPES[draft.seed.dtype]
-    marker = family.mlp_path.rsplit("{i}", 1)[1] + "."
+    marker = mlp_marker(family)
 
     def part(place: str) -> Digest:
         """Store one FFN of every block, under the family's own tensor names."""

@@ -9,6 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.blobs import parse_digest
+from registry.checkpoints.low_rank import weight_name
+from registry.checkpoints.tensors import read_header
 from registry.database.engine import lock_writers
 from registry.database.rows import (
     blob_digests,
@@ -94,19 +96,32 @@ def publish_seed(
 def publish_expert(registry: Registry, new: NewExpert) -> ExpertRecord:
     """Publish the next version of an expert whose blobs are in the store.
 
-    The expert is anchored if its trunk is the seed's. Raises NotFoundError for an unknown seed, ConflictError if
-    another expert's name differs only by case, IntegrityError if a blob is missing.
+    The expert is anchored if its trunk is the seed's and no low-rank difference changes it.
+
+    Raises NotFoundError for an unknown seed, ConflictError if another expert's name differs only by case,
+    IntegrityError if a blob is missing.
     """
     with registry.session() as session:
         lock_writers(session)
         base = find_seed(session, new.seed)
         stored_name, version = _next_version(session, Expert, new.name)
-        row = expert_row(new, name=stored_name, version=version, seed=base)
+        anchored = new.trunk == base.trunk and not _changes_trunk(registry, new)
+        row = expert_row(new, name=stored_name, version=version, seed=base, anchored=anchored)
         _refer(session, registry, blob_digests(row))
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"expert": f"{row.name}@{row.version}"})
         return expert_record(row)
+
+
+def _changes_trunk(registry: Registry, new: NewExpert) -> bool:
+    """Return whether the expert's low-rank difference, if any, changes a tensor of its trunk."""
+    if new.difference is None:
+        return False
+    changed, trunk = (
+        read_header(registry.blobs.path(digest, verify=False)) for digest in (new.difference, new.trunk)
+    )
+    return any(weight_name(name) in trunk for name in changed)
 
 
 def publish_mix(

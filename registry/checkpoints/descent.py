@@ -61,14 +61,20 @@ def check_descent(
             "every weight equals the seed's, so the expert was not trained; train it first, "
             "or allow it with --allow-unchanged"
         )
-    apart = {role: each.cosine for role, each in found.items() if _is_apart(each)}
-    if apart and not allow_unrelated:
+    if not allow_unrelated:
+        refuse_apart({role: each.cosine for role, each in found.items()})
+    return {role: asdict(each) for role, each in found.items()}
+
+
+def refuse_apart(cosines: Mapping[str, float | None]) -> None:
+    """Raise IncompatibleError if the cosine of a role shows that it is not descended from the seed's."""
+    apart = {role: cosine for role, cosine in cosines.items() if cosine is not None and cosine < LEAST_COSINE}
+    if apart:
         got = " and ".join(f"{cosine:.2f} for the {role}" for role, cosine in apart.items())
         raise IncompatibleError(
             f"these weights were not trained from the seed: the cosine to the seed's weights is {got}, expected "
             f"about 0.9 or more; choose the seed that the model was trained from, or allow it with --allow-unrelated"
         )
-    return {role: asdict(each) for role, each in found.items()}
 
 
 def difference(seed: Infos, expert: Infos) -> Difference:
@@ -98,10 +104,6 @@ def equal(seed: Infos, expert: Infos) -> bool:
         and all(np.array_equal(one, other) for one, other in _pairs(seed[name], info, _whole(info)))
         for name, info in expert.items()
     )
-
-
-def _is_apart(each: Difference) -> bool:
-    return each.cosine is not None and each.cosine < LEAST_COSINE
 
 
 def _sampled(info: TensorInfo) -> list[tuple[int, int]]:

@@ -93,7 +93,7 @@ def expert_record(row: Expert) -> ExpertRecord:
     return ExpertRecord(**copied_fields(row, ExpertRecord, converted), **converted)
 
 
-def expert_row(new: NewExpert, *, name: str, version: int, seed: Seed) -> Expert:
+def expert_row(new: NewExpert, *, name: str, version: int, seed: Seed, anchored: bool) -> Expert:
     """Return the row of a new version of an expert; `name` is the name in its stored form."""
     converted: dict[str, Any] = {"name": name, "seed": seed, "embedding": encode_embedding(new.embedding)}
     return Expert(
@@ -101,7 +101,7 @@ def expert_row(new: NewExpert, *, name: str, version: int, seed: Seed) -> Expert
         **converted,
         name_key=name_key(name),
         version=version,
-        anchored=new.trunk == seed.trunk,
+        anchored=anchored,
     )
 
 

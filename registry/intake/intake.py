@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,8 @@ import numpy as np
 from registry.blobs import read_files
 from registry.catalog import queries
 from registry.catalog.publish import publish_expert, publish_seed
-from registry.checkpoints.canonical import Progress, canonical_header, canonical_size, write_canonical
-from registry.checkpoints.descent import check_descent
-from registry.checkpoints.families import Roles
+from registry.checkpoints.canonical import Progress, canonical_header
 from registry.checkpoints.preflight import check_expert, check_seed
-from registry.checkpoints.tensors import read_header
 from registry.domains.documents import (
     MAX_HELD_OUT_BYTES,
     Sample,
@@ -40,6 +36,7 @@ from registry.domains.embedding import (
 from registry.domains.token_profile import check_profile, put_profile
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
+from registry.intake.weights import CheckpointWeights, LowRankWeights, Weights, store_roles
 from registry.licenses import check_license
 from registry.names import check_name
 from registry.paths import PathLike, Paths, as_path, as_paths
@@ -86,7 +83,7 @@ def add_seed(
     text = _read_text(data)
     embedder = load_embedder(registry.embedder) if data else None
 
-    ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
+    ffn, trunk = store_roles(registry, checkpoint.roles, progress)
     files = {file: registry.blobs.put_bytes(content) for file, content in checkpoint.files.items()}
     domain = _store_domain(registry, embedder, text, progress)
     return publish_seed(
@@ -110,7 +107,7 @@ def add_seed(
 def contribute(
     registry: Registry,
     name: str,
-    source: PathLike,
+    source: PathLike | LowRankWeights,
     *,
     seed: str,
     license: str,
@@ -124,6 +121,8 @@ def contribute(
     progress: Progress | None = None,
 ) -> ExpertRecord:
     """Publish the next version of an expert from its folder and a sample of its training data.
+
+    `source` may also be a low-rank difference that is in the store already, as contributing an adapter puts it.
 
     The domain is computed from `data`; one document in twenty is held out for evaluation, unless `held_out` text is
     given. For private data, give an `embedding` file that the owner computed; then no text is stored. An expert
@@ -140,14 +139,13 @@ def contribute(
     base = queries.get_seed(registry, seed)
     data, held_out = as_paths(data), as_paths(held_out)
     embedding = None if embedding is None else as_path(embedding)
-    checkpoint = check_expert(base, read_files(registry.blobs, base.files), as_path(source))
+    weights: Weights = (
+        source if isinstance(source, LowRankWeights) else _checkpoint(registry, base, as_path(source))
+    )
     _require_one_source(data, held_out, embedding)
     text = _read_text(data, held_out)
-    differences = check_descent(
-        {role: read_header(registry.blobs.path(digest, verify=False)) for role, digest in _role_blobs(base)},
-        checkpoint.roles,
-        allow_unchanged=allow_unchanged,
-        allow_unrelated=allow_unrelated,
+    differences = weights.check(
+        registry, base, allow_unchanged=allow_unchanged, allow_unrelated=allow_unrelated
     )
     embedder = load_embedder(registry.embedder)
     given = None if embedding is None else load_embedding(embedding)
@@ -156,7 +154,7 @@ def contribute(
         if given.profile is not None:
             check_profile(given.profile, base)
 
-    ffn, trunk = _store_roles(registry, checkpoint.roles, progress)
+    stored = weights.store(registry, base, progress)
     domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
     assert domain.embedding is not None, "the domain comes from the data or from the file"
     new = NewExpert(
@@ -164,11 +162,7 @@ def contribute(
         seed=base.name,
         license=expression,
         description=description,
-        dtype=checkpoint.roles.dtype,
-        parameters=checkpoint.roles.parameters,
-        ffn_width=checkpoint.roles.ffn_width,
-        ffn=ffn,
-        trunk=trunk,
+        **stored,
         embedding=domain.embedding,
         sample=domain.sample,
         held_out=domain.held_out,
@@ -181,8 +175,8 @@ def contribute(
     return publish_expert(registry, new)
 
 
-def _role_blobs(seed: SeedRecord) -> list[tuple[str, Digest]]:
-    return [("ffn", seed.ffn), ("trunk", seed.trunk)]
+def _checkpoint(registry: Registry, seed: SeedRecord, folder: Path) -> CheckpointWeights:
+    return CheckpointWeights(check_expert(seed, read_files(registry.blobs, seed.files), folder).roles)
 
 
 def _refuse_taken_seed(registry: Registry, name: str) -> None:
@@ -234,28 +228,6 @@ def _read_text(data: Sequence[Path], held_out: Sequence[Path] = ()) -> Sample:
             f"no training text in {', '.join(map(str, data))}: expected documents other than the held-out ones"
         )
     return sample
-
-
-def _store_roles(registry: Registry, roles: Roles, progress: Progress | None) -> tuple[Digest, Digest]:
-    """Stream the checkpoint into its two canonical blobs: each byte is read, checked and hashed once.
-
-    The trunk is stored in parallel with the FFNs, in another thread; only this thread reports progress.
-    """
-    ffn_bytes, trunk_bytes = canonical_size(roles.ffn), canonical_size(roles.trunk)
-
-    def store_trunk() -> Digest:
-        with registry.blobs.writer(trunk_bytes) as writer:
-            write_canonical(writer, roles.trunk)
-        return writer.digest
-
-    # The first writer checks the space for both blobs, so a full disk is detected before anything is copied.
-    with registry.blobs.writer(ffn_bytes + trunk_bytes) as ffn, ThreadPoolExecutor(max_workers=1) as beside:
-        trunk = beside.submit(store_trunk)
-        write_canonical(ffn, roles.ffn, stage="ffn", progress=progress)
-        digest = trunk.result()
-    if progress is not None:
-        progress("trunk", trunk_bytes, trunk_bytes)
-    return ffn.digest, digest
 
 
 def _store_domain(

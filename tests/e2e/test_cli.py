@@ -258,8 +258,8 @@ def test_an_interrupt_ends_a_composition_cleanly(stocked: Shell) -> None:
 def test_whole_experts_are_the_default_from_composing_to_the_export(stocked: Shell, tmp_path: Path) -> None:
     mix = stocked.json("compose", "whole", "--seed", "pico", "--experts", "code,law")
     assert mix["training"].keys() == {"strengths"}
-    refused = stocked.run("extend", "whole", "cooking", "--tokens", "1k")
-    assert refused.returncode != 0 and "has no fine-tune; got tokens 1000" in refused.stderr
+    refused = stocked.run("extend", "whole", "cooking", "--tokens", "1k", "--train", "ffn")
+    assert refused.returncode != 0 and "leave out train, or choose" in " ".join(refused.stderr.split())
     assert stocked.json("extend", "whole", "cooking", "--queue")["state"] == "queued"
     extended = stocked.json("extend", "whole", "cooking")
     assert (extended["mix"], extended["parent"]) == ("whole@2", "whole@1")

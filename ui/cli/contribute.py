@@ -96,14 +96,16 @@ def contribute(
         print_json(shape)
         return
     trunk = "the seed's own (anchored)" if expert.anchored else expert.trunk
+    weights = {"ffn": expert.ffn, "trunk": trunk}
+    if expert.difference is not None:
+        weights = {"low-rank difference": expert.difference}
     print_fields(
         {
             "expert": expert.ref,
             "seed": expert.seed,
             "licence": expert.license,
             "parameters": parameters(expert.parameters),
-            "ffn": expert.ffn,
-            "trunk": trunk,
+            **weights,
         }
     )
     note(f"next: nexusmix show {expert.ref}, or nexusmix compose NAME --seed {expert.seed} --experts A,B,C")

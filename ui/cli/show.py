@@ -35,6 +35,7 @@ def show(ctx: typer.Context, ref: ExpertRef, as_json: Json = False) -> None:
             "anchored": expert.anchored,
             "ffn": expert.ffn,
             "trunk": expert.trunk,
+            "low-rank difference": expert.difference,
             "embedder": expert.embedding.embedder,
             "domain": f"{expert.embedding.chunk_count} chunks, {len(expert.embedding.centroids)} centroids",
             "sample": expert.sample or "not shared: only the embedding was contributed",

@@ -57,7 +57,10 @@ def estimate(
     trunk, shared = (_weights(registry, digest, seed.dtype) for digest in (seed.trunk, seed.ffn))
     routed = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
     if recipe["trunk_merge"]["method"] == "routed":
-        return _routed(seed, experts, trunk, shared, routed)
+        low_rank = [
+            _weights(registry, expert.difference, "F32") if expert.difference else 0 for expert in experts
+        ]
+        return _routed(seed, experts, trunk, shared, routed, low_rank)
     router = _router_weights(seed, experts, recipe["router"])
     # With top-p the number of experts depends on the token; the upper bound is all of them.
     top = sorted(routed, reverse=True)[: len(routed) if recipe["top_p"] else recipe["top_k"]]
@@ -78,15 +81,23 @@ def estimate(
 
 
 def _routed(
-    seed: SeedRecord, experts: Sequence[ExpertRecord], trunk: int, shared: int, routed: Sequence[int]
+    seed: SeedRecord,
+    experts: Sequence[ExpertRecord],
+    trunk: int,
+    shared: int,
+    routed: Sequence[int],
+    low_rank: Sequence[int],
 ) -> Estimate:
     """A mix whose trunk is routed: whole experts, of which a token uses one; only token profiles are written."""
     choices = len(experts) + (seed.sample is not None)
     profiles = choices * (seed.config["vocab_size"] + PAIR_BUCKETS)
     license_of_mix, conflict = _license(seed, experts)
+    own = [ffn for expert, ffn in zip(experts, routed, strict=True) if expert.difference is None]
+    # One copy of the seed, if it is a choice itself or a low-rank expert is added to it.
+    shares_seed = seed.sample is not None or len(own) < len(experts)
     return Estimate(
-        total=len(experts) * trunk + sum(routed) + (trunk + shared if seed.sample is not None else 0),
-        active=trunk + max(routed),
+        total=len(own) * trunk + sum(own) + sum(low_rank) + shares_seed * (trunk + shared),
+        active=trunk + max(routed) + max(low_rank),
         bytes_written=profiles * PROFILE_BYTES,
         tokens=0,
         seconds=0.0,

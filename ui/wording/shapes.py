@@ -36,6 +36,7 @@ def expert_shape(expert: ExpertRecord) -> dict[str, Any]:
         "anchored": expert.anchored,
         "ffn": expert.ffn,
         "trunk": expert.trunk,
+        "difference": expert.difference,
         "license": expert.license,
         "description": expert.description,
         "dtype": expert.dtype,

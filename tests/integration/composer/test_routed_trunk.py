@@ -236,13 +236,13 @@ def test_routing_that_a_routed_trunk_does_not_do_is_refused(settings):
         recipe("wrong", **settings)
 
 
-def test_a_fine_tune_is_refused_only_where_it_was_asked_for(registry):
+def test_nothing_is_trained_unless_tokens_are_asked_for(registry):
     assert recipe("default").training.tokens == 0
-    with pytest.raises(RecipeError, match="has no fine-tune; got tokens 1000"):
-        recipe("tuned", training={"tokens": 1000})
+    assert recipe("tuned", training={"tokens": 1000}).training.tokens == 1000
     ref = compose(registry, recipe("free")).mix.ref
-    with pytest.raises(RecipeError, match="has no fine-tune; got tokens 1000"):
-        extend(registry, ref, "cooking", training=Training(tokens=1000))
+    with pytest.raises(RecipeError, match="leave out train,"):
+        extend(registry, ref, "cooking", training=Training(tokens=1000, train="ffn"))
+    assert extend(registry, ref, "cooking").manifest.members[-1].difference is None
 
 
 @pytest.mark.parametrize("format", ["qwen2_moe", "gguf"])

@@ -175,6 +175,7 @@ def _facts(expert: ExpertRecord) -> None:
             "Parameters": parameters(expert.parameters),
             "Weights": f"{expert.dtype}, FFN width {expert.ffn_width:,}",
             "Trunk": "the seed's own (anchored)" if expert.anchored else "its own",
+            "Stored as": "a low-rank difference from the seed" if expert.difference else "whole weights",
             "Domain": f"{plural(domain.chunk_count, 'chunk')}, {plural(len(domain.centroids), 'centroid')}",
             "Embedder": domain.embedder,
             "Published": f"{expert.created_at:%Y-%m-%d %H:%M} UTC",
@@ -184,7 +185,10 @@ def _facts(expert: ExpertRecord) -> None:
 
 def _digests(registry: Registry, expert: ExpertRecord) -> None:
     st.subheader("Stored weights", anchor=False)
-    for role, digest in (("FFN", expert.ffn), ("Trunk", expert.trunk)):
+    parts = [("FFN", expert.ffn), ("Trunk", expert.trunk)]
+    if expert.difference is not None:
+        parts = [("Low-rank difference from the seed", expert.difference)]
+    for role, digest in parts:
         with st.container(gap=None):
             st.caption(role)
             st.code(digest, language=None, wrap_lines=True)

@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM
 
 from composer.composition import compose
 from composer.experts.adapter import read_adapter
-from composer.experts.lora import contribute_adapter, is_adapter, merge_adapter
-from composer.mix.opening import open_mix
+from composer.experts.lora import contribute_adapter, is_adapter, place_adapter, put_difference
+from composer.mix.dense import dense_blobs
+from composer.mix.lock import lock_expert, lock_seed
+from composer.mix.opening import open_expert, open_mix
 from composer.mix.recipe import Recipe, Training
 from registry.catalog import queries
 from registry.errors import (
-    ConflictError,
     IncompatibleError,
     InvalidInputError,
     LicenseError,
@@ -126,8 +127,13 @@ def test_merging_gives_the_same_result_as_peft(
     seed = pico.write_pico(tmp_path / "seed", **seed_settings)
     add_seed(registry, "base", seed, license="MIT")
     folder = write_adapter(seed, tmp_path / "adapter", dtype=adapter_dtype, **adapter_settings)
-    merge_adapter(registry, "base", folder, tmp_path / "merged")
-    got, before = (load_file(path / "model.safetensors") for path in (tmp_path / "merged", seed))
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    expert = contribute_adapter(
+        registry, "code", folder, seed="base", license="MIT", data=[data], allow_unrelated=True
+    )
+    base = lock_seed(queries.get_seed(registry, "base"))
+    got = dict(open_expert(registry, base, lock_expert(expert)).named_parameters())
+    before = load_file(seed / "model.safetensors")
     if "gpt_neox" in case:
         before["lm_head.weight"] = before.pop("embed_out.weight")
     expected = merged_by_peft(seed, folder)
@@ -136,20 +142,27 @@ def test_merging_gives_the_same_result_as_peft(
     assert len(changed) == len(load_file(folder / WEIGHTS)) / 2
     for name, tensor in got.items():
         assert tensor.dtype == before[name].dtype
-        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(tensor.detach(), expected[name], atol=1e-6, rtol=1e-6)
 
 
-def test_a_merge_in_many_pieces_is_the_merge_in_one(
-    seeded: Registry, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("piece", [70, 2**17])
+def test_the_blobs_of_a_whole_expert_are_those_of_its_dense_model_in_pieces_of_any_size(
+    seeded: Registry, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    from composer.formats import rows
+    from composer.tensors import rows
 
-    merge_adapter(seeded, "base", adapter, tmp_path / "one")
-    monkeypatch.setattr(rows, "PIECE", 70)
-    merge_adapter(seeded, "base", adapter, tmp_path / "many")
-    one, many = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "many"))
-    for name, tensor in one.items():
-        torch.testing.assert_close(many[name], tensor, atol=1e-6, rtol=0)
+    monkeypatch.setattr(rows, "PIECE", piece)
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    record = contribute_adapter(seeded, "code", adapter, seed="base", license="MIT", data=[data])
+    expert = lock_expert(record)
+    found = {}
+    for digest in dense_blobs(seeded.blobs, expert):
+        found |= load_file(seeded.blobs.path(digest))
+    opened = open_expert(seeded, lock_seed(queries.get_seed(seeded, "base")), expert)
+    expected = dict(opened.named_parameters())
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name].detach(), atol=1e-6, rtol=0)
 
 
 def test_an_adapter_of_mlp_projections_alone_gives_an_anchored_expert(
@@ -159,9 +172,11 @@ def test_an_adapter_of_mlp_projections_alone_gives_an_anchored_expert(
     data = pico.write_documents(tmp_path / "code.jsonl", "code")
     expert = contribute_adapter(seeded, "code", folder, seed="base", license="MIT", data=[data])
     assert expert.anchored
-    assert expert.trunk == queries.get_seed(seeded, "base").trunk
-    assert expert.ffn != queries.get_seed(seeded, "base").ffn
-    assert not list((seeded.home / "work").iterdir())
+    seed = queries.get_seed(seeded, "base")
+    assert (expert.ffn, expert.trunk) == (seed.ffn, seed.trunk)
+    changes = expert.provenance["difference_from_seed"]
+    assert 0.1 < changes["ffn"]["cosine"] < 1 and changes["ffn"]["changed"] == 1.0
+    assert changes["trunk"] == {"cosine": pytest.approx(1.0), "changed": 0.0}
 
 
 def test_a_contributed_adapter_says_where_it_came_from_and_composes(
@@ -216,7 +231,7 @@ def test_the_command_accepts_an_adapter_of_another_base_with_the_option(
     assert provenance["base_model_name_or_path"] == "other/Pico-2B"
 
 
-def test_a_run_contributes_an_adapter_merged_and_tells_its_expert(
+def test_a_run_contributes_an_adapter_and_reports_its_expert(
     seeded: Registry, adapter: Path, tmp_path: Path
 ) -> None:
     from ui.queue.jobs import execute, submit
@@ -227,8 +242,7 @@ def test_a_run_contributes_an_adapter_merged_and_tells_its_expert(
     expert = queries.get_expert(seeded, result["expert"])
     assert expert.ref == "code@1"
     assert expert.provenance["adapter"]["peft_type"] == "LORA"
-    assert expert.ffn != queries.get_seed(seeded, "base").ffn
-    assert not list((seeded.home / "work").iterdir())
+    assert expert.difference is not None
 
 
 def test_a_folder_is_an_adapter_when_it_has_an_adapters_configuration_and_no_model(
@@ -256,7 +270,7 @@ def test_a_folder_with_a_model_and_an_adapter_is_refused_and_either_alone_is_tak
     for file in (CONFIG, WEIGHTS):
         (adapter / file).rename(alone / file)
     assert is_adapter(alone) and not is_adapter(adapter)
-    merge_adapter(seeded, "base", alone, tmp_path / "merged")
+    put_difference(seeded.blobs, place_adapter(seeded, "base", alone))
 
 
 def test_a_run_does_not_publish_the_model_that_is_next_to_an_adapter(
@@ -277,12 +291,12 @@ def test_a_run_does_not_publish_the_model_that_is_next_to_an_adapter(
 
 
 def refused(registry: Registry, folder: Path, error: type[RegistryError], told: str) -> None:
-    """Assert that merging raises `error` with the text `told`, and leaves no file."""
-    out = folder.with_name("merged")
+    """Assert that placing raises `error` with the text `told`, and stores nothing."""
+    before = set(registry.blobs.iter_digests())
     with pytest.raises(error) as caught:
-        merge_adapter(registry, "base", folder, out)
+        place_adapter(registry, "base", folder)
     assert told in str(caught.value)
-    assert not [path for path in folder.parent.iterdir() if "merged" in path.name]
+    assert set(registry.blobs.iter_digests()) == before
 
 
 @pytest.mark.parametrize(
@@ -380,7 +394,7 @@ def test_an_adapter_with_one_module_that_learned_something_is_taken(
                 tensor.zero_()
 
     edit_tensors(adapter, zero)
-    merge_adapter(seeded, "base", adapter, tmp_path / "merged")
+    put_difference(seeded.blobs, place_adapter(seeded, "base", adapter))
 
 
 @pytest.fixture
@@ -401,7 +415,7 @@ def test_an_adapter_of_another_base_is_refused_unless_it_is_allowed(
     edit_adapter(adapter, base_model_name_or_path=base)
     refused(named, adapter, IncompatibleError, f"it was trained on '{base}', but seed base is 'acme/Pico-1B'")
     refused(named, adapter, IncompatibleError, "--allow-other-base")
-    merge_adapter(named, "base", adapter, tmp_path / "merged", allow_other_base=True)
+    put_difference(named.blobs, place_adapter(named, "base", adapter, allow_other_base=True))
 
 
 @pytest.mark.parametrize(
@@ -423,7 +437,7 @@ def test_a_copy_of_the_base_or_a_local_path_is_no_other_base(
     named: Registry, adapter: Path, tmp_path: Path, base: object
 ) -> None:
     edit_adapter(adapter, base_model_name_or_path=base)
-    merge_adapter(named, "base", adapter, tmp_path / "merged")
+    put_difference(named.blobs, place_adapter(named, "base", adapter))
 
 
 PREFIX = "base_model.model.model.layers.0.mlp.up_proj.lora_"
@@ -470,7 +484,7 @@ def test_an_adapter_with_the_seeds_own_tokenizer_is_taken(
     seeded: Registry, adapter: Path, tmp_path: Path
 ) -> None:
     pico.pico_tokenizer().save_pretrained(adapter)
-    merge_adapter(seeded, "base", adapter, tmp_path / "merged")
+    put_difference(seeded.blobs, place_adapter(seeded, "base", adapter))
 
 
 def test_an_adapter_in_a_pickle_is_never_opened(seeded: Registry, adapter: Path) -> None:
@@ -492,23 +506,14 @@ def test_a_link_in_an_adapters_folder_is_refused(seeded: Registry, adapter: Path
 def test_an_adapter_with_nan_is_not_published(seeded: Registry, adapter: Path, tmp_path: Path) -> None:
     edit_tensors(adapter, lambda tensors: tensors[f"{PREFIX}A.weight"].fill_(float("nan")))
     data = pico.write_documents(tmp_path / "code.jsonl", "code")
-    with pytest.raises(UnsafeFileError, match=r"layers\.0\.mlp\.up_proj\.weight' contains NaN"):
+    with pytest.raises(UnsafeFileError, match=r"layers\.0\.mlp\.up_proj\.lora_A\.weight' contains NaN"):
         contribute_adapter(seeded, "code", adapter, seed="base", license="MIT", data=[data])
     assert not queries.list_experts(seeded)
-    assert not list((seeded.home / "work").iterdir())
 
 
 def test_a_wrong_licence_is_reported_before_anything_is_merged(seeded: Registry, adapter: Path) -> None:
     with pytest.raises(LicenseError):
         contribute_adapter(seeded, "code", adapter, seed="base", license="no such licence")
-    assert not (seeded.home / "work").exists()
-
-
-def test_an_existing_folder_is_never_written_into(seeded: Registry, adapter: Path, tmp_path: Path) -> None:
-    (tmp_path / "merged").mkdir()
-    with pytest.raises(ConflictError, match="exists already"):
-        merge_adapter(seeded, "base", adapter, tmp_path / "merged")
-    assert not list((tmp_path / "merged").iterdir())
 
 
 @pytest.fixture(autouse=True)

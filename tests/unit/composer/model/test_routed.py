@@ -1,5 +1,7 @@
 """A routed trunk inside a model: each token passes through one whole expert, cached or not, in every family."""
 
+import copy
+
 import pico
 import pytest
 import torch
@@ -203,3 +205,97 @@ def test_a_pair_of_tokens_is_evidence_from_the_second_one_on(ids):
     assert torch.equal(posteriors[:, 0, :2], torch.full((2, 2), 0.5))
     assert (posteriors[:, 1:, 0] > 0.5).all()
     assert torch.equal(posteriors[..., -1].long(), ids) and NO_TOKEN < 0
+
+
+def low_rank_mix(dense, differences, bases):
+    """A mix of dense models, with a random difference of rank 2 for each choice that `differences` names targets of."""
+    settings = dense[-1].config
+    experts = len(bases) - 1
+    config = NexusConfig(
+        text_config=settings.to_dict(),
+        experts=[f"e{j}@1" for j in range(experts)],
+        ffn_widths=[settings.intermediate_size] * experts,
+        null_experts=1,
+        routed_trunk=True,
+        bases=bases,
+        differences=[
+            {"rank": 2, "targets": differences[j]} if j in differences else None for j in range(experts)
+        ],
+    )
+    mix = NexusForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(3)
+    for name, tensor in mix.state_dict().items():
+        if ".differences." in name:
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
+        elif "choices." in name:
+            before, _, after = name.removeprefix("language_model.").partition("choices.")
+            base, _, rest = after.partition(".")
+            tensor.copy_(dense[int(base)].state_dict()[before + rest])
+    for table in (mix.router.unigrams, mix.router.bigrams):
+        table.copy_(torch.randn(table.shape, generator=generator) * 2 / mix.router.filter[0])
+    return mix
+
+
+def added(dense, mix, choice):
+    """A dense model with a choice's difference added to its weights."""
+    model = copy.deepcopy(dense)
+    state, found = mix.state_dict(), 0
+    for name, parameter in model.named_parameters():
+        for mixed, b in state.items():
+            if mixed.endswith(f".differences.{choice}.lora_B"):
+                layer, _, rest = mixed.removeprefix("language_model.").partition(".choices.")
+                inside = rest.split(".differences.")[0].partition(".")[2]
+                if name == f"{layer}.{inside}.weight".replace("..", "."):
+                    parameter.data += b @ state[mixed.replace("lora_B", "lora_A")]
+                    found += 1
+    assert found
+    return model
+
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@torch.inference_mode()
+def test_low_rank_experts_share_the_seed_and_each_is_its_sum_with_it(llamas, ids):
+    own, seed = llamas[:2]
+    mix = low_rank_mix([own, seed], {1: ALL, 2: ["q_proj", "down_proj"]}, bases=[0, 1, 1, 1])
+    references = [own, added(seed, mix, 1), added(seed, mix, 2), seed]
+    for choice, dense in enumerate(references):
+        mix.router.forced = choice
+        torch.testing.assert_close(mix(ids).logits, dense(ids).logits, atol=2e-5, rtol=0)
+    assert not torch.allclose(references[1](ids).logits, seed(ids).logits, atol=1e-3)
+    widths = {name.split("choices.")[1][0] for name in mix.state_dict() if "choices." in name}
+    assert widths == {"0", "1"}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bases", [[0, 1, 1, 1], [0, 0, 0, 0], [0, 1, 2, 3]])
+def test_tokens_of_low_rank_experts_in_one_batch_are_computed_as_each_alone(llamas, ids, bases):
+    dense = [llamas[j % 3] for j in range(max(bases) + 1)]
+    mix = low_rank_mix(dense, {1: ALL, 2: ["v_proj", "up_proj"]}, bases=bases)
+    logits = mix(ids).logits
+    assert chosen(mix, ids).unique().numel() == 4
+    choices, cache, steps = chosen(mix, ids)[0].tolist(), None, []
+    for t, choice in enumerate(choices):
+        mix.router.forced = choice
+        output = mix(ids[:1, t : t + 1], use_cache=True, **{CACHE: cache})
+        cache = output[CACHE]
+        steps.append(output.logits)
+    torch.testing.assert_close(logits[:1], torch.cat(steps, dim=1), atol=2e-5, rtol=0)
+
+
+def test_gradients_reach_the_difference_of_each_tokens_own_expert(llamas, ids):
+    mix = low_rank_mix(llamas[:2], {0: ["q_proj"], 1: ["q_proj"]}, bases=[0, 1, 1])
+    mix.router.forced = 1
+    mix(ids, labels=ids).loss.backward()
+    gradients = {j: [p.grad for n, p in mix.named_parameters() if f".differences.{j}." in n] for j in (0, 1)}
+    assert all(grad is None for grad in gradients[0])
+    assert all(grad.abs().max() > 0 for grad in gradients[1])
+
+
+def test_a_mix_of_low_rank_experts_saves_and_loads(llamas, ids, tmp_path):
+    mix = low_rank_mix(llamas[:2], {1: ALL}, bases=[0, 1, 1])
+    mix.save_pretrained(tmp_path)
+    again = NexusForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        assert torch.equal(again(ids).logits, mix(ids).logits)

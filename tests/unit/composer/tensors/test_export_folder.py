@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from composer.errors import ExportError
-from composer.formats import rows
 from composer.formats.folder import new_folder, write_tensors
+from composer.tensors import rows
 from composer.tensors.torch_blobs import map_tensors
 from registry.errors import ConflictError
 

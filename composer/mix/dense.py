@@ -1,0 +1,76 @@
+"""Whole weights of an expert that is stored as a low-rank difference, for uses that need them.
+
+W_seed + B A is computed in float32 and rounded once to the seed's dtype, as in PEFT's own `merge_and_unload`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from composer.mix.lock import LockedExpert
+from composer.tensors.dtypes import decode, encode
+from composer.tensors.rows import Rows, Stored, pieces
+from composer.tensors.stream import stored_tensors
+from registry.blobs import BlobStore
+from registry.checkpoints.canonical import canonical_header
+from registry.checkpoints.low_rank import pair_names
+from registry.checkpoints.tensors import TensorInfo
+from registry.records import Digest
+
+if TYPE_CHECKING:
+    import torch
+
+
+def dense_blobs(blobs: BlobStore, expert: LockedExpert) -> tuple[Digest, Digest]:
+    """Return blobs of the expert's whole FFNs and trunk.
+
+    Those of a low-rank expert are written; equal experts give equal blobs. Memory is a few pieces of one tensor.
+    """
+    if expert.difference is None:
+        return expert.ffn, expert.trunk
+    matrices = stored_tensors(blobs, expert.difference)
+    return _added(blobs, expert.ffn, matrices), _added(blobs, expert.trunk, matrices)
+
+
+def _added(blobs: BlobStore, digest: Digest, matrices: Mapping[str, TensorInfo]) -> Digest:
+    """The blob with B A added to each tensor that has a pair; the same blob if none has."""
+    infos = stored_tensors(blobs, digest)
+    tensors: dict[str, Rows] = {
+        name: Added(info, matrices) if pair_names(name)[0] in matrices else Stored(info)
+        for name, info in infos.items()
+    }
+    if not any(isinstance(tensor, Added) for tensor in tensors.values()):
+        return digest
+    with blobs.writer(sum(info.nbytes for info in infos.values())) as writer:
+        writer.write(canonical_header((name, info.dtype, info.shape) for name, info in infos.items()))
+        for name in sorted(infos):
+            for piece in pieces(tensors[name], infos[name].dtype):
+                writer.write(np.ascontiguousarray(piece).data)
+    return writer.digest
+
+
+class Added:
+    """A matrix plus its low-rank difference, computed in pieces: A is read whole, W and B by rows."""
+
+    def __init__(self, info: TensorInfo, matrices: Mapping[str, TensorInfo]) -> None:
+        self.info, self.shape = info, info.shape
+        self.a, self.b = (Stored(matrices[name]) for name in pair_names(info.name))
+
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        """Return rows [start, stop) of W + B A, computed in float32 and rounded once."""
+        product = self.b.rows(start, stop, "F32") @ self.a.rows(0, self.a.shape[0], "F32")
+        stored = decode(Stored(self.info).rows(start, stop, dtype), dtype)
+        return encode(stored + product, dtype)
+
+
+def add_difference(tensors: dict[str, torch.Tensor], matrices: Mapping[str, torch.Tensor]) -> None:
+    """Replace the weights that have a low-rank difference by their sums with it, in their own dtype."""
+    import torch
+
+    for name, weight in tensors.items():
+        a, b = pair_names(name)
+        if a in matrices:
+            tensors[name] = torch.addmm(weight.float(), matrices[b], matrices[a]).to(weight.dtype)

@@ -1,0 +1,97 @@
+"""The fine-tune of a mix of whole experts: one low-rank difference per expert (LoRA, arXiv 2106.09685).
+
+Each row of training text passes through the expert of its own domain, as if each expert were trained on alone. All
+weights that the mix refers to stay as they are; the differences of the experts are all that is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from composer.mix.domains import Domain
+from composer.mix.opening import Manifest, OpenMix, open_mix
+from composer.mix.recipe import Training
+from composer.mix.tensor_names import PREFIX
+from composer.model.routed import add_differences, differences
+from composer.progress import Progress, timed
+from composer.tensors.torch_blobs import put_tensors
+from composer.training.data import characters, mixed_rows, shares
+from composer.training.trainer import Schedule, fit
+from registry.domains import documents
+from registry.home import Registry
+from registry.records import Digest
+from registry.work_folders import occupied, work_folder
+
+
+def fine_tune(
+    registry: Registry, draft: Manifest, domains: Sequence[Domain], training: Training, progress: Progress
+) -> Manifest:
+    """Train the last experts of a draft, one for each of `domains`, and return the manifest with their differences.
+
+    An expert without text is not trained. An interrupted run resumes from its last checkpoint when the same lock is
+    composed again. Raises MissingTextError, RecipeError, TrainingDivergedError, StorageError.
+    """
+    first = len(draft.members) - len(domains)
+    texts = {domain.name: _for_training(domain) for domain in domains if domain.has_text}
+    trained = [first + place for place, domain in enumerate(domains) if domain.has_text]
+    folder = work_folder(registry, draft.lock.removeprefix("sha256:"))
+
+    def on_wait() -> None:
+        progress("waiting for another composition of the same lock", 0, 1)
+
+    with occupied(registry, folder, keep=True, on_wait=on_wait) as work, timed("fine-tune"):
+        mix = open_mix(registry, draft, dtype=torch.float32)
+        torch.manual_seed(training.random_seed)
+        add_differences(mix.model, trained, training.lora_rank)
+        weights = dict.fromkeys(texts, 1.0) if training.data_mix == "uniform" else characters(texts)
+        rows = mixed_rows(
+            mix.tokenizer,
+            texts,
+            shares(weights),
+            tokens=training.tokens,
+            length=training.sequence_length,
+            random_seed=training.random_seed,
+            experts=mix.model.config.experts,
+        )
+        schedule = Schedule(
+            learning_rate=training.learning_rate,
+            batch_rows=training.batch_rows,
+            random_seed=training.random_seed,
+            micro_batches=training.micro_batches,
+            gradient_checkpointing=training.gradient_checkpointing,
+        )
+        parameters = [p for j in trained for p in differences(mix.model, j).values()]
+        losses = fit(mix.model, rows, parameters, schedule, work, stage="fine-tuning", progress=progress)
+        mix.model.router.forced = None
+        members = list(draft.members)
+        for j in trained:
+            members[j] = members[j].model_copy(update={"difference": _stored(registry, mix, j)})
+    # A step may contain rows of one domain only, so the report averages the losses over a tenth of the steps.
+    tenth = max(1, len(losses) // 10)
+    report: dict[str, Any] = {
+        **draft.training,
+        "tokens": training.tokens,
+        "first_loss": fmean(losses[:tenth]),
+        "last_loss": fmean(losses[-tenth:]),
+    }
+    return draft.model_copy(update={"members": members, "training": report})
+
+
+def _for_training(domain: Domain) -> list[str]:
+    """The domain's documents without those that chose its expert's strength, if others are left."""
+    kept = [text for text in domain.documents if not documents.is_for_choices(text)]
+    return kept or list(domain.documents)
+
+
+def _stored(registry: Registry, mix: OpenMix, choice: int) -> Digest:
+    """Store an expert's difference under the names of registry/checkpoints/low_rank.py."""
+    base = mix.manifest.parts().base_of[choice]
+    tensors = {}
+    for name, parameter in differences(mix.model, choice).items():
+        plain = name.replace(f".differences.{choice}.", ".").replace(f".choices.{base}.", ".", 1)
+        tensors[plain.removeprefix(PREFIX)] = parameter.detach().float()
+    return put_tensors(registry.blobs, tensors)
