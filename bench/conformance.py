@@ -73,7 +73,14 @@ def make_mix(root: Path, *, tied: bool, combine: str) -> tuple[Registry, OpenMix
     untrained = Training(warm_start=False, tokens=0)
     compose(
         registry,
-        Recipe(name="mix", seed="demo", experts=["code", "math"], combine=combine, training=untrained),
+        Recipe(
+            name="mix",
+            seed="demo",
+            experts=["code", "math"],
+            combine=combine,
+            trunk_merge="regmean",
+            training=untrained,
+        ),
     )
     return registry, open_mix(registry, find_mix(registry, "mix")[1])
 

@@ -10,7 +10,7 @@ same run and without any gradient step:
     dense merging     the mean of all experts and the seed
     nexus, linear     the merged trunk with these routers and no tokens of fine-tune
     routed            whole experts, with strengths; "routed at 1": every expert as it is; "routed before the last":
-                      without the last domain's expert, to compare an extension with
+                      without the last domain's expert, to compare an extension with; "routed, 50k tokens": fine-tuned
 
 All scores are on rows of 256 tokens of the `test` parts, which are used for no choice: each domain's text, general
 text, and text that changes domain in the middle of a row (changing_text.py).
@@ -52,7 +52,7 @@ from composer.evaluation.changing_text import (
 from composer.evaluation.contenders import open_dense_merging
 from composer.gathering import resolve
 from composer.mix.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
-from composer.mix.opening import Manifest, open_dense, open_mix, open_tokenizer
+from composer.mix.opening import Manifest, open_dense, open_expert, open_mix, open_tokenizer
 from composer.mix.recipe import Recipe, Training
 from composer.training.data import pack
 from registry.catalog import queries
@@ -105,7 +105,7 @@ class Lab:
 
     def dense(self, expert: LockedExpert) -> Any:
         """Open an expert as a dense model."""
-        return open_dense(self.registry, self.seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width)
+        return open_expert(self.registry, self.seed, expert)
 
     def open_seed(self) -> Any:
         """Open the dense seed."""
@@ -200,15 +200,23 @@ def score_product(router: str, lab: Lab, random_seed: int) -> dict[str, Any]:
     return {**found, "composing_seconds": seconds, "training": manifest.training}
 
 
-def score_routed(warm_start: bool, left_out: int, lab: Lab, random_seed: int) -> dict[str, Any]:
-    """Whole experts, without a gradient step; `warm_start` measures their strengths.
+def score_routed(
+    warm_start: bool, left_out: int, lab: Lab, random_seed: int, *, tokens: int = 0
+) -> dict[str, Any]:
+    """Whole experts, fine-tuned by `tokens`; `warm_start` measures their strengths.
 
     The last `left_out` experts are not in the mix. An extension by them adds columns to its router and changes
     nothing else, so the whole mix is the extended one.
     """
     started = time.process_time()
     manifest = composed(
-        lab, "nexus", random_seed, trunk_merge="routed", warm_start=warm_start, left_out=left_out
+        lab,
+        "nexus",
+        random_seed,
+        trunk_merge="routed",
+        warm_start=warm_start,
+        left_out=left_out,
+        tokens=tokens,
     )
     seconds = time.process_time() - started
     model = open_mix(lab.registry, manifest).model
@@ -224,6 +232,7 @@ def composed(
     trunk_merge: str = "regmean",
     warm_start: bool = True,
     left_out: int = 0,
+    tokens: int = 0,
 ) -> Manifest:
     """The mix of all experts, not published."""
     recipe = Recipe.parse(
@@ -233,7 +242,7 @@ def composed(
             "experts": [expert.ref for expert in lab.experts][: len(lab.experts) - left_out],
             "router": router,
             "trunk_merge": trunk_merge,
-            "training": Training(tokens=0, warm_start=warm_start, random_seed=random_seed),
+            "training": Training(tokens=tokens, warm_start=warm_start, random_seed=random_seed),
         }
     )
     return assemble(lab.registry, resolve(lab.registry, recipe))[0]
@@ -250,6 +259,7 @@ CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
     "routed": partial(score_routed, True, 0),
     "routed at 1": partial(score_routed, False, 0),
     "routed before the last": partial(score_routed, True, 1),
+    "routed, 50k tokens": partial(score_routed, True, 0, tokens=50_000),
 }
 
 
@@ -279,7 +289,7 @@ def folder_of(out: Path, kind: str, contender: str) -> Path:
 
 
 def _file_name(contender: str) -> str:
-    return contender.replace(" ", "-")
+    return contender.replace(",", "").replace(" ", "-")
 
 
 def table(found: Mapping[str, Sequence[dict[str, Any]]], domains: Sequence[str]) -> str:

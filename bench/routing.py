@@ -65,7 +65,13 @@ def run(
     recipe_settings, training_settings = CASES[case]
     training = Training(tokens=tokens, random_seed=random_seed, **training_settings)
     experts = [member + suffix for member in MEMBERS]
-    recipe = Recipe(name="measured", seed=SEED, experts=experts, training=training, **recipe_settings)
+    recipe = Recipe(
+        name="measured",
+        seed=SEED,
+        experts=experts,
+        training=training,
+        **{"trunk_merge": "regmean", **recipe_settings},
+    )
     started = time.process_time()
     manifest, _ = assemble(registry, resolve(registry, recipe))
     seconds = time.process_time() - started

@@ -137,7 +137,13 @@ def branch(registry: Registry, data: Path, name: str, tokens: int) -> dict[str, 
 
 def composed(registry: Registry, name: str, training: Training, **settings: Any) -> dict[str, Any]:
     """Compose a mix of the members and measure it."""
-    recipe = Recipe(name=name, seed=SEED, experts=list(MEMBERS), training=training, **settings)
+    recipe = Recipe(
+        name=name,
+        seed=SEED,
+        experts=list(MEMBERS),
+        training=training,
+        **{"trunk_merge": "regmean", **settings},
+    )
     return measured(registry, compose(registry, recipe))
 
 

@@ -31,11 +31,15 @@ class EmbedderId:
 
 @dataclass(frozen=True)
 class TokenProfile:
-    """Log-frequencies of a domain's tokens [V] and hashed token pairs, float16; `tokenizer` counted them."""
+    """Log-frequencies of a domain's tokens [V] and hashed token pairs, float16; `tokenizer` counted them.
+
+    `strength` is that of the expert on the same text (composer/routed_trunk/strengths.py), if its owner measured it.
+    """
 
     tokenizer: Digest
     unigrams: np.ndarray
     bigrams: np.ndarray
+    strength: float | None = None
 
 
 @dataclass(frozen=True)

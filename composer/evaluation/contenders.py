@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from composer.errors import MissingTextError
 from composer.mix.lock import LockedExpert, LockedSeed
 from composer.mix.opening import (
     Manifest,
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from composer.bits_per_byte import HeldOut, ScoreCache
 
 SEED, EXPERT, DENSE_MERGING, MIX, ORACLE = "seed", "expert", "dense_merging", "mix", "oracle"
-BTM, MEAN = "btm", "mean"
+BTM, DUME, MEAN = "btm", "dume", "mean"
+DUME_ROWS, DUME_LENGTH = 32, 256  # rows of text per domain from which its gates are solved
 CHANGING = "changing domain"  # the name of its row
 
 # Columns of an evaluation in display order, with their titles; the title of another mix is its reference.
@@ -33,6 +35,7 @@ TITLES: Mapping[str, str] = {
     EXPERT: "own expert",
     BTM: "nearest expert",
     DENSE_MERGING: "dense merging",
+    DUME: "DUME",
     MIX: "this mix",
     ORACLE: "this mix, own expert forced",
 }
@@ -139,6 +142,39 @@ def nearest_expert(registry: Registry, manifest: Manifest) -> Contender | None:
 
     parts = [" ".join([*expert.weights, expert.embedding]) for expert in experts]
     return Contender(BTM, [BTM, str(btm.FIRST_TOKENS), manifest.embedder, *parts], opened)
+
+
+def dume_baseline(registry: Registry, manifest: Manifest) -> Contender:
+    """Return DUME (arXiv 2603.29765) of the mix's experts: mean trunk, closed-form gates (baselines/dume.py).
+
+    Its gates are solved from the first rows of each expert's text. Raises MissingTextError if an expert shared none.
+    """
+    from composer.evaluation.baselines import dume
+    from composer.mix.opening import open_tokenizer
+    from composer.training.data import pack
+    from registry.domains.documents import load_documents
+
+    experts = [member.expert for member in manifest.members]
+    closed = [expert.ref for expert in experts if expert.sample is None]
+    if closed:
+        raise MissingTextError(
+            f"DUME solves its gates from the text of every expert, and {', '.join(closed)} shared none: "
+            "evaluate without --dume"
+        )
+
+    def opened() -> Any:
+        mix = dume.open_untrained(registry, manifest.seed.name, [expert.ref for expert in experts])
+        tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
+        rows = {
+            place: pack(tokenizer, load_documents(registry.blobs, str(expert.sample)), DUME_LENGTH, DUME_ROWS)
+            for place, expert in enumerate(experts)
+        }
+        gates = [dume.solve(sums) for sums in dume.collect(mix.model, rows)]
+        dume.set_gates(mix.model, gates)
+        return mix.model
+
+    parts = [" ".join([*expert.weights, str(expert.sample)]) for expert in experts]
+    return Contender(DUME, [DUME, f"{DUME_ROWS} × {DUME_LENGTH}", *parts], opened)
 
 
 def mix_contender(registry: Registry, ref: str, column: str = MIX) -> Contender:

@@ -22,6 +22,7 @@ from composer.evaluation.contenders import (
     Evaluation,
     dense_merging,
     domains,
+    dume_baseline,
     expert_contender,
     nearest_expert,
     other_mixes,
@@ -47,6 +48,7 @@ def evaluate(
     max_bytes: int = MAX_BYTES,
     active_experts: Sequence[str] | None = None,
     oracle: bool = False,
+    dume: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Compare a mix with its seed, each domain's own expert, dense merging and other mixes, on held-out text.
@@ -64,6 +66,8 @@ def evaluate(
     "btm" sends each row to the dense expert nearest to its first tokens. "changing" is text that changes domain in the
     middle of a row (changing_text.py); there "expert" is each token's own expert, and the last two are the mix's.
     It is left out unless every member has enough held-out text.
+
+    `dume` adds the mix that DUME (arXiv 2603.29765) makes of the same experts.
 
     A domain has the name of its expert. Dense merging (the mean of all experts and the seed) is omitted if FFN
     widths differ. `oracle` adds a column of that name: every token is sent to its own domain's expert, the upper
@@ -87,6 +91,7 @@ def evaluate(
         seed_contender(registry, seed),
         nearest_expert(registry, manifest),
         dense_merging(registry, seed, [member.expert for member in manifest.members]),
+        dume_baseline(registry, manifest) if dume else None,
     ]
     steps = len(baselines) + 1 + len(others)
     progress("evaluating", 0, steps)

@@ -166,16 +166,16 @@ def _needs_merged_trunk(recipe: Mapping[str, Any]) -> bool:
     """Return whether a recipe sets an option that a routed trunk does not have."""
     training = recipe.get("training")
     routing = {"router", *RoutingOptions.model_fields}
-    for_both = {"warm_start", "random_seed"}
-    asked = set(training) - for_both if isinstance(training, Mapping) else set()
-    return bool(asked or any(recipe.get(name) is not None for name in routing))
+    asked = dict(training) if isinstance(training, Mapping) else {}
+    other = asked.keys() - FOR_ROUTED_TRUNKS or asked.get("data_mix") == "regmix"
+    return bool(other or any(recipe.get(name) is not None for name in routing))
 
 
 class Recipe(RoutingOptions):
     """A request for a mix. `experts` are names, which mean the newest version, or `name@version`.
 
     `trunk_merge` is the name of a method, or a mapping with its parameters: {method: ties, density: 0.3}. By default
-    it is routed, which measured best; options of routing or of a fine-tune need a merged trunk and choose regmean.
+    it is routed, which measured best, also with a fine-tune. Options that only a merged trunk has choose regmean.
     The input may give research options in a block: {research: {top_p: 0.9}}; and `preset`, a name of presets.py.
     The fields stay flat.
     """

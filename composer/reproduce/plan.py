@@ -38,9 +38,11 @@ class System:
 
 
 OURS, ANCHORED, NEXUS, LINEAR = "ours", "ours-anchored", "paper", "linear"
+# The paper's question is about mixes with one trunk.
+MERGED = {"trunk_merge": "regmean"}
 SYSTEMS = {
-    OURS: System("Nexus, our default"),
-    ANCHORED: System("Nexus, our default, anchored experts", anchored=True),
+    OURS: System("Nexus, our default", MERGED),
+    ANCHORED: System("Nexus, our default, anchored experts", MERGED, anchored=True),
     NEXUS: System("Nexus as in the paper", ADDITIVE, PAPER),
     LINEAR: System("linear router (BTX)", {**ADDITIVE, "router": "linear"}, PAPER),
 }

@@ -10,23 +10,25 @@ If the recipe asks for tokens, a fine-tune follows (fine_tune.py). That of an ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from composer.errors import MissingTextError
+from composer.experts.weights import folder_weights
 from composer.gathering import Composition, load_domains
 from composer.mix.domains import Domain, load_domain
-from composer.mix.lock import Lock, LockedExpert
+from composer.mix.lock import Lock, LockedExpert, lock_seed
 from composer.mix.opening import Manifest, Member, open_tokenizer, seed_config
 from composer.mix.recipe import Training
 from composer.mix.router_blob import BIGRAMS, FILTER, UNIGRAMS
 from composer.model.routed import SHARPNESS, SWITCHING
 from composer.progress import Progress, timed
 from composer.routed_trunk.profiles import Profile, profile
-from composer.routed_trunk.strengths import find_strength
+from composer.routed_trunk.strengths import find_strength, strength_of
 from composer.tensors.torch_blobs import map_tensors, put_tensors
 from registry.domains import documents
-from registry.domains.token_profile import TOKENIZER_FILE
+from registry.domains.token_profile import STRENGTH, TOKENIZER_FILE
 from registry.home import Registry
 from registry.records import Digest, SeedRecord, TokenProfile
 
@@ -149,6 +151,13 @@ def _profiles(registry: Registry, lock: Lock, domains: Sequence[Domain], count: 
     return found
 
 
+def _shared_strength(registry: Registry, expert: LockedExpert) -> float:
+    """The strength in the expert's token profile; 1 where its owner did not measure it."""
+    assert expert.profile is not None
+    stored = map_tensors(registry.blobs.path(expert.profile))
+    return round(stored[STRENGTH].item(), 2) if STRENGTH in stored else 1.0
+
+
 def _counter(registry: Registry, lock: Lock) -> Counter:
     """Return the function that counts documents with the seed's tokenizer."""
     tokenizer = open_tokenizer(registry.blobs, lock.seed.files)
@@ -156,11 +165,23 @@ def _counter(registry: Registry, lock: Lock) -> Counter:
     return lambda texts: profile(tokenizer, texts, vocabulary)
 
 
-def shared_profile(registry: Registry, seed: SeedRecord, documents: Sequence[str]) -> TokenProfile:
-    """Return the token profile that the owner of private documents shares in place of them."""
+def shared_profile(
+    registry: Registry, seed: SeedRecord, documents: Sequence[str], expert: Path | None = None
+) -> TokenProfile:
+    """Return the token profile that the owner of private documents shares in place of them.
+
+    With the folder of the `expert`, a checkpoint or an adapter, it contains the expert's strength too. Raises the
+    errors of `composer.experts.weights.folder_weights`.
+    """
+    end = None if expert is None else folder_weights(registry, seed, expert)
     tokenizer = open_tokenizer(registry.blobs, seed.files)
     counted = profile(tokenizer, documents, int(seed.config["vocab_size"]))
-    return TokenProfile(seed.files[TOKENIZER_FILE], *(table.half().numpy() for table in counted))
+    strength = None
+    if end is not None:
+        strength = strength_of(registry, lock_seed(seed), end, documents, str(expert))
+    return TokenProfile(
+        seed.files[TOKENIZER_FILE], *(table.half().numpy() for table in counted), strength=strength
+    )
 
 
 def _put_router(registry: Registry, columns: Sequence[Profile]) -> Digest:
@@ -176,12 +197,15 @@ def _put_router(registry: Registry, columns: Sequence[Profile]) -> Digest:
 def _strengths(
     registry: Registry, lock: Lock, domains: Sequence[Domain], training: Training, progress: Progress
 ) -> list[float]:
-    """The strength of each expert of the lock; 1 without a warm start."""
+    """The strength of each expert of the lock, measured or as its owner measured it; 1 without a warm start."""
     if not training.warm_start:
         return [1.0] * len(domains)
     found = []
     for done, (expert, domain) in enumerate(zip(lock.experts, domains, strict=True)):
         progress("measuring strengths", done, len(domains))
-        found.append(find_strength(registry, lock.seed, expert, domain.documents))
+        if domain.has_text:
+            found.append(find_strength(registry, lock.seed, expert, domain.documents))
+        else:
+            found.append(_shared_strength(registry, expert))
     progress("measuring strengths", len(domains), len(domains))
     return found

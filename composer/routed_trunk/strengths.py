@@ -8,7 +8,7 @@ these. A parabola through the three gives the minimum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -29,25 +29,43 @@ def find_strength(registry: Registry, seed: LockedSeed, expert: LockedExpert, sa
 
     It is also 1 if the expert's FFNs differ in width from the seed's, because nothing lies between the two.
     """
-    texts = [text for text in sample if documents.is_for_choices(text)]
-    if not texts or expert.ffn_width != seed_config(registry.blobs, seed)["intermediate_size"]:
+    if not _for_choices(sample) or expert.ffn_width != seed_config(registry.blobs, seed)["intermediate_size"]:
+        return 1.0
+    end = dict(open_expert(registry, seed, expert).named_parameters())
+    return strength_of(registry, seed, end, sample, expert.ref)
+
+
+def strength_of(
+    registry: Registry,
+    seed: LockedSeed,
+    end: Mapping[str, torch.Tensor],
+    sample: Sequence[str],
+    name: str,
+) -> float:
+    """Return the best strength of the weights `end`, as `find_strength` does."""
+    texts = _for_choices(sample)
+    if not texts:
         return 1.0
     tokenizer = open_tokenizer(registry.blobs, seed.files)
     text = windows(tokenizer, texts, max_bytes=MEASURED_BYTES, length=WINDOW)
     start = open_dense(registry, seed, seed.ffn, seed.trunk).state_dict()
-    end = open_expert(registry, seed, expert).state_dict()
     model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # the blobs' own memory is never written to
 
     def loss(strength: float) -> float:
-        for name, parameter in model.named_parameters():
-            torch.lerp(start[name].float(), end[name].float(), strength, out=parameter.data)
+        for key, parameter in model.named_parameters():
+            torch.lerp(start[key].float(), end[key].float(), strength, out=parameter.data)
         found = bits_per_byte(model, text)
-        measured(f"strength of {expert.ref}", round(100 * strength), found)
+        measured(f"strength of {name}", round(100 * strength), found)
         return found
 
-    return best_strength(loss)
+    with torch.no_grad():
+        return best_strength(loss)
+
+
+def _for_choices(sample: Sequence[str]) -> list[str]:
+    return [text for text in sample if documents.is_for_choices(text)]
 
 
 def best_strength(loss: Callable[[float], float]) -> float:

@@ -18,6 +18,7 @@ from ui.cli.kit.context import (
     Json,
     LearningRate,
     LicenseOverride,
+    LoraRank,
     NullExperts,
     Queue,
     RegmixRuns,
@@ -82,7 +83,7 @@ def compose(
         typer.Option(
             metavar="RULE",
             help=f"Rule that merges the trunks: {TRUNK_MERGES.choices()}. A recipe can give its parameters.",
-            show_default="routed; regmean with options of routing or training",
+            show_default="routed; regmean with options that only a merged trunk has",
         ),
     ] = None,
     license_override: LicenseOverride = None,
@@ -91,6 +92,7 @@ def compose(
     train: Train = None,
     data_mix: DataMix = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     random_seed: Annotated[
         int | None,
         typer.Option(
@@ -112,9 +114,9 @@ def compose(
     """Compose a mix of chosen experts.
 
     By default every expert stays whole (--trunk-merge routed): each token passes through one of them, chosen from the
-    text so far, and nothing is trained. This measured best. Options of routing or training ask for a merged trunk: the
-    experts' FFNs become routed experts next to the seed's FFN, the router is fitted, and a fine-tune follows. Weights
-    are referenced, not copied.
+    text so far. This measured best. Nothing is trained; with --tokens, one low-rank difference per expert is. The
+    preset merged, or an option of routing, asks for a merged trunk: the experts' FFNs become routed experts next to the
+    seed's FFN, the router is fitted, and a fine-tune follows. Weights are referenced, not copied.
     """
     top = {
         "name": name,
@@ -136,6 +138,7 @@ def compose(
         "train_router": train_router,
         "data_mix": data_mix,
         "learning_rate": learning_rate,
+        "lora_rank": lora_rank,
         "random_seed": random_seed,
         "regmix_runs": regmix_runs,
         "regmix_tokens": regmix_tokens,

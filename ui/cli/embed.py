@@ -12,7 +12,7 @@ from ui.cli.kit.context import Json, examples, open_registry
 from ui.cli.kit.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
-    "nexusmix embed ./clinical-notes --seed smol --out clinical.json",
+    "nexusmix embed ./clinical-notes --seed smol --expert ./expert --out clinical.json",
     "nexusmix contribute clinical ./expert --seed smol --license MIT --embedding clinical.json",
 )
 
@@ -30,13 +30,23 @@ def embed(
             help="Add a token profile for this seed, so that a mix of whole experts can route to it.",
         ),
     ] = None,
+    expert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Your expert: also measure its strength, on the text that `train-expert` left out. Needs --seed.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compute the embedding of a domain without sharing its text.
 
     The file contains vectors, the number of chunks, the hash of the sample and the embedder's name, but no text. With
-    `--seed` it also contains the frequencies of the seed's tokens and of 65,536 groups of token pairs in your text.
+    `--seed` it also contains the frequencies of the seed's tokens and of 65,536 groups of token pairs in your text, and
+    with `--expert` one number: how far from the seed to itself your expert is best.
     """
+    if expert is not None and seed is None:
+        raise typer.BadParameter("--expert needs --seed, the model that the expert was trained from")
     from registry.catalog import queries
     from registry.domains.documents import read_documents
     from registry.domains.embedding import embed_domain, load_embedder, save_embedding
@@ -52,7 +62,7 @@ def embed(
         if for_seed is not None:
             from composer.routed_trunk import shared_profile
 
-            found = shared_profile(registry, for_seed, texts)
+            found = shared_profile(registry, for_seed, texts, expert)
             embedding = dataclasses.replace(embedding, profile=found)
         report("embed", 1, 1)
         save_embedding(out, embedding)
@@ -63,6 +73,7 @@ def embed(
         "centroids": len(embedding.centroids),
         "sample_sha256": embedding.sample_sha256,
         "token_profile": seed,
+        "strength": None if embedding.profile is None else embedding.profile.strength,
     }
     if as_json:
         print_json(shape)

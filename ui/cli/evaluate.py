@@ -47,6 +47,12 @@ def evaluate(
             help="Also measure with each domain's own expert forced: an upper bound for any router.",
         ),
     ] = False,
+    dume: Annotated[
+        bool,
+        typer.Option(
+            "--dume", help="Also compare with DUME: a merged mix of the same experts, without training."
+        ),
+    ] = False,
     tasks: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Tasks or task groups to run.", rich_help_panel=HARNESS),
@@ -77,9 +83,9 @@ def evaluate(
     of --against. Their results are also stored with the mix.
     """
     if tasks is not None:
-        if active_experts is not None or max_bytes is not None or oracle:
+        if active_experts is not None or max_bytes is not None or oracle or dume:
             raise typer.BadParameter(
-                "--tasks cannot be combined with --active-experts, --max-bytes or --oracle"
+                "--tasks cannot be combined with --active-experts, --max-bytes, --oracle or --dume"
             )
         _run_tasks(ctx, mix, tasks, task_path, limit, against or (), as_json)
         return
@@ -95,6 +101,7 @@ def evaluate(
             against=against or (),
             active_experts=parse_names(active_experts),
             oracle=oracle,
+            dume=dume,
             progress=report,
             **chosen,
         )

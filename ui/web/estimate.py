@@ -12,7 +12,7 @@ from typing import Any
 from composer.mix.initial_routers import initial_parameters
 from composer.model.initial import PAIR_BUCKETS
 from registry import licenses
-from registry.checkpoints.tensors import DTYPE_BYTES
+from registry.checkpoints.tensors import DTYPE_BYTES, read_header
 from registry.errors import LicenseError
 from registry.home import Registry
 from registry.queue import runs
@@ -60,7 +60,7 @@ def estimate(
         low_rank = [
             _weights(registry, expert.difference, "F32") if expert.difference else 0 for expert in experts
         ]
-        return _routed(seed, experts, trunk, shared, routed, low_rank)
+        return _routed(registry, seed, experts, training, trunk, shared, routed, low_rank)
     router = _router_weights(seed, experts, recipe["router"])
     # With top-p the number of experts depends on the token; the upper bound is all of them.
     top = sorted(routed, reverse=True)[: len(routed) if recipe["top_p"] else recipe["top_k"]]
@@ -81,30 +81,51 @@ def estimate(
 
 
 def _routed(
+    registry: Registry,
     seed: SeedRecord,
     experts: Sequence[ExpertRecord],
+    training: Mapping[str, Any],
     trunk: int,
     shared: int,
     routed: Sequence[int],
     low_rank: Sequence[int],
 ) -> Estimate:
-    """A mix whose trunk is routed: whole experts, of which a token uses one; only token profiles are written."""
+    """A mix whose trunk is routed: whole experts, of which a token uses one.
+
+    Token profiles are written and, after a fine-tune, a low-rank difference of each expert.
+    """
     choices = len(experts) + (seed.sample is not None)
     profiles = choices * (seed.config["vocab_size"] + PAIR_BUCKETS)
     license_of_mix, conflict = _license(seed, experts)
     own = [ffn for expert, ffn in zip(experts, routed, strict=True) if expert.difference is None]
     # One copy of the seed, if it is a choice itself or a low-rank expert is added to it.
     shares_seed = seed.sample is not None or len(own) < len(experts)
+    trained = _difference_weights(registry, seed, training["lora_rank"]) if training["tokens"] else 0
+    active = trunk + max(routed) + max(*low_rank, trained)
+    seconds, measured = _seconds(registry, seed, active, training["tokens"]) if trained else (0.0, False)
     return Estimate(
-        total=len(own) * trunk + sum(own) + sum(low_rank) + shares_seed * (trunk + shared),
-        active=trunk + max(routed) + max(low_rank),
-        bytes_written=profiles * PROFILE_BYTES,
-        tokens=0,
-        seconds=0.0,
-        seconds_measured=False,
+        total=len(own) * trunk
+        + sum(own)
+        + sum(max(each, trained) for each in low_rank)
+        + shares_seed * (trunk + shared),
+        active=active,
+        bytes_written=profiles * PROFILE_BYTES + len(experts) * trained * ROUTER_BYTES,
+        tokens=training["tokens"],
+        seconds=seconds,
+        seconds_measured=measured,
         license=license_of_mix,
         conflict=conflict,
     )
+
+
+def _difference_weights(registry: Registry, seed: SeedRecord, rank: int) -> int:
+    """Weights of one expert's low-rank difference in every projection of the blocks."""
+    infos = [
+        info
+        for digest in (seed.ffn, seed.trunk)
+        for info in read_header(registry.blobs.path(digest, verify=False)).values()
+    ]
+    return sum(rank * sum(i.shape) for i in infos if len(i.shape) == 2 and ".layers." in i.name)
 
 
 def _bytes_written(

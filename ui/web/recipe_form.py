@@ -66,13 +66,20 @@ def recipe_form(experts: Sequence[ExpertRecord]) -> dict[str, Any]:
 
 def _whole() -> dict[str, Any]:
     """Training options of a mix of whole experts."""
+    tokens = st.select_slider(
+        "Tokens of fine-tuning",
+        sorted({0, *TOKENS}),
+        value=0,
+        format_func=lambda count: parameters(count) if count else "none",
+        help="Trains one low-rank difference per expert on the text of its domain. The experts stay as they are.",
+    )
     with st.expander("More"):
         warm_start = st.toggle(
             "Measure each expert's strength",
             value=True,
             help="How far each expert goes from the seed to itself, found on text that nothing was trained on.",
         )
-    return {"warm_start": warm_start}
+    return {"warm_start": warm_start, "tokens": tokens}
 
 
 def _merged(default: Recipe, experts: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_PROPOSED = 4
 NAME_CHARS = 40
 BETWEEN_SAMPLES = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)
-_TRAINING_FLAGS = ("tokens", "train", "data_mix", "learning_rate", "random_seed")
+_TRAINING_FLAGS = ("tokens", "train", "data_mix", "learning_rate", "lora_rank", "random_seed")
 _RESEARCH_FLAGS = tuple(o.name for o in OPTIONS.values() if o.training and not o.variants)
 
 

@@ -115,15 +115,19 @@ def routed(model: NexusForCausalLM, gates: Sequence[Gate]) -> Iterator[NexusForC
 
     Raises RecipeError for an additive mix.
     """
-    _require_convex(model)
-    mixtures = model.mixtures()
     try:
-        for mixture, gate in zip(mixtures, gates, strict=True):
-            mixture.route = _route(gate)
+        set_gates(model, gates)
         yield model
     finally:
-        for mixture in mixtures:
+        for mixture in model.mixtures():
             mixture.__dict__.pop("route", None)
+
+
+def set_gates(model: NexusForCausalLM, gates: Sequence[Gate]) -> None:
+    """Replace the mix's routers with these gates. Raises RecipeError for an additive mix."""
+    _require_convex(model)
+    for mixture, gate in zip(model.mixtures(), gates, strict=True):
+        mixture.route = _route(gate)
 
 
 def _route(gate: Gate) -> Callable[[torch.Tensor], Routing]:

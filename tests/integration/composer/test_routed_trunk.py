@@ -21,6 +21,8 @@ from composer.routed_trunk.strengths import best_strength
 from composer.tensors.torch_blobs import map_tensors
 from registry.catalog import queries
 from registry.domains import documents
+from registry.domains.token_profile import check_profile
+from registry.errors import InvalidEmbeddingError
 from registry.home import open_registry
 from registry.intake.intake import add_seed, contribute
 
@@ -169,6 +171,39 @@ def test_a_noisy_experts_strength_is_found_on_text_that_nothing_trains_on(regist
     assert [m.strength for m in cold.members] == [1.0]
 
 
+def test_an_owner_measures_the_strength_that_an_expert_with_text_would_get(home, registry, tmp_path):
+    """The same weights and text: once contributed with the text, once with a profile in its place."""
+    from registry.domains.embedders import load_embedder
+    from registry.domains.embedding import embed_domain, load_embedding, save_embedding
+
+    private = pico.domain_documents("code", 200)
+    folder = home.parent / "noisy"
+    found = shared_profile(registry, queries.get_seed(registry, "pico"), private, folder)
+    assert found.strength == 0.25
+    signature, _ = embed_domain(load_embedder("hashing:16"), private)
+    save_embedding(tmp_path / "signed.json", dataclasses.replace(signature, profile=found))
+    assert load_embedding(tmp_path / "signed.json").profile.strength == 0.25
+    contribute(
+        registry,
+        "private",
+        folder,
+        seed="pico",
+        license="MIT",
+        embedding=tmp_path / "signed.json",
+        allow_unrelated=True,
+    )
+    open_text, closed = (compose(registry, recipe(f"of-{n}", (n,))).manifest for n in ("noisy", "private"))
+    assert [m.strength for m in closed.members] == [m.strength for m in open_text.members] == [0.25]
+
+
+def test_a_strength_out_of_range_is_refused(registry):
+    seed = queries.get_seed(registry, "pico")
+    profile = shared_profile(registry, seed, pico.domain_documents("code", 20))
+    for strength in (0.0, -1.0, 2.5, float("nan"), float("inf")):
+        with pytest.raises(InvalidEmbeddingError, match="the strength is"):
+            check_profile(dataclasses.replace(profile, strength=strength), seed)
+
+
 @pytest.mark.parametrize("best", [0.4, 0.6, 0.9, 1.05])
 def test_the_best_strength_is_the_minimum_of_a_parabola_found_in_three_calls(best):
     asked = []
@@ -258,3 +293,13 @@ def test_a_manifest_without_a_routed_trunk_does_not_mention_one(registry):
     stored = registry.blobs.read_bytes(result.mix.manifest)
     assert b"routed" not in stored and b"strength" not in stored
     assert read_manifest(registry, result.mix.manifest) == find_mix(registry, result.mix.ref)[1]
+
+
+def test_an_evaluation_compares_with_dume_of_the_same_experts_if_asked(registry):
+    ref = compose(registry, recipe("rivalled")).mix.ref
+    found = evaluate(registry, ref, max_bytes=3000, dume=True)
+    for scores in found["bits_per_byte"].values():
+        assert scores["dume"] not in (scores["mix"], scores["dense_merging"], scores["seed"])
+    closed = compose(registry, recipe("closed-rival", ("code", "signed"))).mix.ref
+    with pytest.raises(MissingTextError, match="signed@1 shared none: evaluate without --dume"):
+        evaluate(registry, closed, max_bytes=3000, dume=True)

@@ -12,11 +12,12 @@ from llama_cpp import LlamaCpp
 
 from composer.composition import compose
 from composer.errors import ExportError
-from composer.formats import export, rows
+from composer.formats import export
 from composer.formats.gguf import refuse_unknown
 from composer.formats.gguf_tokenizer import LLAMA3, PRE_TOKENIZERS, QWEN2, add_tokenizer
 from composer.mix.opening import find_mix, open_mix
 from composer.mix.recipe import Recipe, Training
+from composer.tensors import rows
 from registry.home import open_registry
 from registry.intake.intake import add_seed, contribute
 
