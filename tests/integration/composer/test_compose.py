@@ -59,6 +59,7 @@ def registry(home):
 
 
 def recipe(name="pair", experts=("code", "math"), training=UNTRAINED, **settings):
+    settings = {"trunk_merge": "regmean", **settings}
     return Recipe(name=name, seed="pico", experts=list(experts), training=training, **settings)
 
 

@@ -86,6 +86,7 @@ def composed(registry: Registry, *experts: str, **settings: Any) -> Any:
         "name": "-".join(experts),
         "seed": "base",
         "experts": experts,
+        "trunk_merge": "regmean",
         "training": UNTRAINED,
         **settings,
     }

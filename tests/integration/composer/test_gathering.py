@@ -52,7 +52,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def _recipe(training: Training) -> Recipe:
-    return Recipe(name="pair", seed="smol", experts=["code", "law"], training=training)
+    return Recipe(name="pair", seed="smol", experts=["code", "law"], trunk_merge="regmean", training=training)
 
 
 def _lock(registry: Registry, digest: str) -> Lock:
@@ -121,7 +121,10 @@ def grown(branched: Path, tmp_path: Path) -> Iterator[Registry]:
     registry = open_registry(shutil.copytree(branched, tmp_path / "grown"), embedder="hashing:16")
     for kind in ("anchored", "free"):
         members = [f"{kind}-code", f"{kind}-math"]
-        compose(registry, Recipe(name=kind, seed="pico", experts=members, training=Training(tokens=0)))
+        recipe = Recipe(
+            name=kind, seed="pico", experts=members, trunk_merge="regmean", training=Training(tokens=0)
+        )
+        compose(registry, recipe)
     yield registry
     registry.engine.dispose()
 

@@ -49,6 +49,7 @@ def composed(registry: Registry, *experts: str, **settings: Any) -> Any:
         "name": "-".join(experts),
         "seed": "base",
         "experts": experts,
+        "trunk_merge": "regmean",
         "training": UNTRAINED,
         **settings,
     }

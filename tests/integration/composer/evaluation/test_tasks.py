@@ -57,7 +57,8 @@ def mix(registry, pico_seed, tmp_path):
         expert = pico.branch_pico(pico_seed, tmp_path / name, seed=number)
         data = pico.write_documents(tmp_path / f"{name}.jsonl", name)
         contribute(registry, name, expert, seed="pico", license="MIT", data=[data])
-    recipe = Recipe(name="pair", seed="pico", experts=["code", "cooking"], training=Training(tokens=0))
+    experts, training = ["code", "cooking"], Training(tokens=0)
+    recipe = Recipe(name="pair", seed="pico", experts=experts, trunk_merge="regmean", training=training)
     return compose(registry, recipe).manifest
 
 

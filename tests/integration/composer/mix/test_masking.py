@@ -24,7 +24,9 @@ def registry(tmp_path_factory):
         data = pico.write_documents(root / f"{name}.jsonl", name)
         contribute(opened, name, folder, seed="pico", license="MIT", data=[data])
     untrained = Training(warm_start=False, tokens=0)
-    compose(opened, Recipe(name="mix", seed="pico", experts=["code", "math"], training=untrained))
+    experts = ["code", "math"]
+    recipe = Recipe(name="mix", seed="pico", experts=experts, trunk_merge="regmean", training=untrained)
+    compose(opened, recipe)
     yield opened
     opened.engine.dispose()
 

@@ -35,7 +35,9 @@ def test_an_expert_that_no_token_reaches_stays_out_of_memory(registry, tmp_path)
         data = pico.write_documents(tmp_path / f"{name}.jsonl", name)
         contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
     untrained = Training(tokens=0, warm_start=False)
-    mix = compose(registry, Recipe(name="m", seed="pico", experts=["code", "math"], training=untrained))
+    experts = ["code", "math"]
+    recipe = Recipe(name="m", seed="pico", experts=experts, trunk_merge="regmean", training=untrained)
+    mix = compose(registry, recipe)
     opened = open_mix(registry, mix.manifest)
     with torch.inference_mode(), mask(opened.model, [0]):
         opened.model(torch.arange(3, 200)[None])

@@ -46,7 +46,7 @@ def registry(tmp_path_factory):
 def test_a_mix_composes_trains_evaluates_extends_writes_and_leaves(registry, tmp_path, way):
     name = "".join(c for c in way if c.isalnum())
     training = SHORT.model_copy(update={"train_router": True})
-    recipe = Recipe(name=name, seed="pico", experts=["code", "math"], training=training, **WAYS[way])
+    recipe = Recipe(name=name, seed="pico", experts=["code", "math"], training=training, **{"trunk_merge": "regmean", **WAYS[way]})
     first = compose(registry, recipe).manifest
     assert first.training["last_loss"] < first.training["first_loss"]
     extended = extend(registry, name, "cooking", training=SHORT)
@@ -83,6 +83,7 @@ def test_how_many_experts_a_token_takes_is_reported(registry):
         "few": {"top_p": 0.55},
         "every": {"top_p": 1},
     }.items():
+        settings = {"trunk_merge": "regmean", **settings}
         recipe = Recipe(name=name, seed="pico", experts=["code", "math"], training=untrained, **settings)
         compose(registry, recipe)
         counts[name] = evaluate(registry, name)["experts_per_token"]["code"]
