@@ -7,7 +7,8 @@
     ├── MissingTextError            a step needs text of a domain that has only an embedding
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
     ├── MissingExtraError           a package from an extra of nexusmix is not installed
-    └── ExportError                 a model that the target format cannot express
+    ├── ExportError                 a model that the target format cannot express
+    └── SignatureError              a signed folder that differs from its signature, or has none
 
 Errors of the registry (not found, conflict, integrity …) are not wrapped.
 """
@@ -43,3 +44,7 @@ class MissingExtraError(ComposerError):
 
 class ExportError(ComposerError):
     """A model that the target format cannot express."""
+
+
+class SignatureError(ComposerError):
+    """A folder that differs from its signature, has none, or was signed with another key."""

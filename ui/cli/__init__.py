@@ -36,6 +36,7 @@ from ui.cli import (
     search,
     seed,
     show,
+    sign,
     train_expert,
     verify,
     web,
@@ -100,6 +101,7 @@ _add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
 _add("measure", measure.measure, MIX, measure.EXAMPLES)
 _add("generate", generate.generate, MIX, generate.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
+_add("sign", sign.sign, MIX, sign.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
 _add("delete", delete.delete, MIX, delete.EXAMPLES)
 app.add_typer(runs.app, name="runs", rich_help_panel=MIX)
