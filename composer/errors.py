@@ -2,6 +2,7 @@
 
     ComposerError
     ├── RecipeError                 a recipe, an option or input data is invalid
+    │   └── PromptTooLongError      a prompt that fills the model's context
     ├── IncompatibleExpertsError    experts that cannot be in one mix
     ├── MixFormatError              a manifest or lock that this version cannot read
     ├── MissingTextError            a step needs text of a domain that has only an embedding
@@ -20,6 +21,10 @@ class ComposerError(Exception):
 
 class RecipeError(ComposerError):
     """A recipe, an option or input data is invalid."""
+
+
+class PromptTooLongError(RecipeError):
+    """A prompt that leaves no room for a reply in the model's context."""
 
 
 class IncompatibleExpertsError(ComposerError):
