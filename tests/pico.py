@@ -30,6 +30,32 @@ MERGES = [("t", "h"), ("th", "e"), ("i", "n"), ("e", "r"), ("Ġ", "the"), ("o", 
 FAMILY_CONFIG: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 16},
     "gemma3_text": {"head_dim": 16},
+    "glm4": {"head_dim": 16},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 2.0,
+    },
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "ernie4_5": {"head_dim": 16},
+    "ministral3": {
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 8,
+            "max_position_embeddings": 256,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+    },
+    "seed_oss": {"head_dim": 16},
+    "smollm3": {"no_rope_layers": [1, 0]},
     "qwen3": {"head_dim": 16},
 }
 

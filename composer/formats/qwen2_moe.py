@@ -52,11 +52,7 @@ Infos = Mapping[str, TensorInfo]
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     """Plan the Qwen2-MoE folder. Raises ExportError with the reasons if Qwen2-MoE cannot express the mix."""
-    if manifest.routed_trunk:
-        raise ExportError(
-            "no stock architecture sends a token through its own expert's attention, as this mix's routed trunk does; "
-            "use --format nexus, or compose it with another trunk merge"
-        )
+    refuse_whole_experts(manifest)
     if manifest.top_p is not None:
         raise ExportError(
             f"Qwen2-MoE uses the same number of experts for every token, but this mix uses top-p routing "
@@ -92,6 +88,17 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
         float32=frozenset(n for n in tensors if n.endswith(SHARED_GATE)) if dtype == "F16" else frozenset(),
         files=small_files(blobs, manifest),
     )
+
+
+def refuse_whole_experts(manifest: Manifest) -> None:
+    """Raise ExportError, with the command that composes the same experts for a stock format, if the trunk is routed."""
+    if manifest.routed_trunk:
+        experts = ",".join(member.expert.ref for member in manifest.members)
+        raise ExportError(
+            "this mix consists of whole experts: each token uses its own expert's attention, which no stock "
+            "architecture can express; use --format nexus, or export a mix of the same experts with one trunk: "
+            f"nexusmix compose NAME --seed {manifest.seed.name} --experts {experts} --preset merged"
+        )
 
 
 def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,11 @@ from composer.model.selection import Routing
 SHARPNESS, SWITCHING = 0.2, 0.003
 NO_TOKEN = -1  # before the first one
 # Layers that read [B, heads, S, …]: their tokens are on axis 2. All others read [B, S, …].
-TRANSPOSED = {"gemma3_text": ("q_norm", "k_norm")}
+TRANSPOSED = {
+    "exaone4": ("q_norm", "k_norm"),
+    "gemma3_text": ("q_norm", "k_norm"),
+    "hunyuan_v1_dense": ("query_layernorm", "key_layernorm"),
+}
 
 
 class ContextRouter(nn.Module):

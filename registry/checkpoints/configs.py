@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.checkpoints.families import dimensions, layer_count, positive
-from registry.checkpoints.family_table import Family
+from registry.checkpoints.family import Family
 from registry.checkpoints.safe_files import printable
 from registry.errors import IncompatibleError
 
@@ -25,7 +25,7 @@ _IRRELEVANT_BECAUSE = {
         _attn_implementation _attn_implementation_autoset _attn_implementation_internal pretraining_tp
         chunk_size_feed_forward use_flash_attn""",
     "training only": """
-        attention_dropout hidden_dropout resid_pdrop embd_pdrop classifier_dropout dropout
+        attention_dropout hidden_dropout residual_dropout resid_pdrop embd_pdrop classifier_dropout dropout
         initializer_range gradient_checkpointing keys_to_ignore_at_inference""",
     "the outputs of a call, and heads that a causal language model does not have": """
         return_dict output_attentions output_hidden_states is_decoder is_encoder_decoder
@@ -59,6 +59,7 @@ _ABSORBED = frozenset(
         "_sliding_window_pattern",
         "max_window_layers",
         "use_sliding_window",
+        "no_rope_layer_interval",
     }
 )
 _PLAIN_ROPES = ("default", "linear")
@@ -73,8 +74,9 @@ def normalised(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
     sizes = dimensions(family, config)
     full = {**family.defaults, **config, "num_key_value_heads": sizes["m"], "head_dim": sizes["d"]}
     full["rope_parameters"] = _rope(family, full)
-    if family.windowed_by_depth and not full["use_sliding_window"]:
+    if "use_sliding_window" in family.defaults and not full["use_sliding_window"]:
         full["sliding_window"] = None
+    full["no_rope_layers"] = _rotated(full)
     full["layer_types"] = _layer_types(family, full)
     full["eos_token_id"] = _token_ids(full["eos_token_id"])
     # Null and false both mean causal attention.
@@ -160,6 +162,9 @@ def _layer_types(family: Family, full: Mapping[str, Any]) -> list[str] | None:
             "sliding_window_pattern", full.get("sliding_window_pattern", family.sliding_pattern)
         )
         sliding = [bool((i + 1) % pattern) for i in range(layers)]
+    elif full["no_rope_layers"] is not None:
+        windowed = full["use_sliding_window"] and full["sliding_window"] is not None
+        sliding = [windowed and not rotated for rotated in full["no_rope_layers"]]
     elif family.windowed_by_depth:
         windowed = full["sliding_window"] is not None
         first = positive("max_window_layers", full["max_window_layers"], least=0)
@@ -167,6 +172,20 @@ def _layer_types(family: Family, full: Mapping[str, Any]) -> list[str] | None:
     else:
         return None
     return ["sliding_attention" if slides else "full_attention" for slides in sliding]
+
+
+def _rotated(full: Mapping[str, Any]) -> list[int] | None:
+    """Return 1 for each block with rotary embeddings and 0 for the others; None if no block lacks them.
+
+    The field's name in config.json is `no_rope_layers`, although a 1 means that the layer has them.
+    """
+    given = full.get("no_rope_layers")
+    if given is not None and not isinstance(given, list):
+        raise IncompatibleError(f"config.json: no_rope_layers must be a list, got {printable(given)}")
+    if given is not None or "no_rope_layer_interval" not in full:
+        return given
+    interval = positive("no_rope_layer_interval", full["no_rope_layer_interval"])
+    return [int((i + 1) % interval != 0) for i in range(layer_count(full))]
 
 
 def _rope(family: Family, full: Mapping[str, Any]) -> dict[str, Any]:

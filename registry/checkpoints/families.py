@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.checkpoints.family_table import FAMILIES, Family
+from registry.checkpoints.family import Family
+from registry.checkpoints.family_table import FAMILIES
 from registry.checkpoints.safe_files import printable
 from registry.checkpoints.tensors import TensorInfo
 from registry.errors import IncompatibleError, UnmappedTensorError, UnsupportedFamilyError

@@ -1,148 +1,49 @@
-"""The families table: tensors, their roles and shapes, and default configuration of each model type.
-
-To add a family, add a row. Names are templates in which {i} is the layer, as in the model's own `state_dict()`.
-A shape is written in symbols, with an optional condition on the configuration:
-
-    "n*d h"                    num_attention_heads · head_dim rows, hidden_size columns
-    "2*f h"                    gate and up projection in one tensor
-    "h if attention_bias"      only where that field is true
-    "v h unless tie_word_embeddings"
-
-    f FFN width (read from the tensors) · h hidden_size · v vocab_size
-    n num_attention_heads · m num_key_value_heads · d head_dim
-"""
+"""The families table: one row per model type. registry/checkpoints/family.py explains the notation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-
-@dataclass(frozen=True)
-class Family:
-    """One model type. `ffn` and `trunk` map name templates to shapes; `defaults` apply to absent fields."""
-
-    model_type: str
-    ffn: Mapping[str, str]
-    trunk: Mapping[str, str]
-    defaults: Mapping[str, Any]
-    mlp_path: str = "model.layers.{i}.mlp"
-    # Buffers in old checkpoints that no model reads, as regular expressions for the whole name.
-    ignorable: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq",)
-    # Names on disk that transformers renames when it loads them.
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    # Fields that other families' code reads, but this family's does not.
-    unread: frozenset[str] = frozenset()
-    # Base and rotated share of the rotary embedding, and their names in older configurations.
-    rope_theta: float = 10_000.0
-    rope_theta_name: str = "rope_theta"
-    rotary_share: float = 1.0
-    rotary_share_name: str = "partial_rotary_factor"
-    # Separate rotary base of sliding layers (Gemma 3); None: one base for all layers.
-    local_rope_theta: float | None = None
-    # Layers with a sliding window: every layer except each k-th, none, or as given by `max_window_layers`.
-    sliding_pattern: int | None = None
-    windowed_by_depth: bool = False
-
-
-_LAYER = "model.layers.{i}."
-_GATED_MLP = {
-    _LAYER + "mlp.gate_proj.weight": "f h",
-    _LAYER + "mlp.up_proj.weight": "f h",
-    _LAYER + "mlp.down_proj.weight": "h f",
-}
-_GATED_MLP_BIASES = {
-    _LAYER + "mlp.gate_proj.bias": "f if mlp_bias",
-    _LAYER + "mlp.up_proj.bias": "f if mlp_bias",
-    _LAYER + "mlp.down_proj.bias": "h if mlp_bias",
-}
-_ATTENTION = {
-    _LAYER + "self_attn.q_proj.weight": "n*d h",
-    _LAYER + "self_attn.k_proj.weight": "m*d h",
-    _LAYER + "self_attn.v_proj.weight": "m*d h",
-    _LAYER + "self_attn.o_proj.weight": "h n*d",
-}
-_ATTENTION_BIASES = {
-    _LAYER + "self_attn.q_proj.bias": "n*d if attention_bias",
-    _LAYER + "self_attn.k_proj.bias": "m*d if attention_bias",
-    _LAYER + "self_attn.v_proj.bias": "m*d if attention_bias",
-    _LAYER + "self_attn.o_proj.bias": "h if attention_bias",
-}
-_HEAD_NORMS = {_LAYER + "self_attn.q_norm.weight": "d", _LAYER + "self_attn.k_norm.weight": "d"}
-_ENDS = {
-    "model.embed_tokens.weight": "v h",
-    "model.norm.weight": "h",
-    "lm_head.weight": "v h unless tie_word_embeddings",
-}
-
-
-def _norms(*names: str) -> dict[str, str]:
-    return {f"{_LAYER}{name}.weight": "h" for name in names}
-
-
-_PRE_NORMS = _norms("input_layernorm", "post_attention_layernorm")
-_SANDWICH_NORMS = {**_PRE_NORMS, **_norms("pre_feedforward_layernorm", "post_feedforward_layernorm")}
-
-_LLAMA_DEFAULTS = {
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-_QWEN_DEFAULTS = {
-    **_LLAMA_DEFAULTS,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "num_key_value_heads": 32,
-    "use_sliding_window": False,
-    "sliding_window": 4096,
-    "max_window_layers": 28,
-}
-_GEMMA_DEFAULTS = {
-    "hidden_activation": "gelu_pytorch_tanh",
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-    "bos_token_id": 2,
-    "eos_token_id": 1,
-    "attention_bias": False,
-    "head_dim": 256,
-    "num_key_value_heads": 4,
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
-    "attn_logit_softcapping": None,
-    "final_logit_softcapping": None,
-    "use_bidirectional_attention": False,
-}
-_COHERE_DEFAULTS = {
-    "hidden_act": "silu",
-    "layer_norm_eps": 1e-5,
-    "logit_scale": 0.0625,
-    "tie_word_embeddings": True,
-    "bos_token_id": 5,
-    "eos_token_id": 255001,
-    "attention_bias": False,
-}
+from registry.checkpoints.family import (
+    ATTENTION,
+    ATTENTION_BIASES,
+    COHERE_DEFAULTS,
+    ENDS,
+    FUSED_MLP,
+    GATED_MLP,
+    GATED_MLP_BIASES,
+    GEMMA_DEFAULTS,
+    HEAD_NORMS,
+    LAYER,
+    LLAMA_DEFAULTS,
+    NO_BIASES,
+    OLMO_DEFAULTS,
+    OLMO_TRUNK,
+    PRE_NORMS,
+    QKV_BIASES,
+    QWEN_DEFAULTS,
+    SANDWICH_NORMS,
+    Family,
+    norms,
+)
 
 _ROWS = (
     Family(
         "llama",
-        ffn={**_GATED_MLP, **_GATED_MLP_BIASES},
-        trunk={**_ENDS, **_ATTENTION, **_ATTENTION_BIASES, **_PRE_NORMS},
+        ffn={**GATED_MLP, **GATED_MLP_BIASES},
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **PRE_NORMS},
         defaults={
-            **_LLAMA_DEFAULTS,
-            "attention_bias": False,
-            "mlp_bias": False,
+            **LLAMA_DEFAULTS,
+            **NO_BIASES,
             "max_position_embeddings": 2048,
         },
     ),
     Family(
         "mistral",
-        ffn=_GATED_MLP,
-        trunk={**_ENDS, **_ATTENTION, **_PRE_NORMS},
+        ffn=GATED_MLP,
+        trunk={**ENDS, **ATTENTION, **PRE_NORMS},
         defaults={
-            **_LLAMA_DEFAULTS,
+            **LLAMA_DEFAULTS,
             "num_key_value_heads": 8,
             "sliding_window": 4096,
             "max_position_embeddings": 131_072,
@@ -150,57 +51,38 @@ _ROWS = (
     ),
     Family(
         "qwen2",
-        ffn=_GATED_MLP,
+        ffn=GATED_MLP,
         trunk={
-            **_ENDS,
-            **_ATTENTION,
+            **ENDS,
+            **ATTENTION,
             # Always present: Qwen2 has no `attention_bias` field, and its output projection has no bias.
-            _LAYER + "self_attn.q_proj.bias": "n*d",
-            _LAYER + "self_attn.k_proj.bias": "m*d",
-            _LAYER + "self_attn.v_proj.bias": "m*d",
-            **_PRE_NORMS,
+            LAYER + "self_attn.q_proj.bias": "n*d",
+            LAYER + "self_attn.k_proj.bias": "m*d",
+            LAYER + "self_attn.v_proj.bias": "m*d",
+            **PRE_NORMS,
         },
-        defaults={**_QWEN_DEFAULTS, "max_position_embeddings": 32_768},
+        defaults={**QWEN_DEFAULTS, "max_position_embeddings": 32_768},
         windowed_by_depth=True,
     ),
     Family(
         "qwen3",
-        ffn=_GATED_MLP,
-        trunk={**_ENDS, **_ATTENTION, **_ATTENTION_BIASES, **_HEAD_NORMS, **_PRE_NORMS},
+        ffn=GATED_MLP,
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **HEAD_NORMS, **PRE_NORMS},
         defaults={
-            **_QWEN_DEFAULTS,
+            **QWEN_DEFAULTS,
             "attention_bias": False,
             "head_dim": 128,
             "max_position_embeddings": 32_768,
         },
         windowed_by_depth=True,
     ),
-    Family(
-        "olmo2",
-        ffn=_GATED_MLP,
-        trunk={
-            **_ENDS,
-            **_ATTENTION,
-            **_ATTENTION_BIASES,
-            _LAYER + "self_attn.q_norm.weight": "n*d",
-            _LAYER + "self_attn.k_norm.weight": "m*d",
-            **_norms("post_attention_layernorm", "post_feedforward_layernorm"),
-        },
-        defaults={
-            **_LLAMA_DEFAULTS,
-            "bos_token_id": None,
-            "eos_token_id": 50279,
-            "rms_norm_eps": 1e-5,
-            "attention_bias": False,
-            "max_position_embeddings": 2048,
-        },
-    ),
+    Family("olmo2", ffn=GATED_MLP, trunk=OLMO_TRUNK, defaults=OLMO_DEFAULTS),
     Family(
         "gemma2",
-        ffn=_GATED_MLP,
-        trunk={**_ENDS, **_ATTENTION, **_ATTENTION_BIASES, **_SANDWICH_NORMS},
+        ffn=GATED_MLP,
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **SANDWICH_NORMS},
         defaults={
-            **_GEMMA_DEFAULTS,
+            **GEMMA_DEFAULTS,
             "attn_logit_softcapping": 50.0,
             "final_logit_softcapping": 30.0,
             "max_position_embeddings": 8192,
@@ -210,9 +92,9 @@ _ROWS = (
     ),
     Family(
         "gemma3_text",
-        ffn=_GATED_MLP,
-        trunk={**_ENDS, **_ATTENTION, **_ATTENTION_BIASES, **_HEAD_NORMS, **_SANDWICH_NORMS},
-        defaults={**_GEMMA_DEFAULTS, "max_position_embeddings": 131_072},
+        ffn=GATED_MLP,
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **HEAD_NORMS, **SANDWICH_NORMS},
+        defaults={**GEMMA_DEFAULTS, "max_position_embeddings": 131_072},
         unread=frozenset({"hidden_act"}),
         rope_theta=1_000_000.0,
         local_rope_theta=10_000.0,
@@ -220,15 +102,15 @@ _ROWS = (
     ),
     Family(
         "phi3",
-        ffn={_LAYER + "mlp.gate_up_proj.weight": "2*f h", _LAYER + "mlp.down_proj.weight": "h f"},
+        ffn=FUSED_MLP,
         trunk={
-            **_ENDS,
-            _LAYER + "self_attn.qkv_proj.weight": "n*d+2*m*d h",
-            _LAYER + "self_attn.o_proj.weight": "h n*d",
-            **_PRE_NORMS,
+            **ENDS,
+            LAYER + "self_attn.qkv_proj.weight": "n*d+2*m*d h",
+            LAYER + "self_attn.o_proj.weight": "h n*d",
+            **PRE_NORMS,
         },
         defaults={
-            **_LLAMA_DEFAULTS,
+            **LLAMA_DEFAULTS,
             "rms_norm_eps": 1e-5,
             "eos_token_id": 32000,
             "sliding_window": None,
@@ -279,25 +161,210 @@ _ROWS = (
     ),
     Family(
         "cohere",
-        ffn=_GATED_MLP,
+        ffn=GATED_MLP,
         trunk={
-            **_ENDS,
-            **_ATTENTION,
-            **_ATTENTION_BIASES,
-            _LAYER + "self_attn.q_norm.weight": "n d if use_qk_norm",
-            _LAYER + "self_attn.k_norm.weight": "m d if use_qk_norm",
+            **ENDS,
+            **ATTENTION,
+            **ATTENTION_BIASES,
+            LAYER + "self_attn.q_norm.weight": "n d if use_qk_norm",
+            LAYER + "self_attn.k_norm.weight": "m d if use_qk_norm",
             # One norm: attention and FFN read the same input and are added to the residual together.
-            **_norms("input_layernorm"),
+            **norms("input_layernorm"),
         },
-        defaults={**_COHERE_DEFAULTS, "use_qk_norm": False, "max_position_embeddings": 8192},
+        defaults={**COHERE_DEFAULTS, "use_qk_norm": False, "max_position_embeddings": 8192},
         rope_theta=500_000.0,
     ),
     Family(
         "cohere2",
-        ffn=_GATED_MLP,
-        trunk={**_ENDS, **_ATTENTION, **_ATTENTION_BIASES, **_norms("input_layernorm")},
-        defaults={**_COHERE_DEFAULTS, "sliding_window": 4096, "max_position_embeddings": 8192},
+        ffn=GATED_MLP,
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **norms("input_layernorm")},
+        defaults={**COHERE_DEFAULTS, "sliding_window": 4096, "max_position_embeddings": 8192},
         sliding_pattern=4,
+    ),
+    Family(
+        "smollm3",
+        ffn={**GATED_MLP, **GATED_MLP_BIASES},
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **PRE_NORMS},
+        defaults={
+            **LLAMA_DEFAULTS,
+            "num_key_value_heads": 4,
+            "tie_word_embeddings": True,
+            "bos_token_id": 128000,
+            "eos_token_id": 128001,
+            **NO_BIASES,
+            "use_sliding_window": False,
+            "sliding_window": None,
+            "no_rope_layers": None,
+            "no_rope_layer_interval": 4,
+            "max_position_embeddings": 32_768,
+        },
+        rope_theta=2_000_000.0,
+    ),
+    Family(
+        "granite",
+        ffn={**GATED_MLP, **GATED_MLP_BIASES},
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **PRE_NORMS},
+        defaults={
+            **LLAMA_DEFAULTS,
+            **NO_BIASES,
+            "embedding_multiplier": 1.0,
+            "attention_multiplier": 1.0,
+            "residual_multiplier": 1.0,
+            "logits_scaling": 1.0,
+            "max_position_embeddings": 2048,
+        },
+    ),
+    Family(
+        "olmo3",
+        ffn=GATED_MLP,
+        trunk=OLMO_TRUNK,
+        defaults={**OLMO_DEFAULTS, "sliding_window": 4096},
+        rope_theta=500_000.0,
+        local_rope_theta=500_000.0,
+        sliding_pattern=4,
+    ),
+    Family(
+        "ministral3",
+        ffn=GATED_MLP,
+        trunk={**ENDS, **ATTENTION, **PRE_NORMS},
+        defaults={
+            **LLAMA_DEFAULTS,
+            "rms_norm_eps": 1e-5,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "sliding_window": None,
+            "max_position_embeddings": 262_144,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1_000_000.0,
+                "factor": 16.0,
+                "original_max_position_embeddings": 16_384,
+                "max_position_embeddings": 262_144,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    ),
+    Family(
+        "glm4",
+        ffn=FUSED_MLP,
+        trunk={
+            **ENDS,
+            **ATTENTION,
+            **QKV_BIASES,
+            **PRE_NORMS,
+            **norms("post_self_attn_layernorm", "post_mlp_layernorm"),
+        },
+        defaults={
+            **LLAMA_DEFAULTS,
+            "rms_norm_eps": 1.5625e-7,
+            "bos_token_id": None,
+            "eos_token_id": [151329, 151336, 151338],
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "attention_bias": True,
+            "max_position_embeddings": 131_072,
+        },
+        rotary_share=0.5,
+    ),
+    Family(
+        "ernie4_5",
+        ffn={
+            **GATED_MLP,
+            **{name: shape.replace("mlp_bias", "use_bias") for name, shape in GATED_MLP_BIASES.items()},
+        },
+        trunk={
+            **ENDS,
+            **ATTENTION,
+            **{name: shape.replace("attention_bias", "use_bias") for name, shape in ATTENTION_BIASES.items()},
+            **PRE_NORMS,
+        },
+        defaults={
+            **LLAMA_DEFAULTS,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "use_bias": False,
+            "max_position_embeddings": 131_072,
+        },
+        rope_theta=500_000.0,
+    ),
+    Family(
+        "exaone4",
+        ffn=GATED_MLP,
+        trunk={
+            **ENDS,
+            **ATTENTION,
+            **HEAD_NORMS,
+            **norms("post_attention_layernorm", "post_feedforward_layernorm"),
+        },
+        defaults={
+            **LLAMA_DEFAULTS,
+            "rms_norm_eps": 1e-5,
+            "bos_token_id": 0,
+            "num_key_value_heads": 32,
+            "sliding_window": 4096,
+            "max_position_embeddings": 2048,
+        },
+        sliding_pattern=4,
+    ),
+    Family(
+        "seed_oss",
+        ffn={**GATED_MLP, **GATED_MLP_BIASES},
+        trunk={
+            **ENDS,
+            **ATTENTION,
+            **QKV_BIASES,
+            LAYER + "self_attn.o_proj.bias": "h if attention_out_bias",
+            **PRE_NORMS,
+        },
+        defaults={
+            **LLAMA_DEFAULTS,
+            "bos_token_id": 0,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "attention_bias": True,
+            "attention_out_bias": False,
+            "mlp_bias": False,
+            "max_position_embeddings": 524_288,
+        },
+    ),
+    Family(
+        "hunyuan_v1_dense",
+        ffn=GATED_MLP,
+        trunk={
+            **ENDS,
+            **ATTENTION,
+            **ATTENTION_BIASES,
+            LAYER + "self_attn.query_layernorm.weight": "d",
+            LAYER + "self_attn.key_layernorm.weight": "d",
+            **PRE_NORMS,
+        },
+        defaults={
+            **LLAMA_DEFAULTS,
+            "rms_norm_eps": 1e-5,
+            "eod_token_id": 3,
+            "attention_bias": False,
+            "max_position_embeddings": 2048,
+        },
+    ),
+    Family(
+        "arcee",
+        ffn={n: s for n, s in {**GATED_MLP, **GATED_MLP_BIASES}.items() if "gate" not in n},
+        trunk={**ENDS, **ATTENTION, **ATTENTION_BIASES, **PRE_NORMS},
+        defaults={
+            **LLAMA_DEFAULTS,
+            "hidden_act": "relu2",
+            "rms_norm_eps": 1e-5,
+            "bos_token_id": 128000,
+            "eos_token_id": 128001,
+            **NO_BIASES,
+            "max_position_embeddings": 4096,
+        },
     ),
 )
 

@@ -21,6 +21,12 @@ FAMILY_SETTINGS = {
         "gemma3_text",
         {"num_attention_heads": LENGTH, "num_key_value_heads": LENGTH, "head_dim": 4},
     ),
+    "exaone4-heads": (
+        "exaone4",
+        {"num_attention_heads": LENGTH, "num_key_value_heads": LENGTH, "head_dim": 4},
+    ),
+    "exaone4-rotated": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}),
+    "smollm3-sliding": ("smollm3", {"use_sliding_window": True, "sliding_window": 4}),
     "cohere-norms": ("cohere", {"use_qk_norm": True}),
 }
 

@@ -41,6 +41,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gpt_neox", {"attention_bias": False}),
     ("gpt_neox", {"use_parallel_residual": False}),
     ("cohere", {"use_qk_norm": True}),
+    ("smollm3", {"attention_bias": True, "mlp_bias": True}),
+    ("granite", {"attention_bias": True, "mlp_bias": True}),
+    ("arcee", {"attention_bias": True, "mlp_bias": True}),
+    ("ernie4_5", {"use_bias": True}),
+    ("glm4", {"attention_bias": False}),
+    ("seed_oss", {"attention_bias": False, "attention_out_bias": True, "mlp_bias": True}),
+    ("hunyuan_v1_dense", {"attention_bias": True}),
 ]
 
 

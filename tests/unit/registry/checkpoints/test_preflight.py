@@ -199,6 +199,13 @@ def test_a_configuration_of_sizes_alone_equals_what_transformers_makes_of_it(mod
         ),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 3}),
         ("cohere2", {"sliding_window_pattern": 2, "rope_theta": 5e4}),
+        ("olmo3", {"rope_theta": 5e4}),
+        ("olmo3", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+        ("smollm3", {"no_rope_layer_interval": 2, "rope_theta": 5e6}),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 64}),
+        ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 6, "rope_theta": 1e6}),
+        ("exaone4", {"sliding_window_pattern": 2}),
+        ("glm4", {"partial_rotary_factor": 1.0}),
     ],
 )
 def test_an_old_spelling_equals_what_transformers_makes_of_it(model_type: str, old: dict[str, Any]) -> None:
@@ -217,6 +224,15 @@ def test_an_old_spelling_equals_what_transformers_makes_of_it(model_type: str, o
     assert differences(normalised(family, config), normalised(family, new)) == []
     plain = {key: value for key, value in config.items() if key not in old}
     assert differences(normalised(family, config), normalised(family, plain)) != []
+
+
+def test_a_window_that_is_switched_off_and_a_malformed_list_of_layers_in_smollm3() -> None:
+    family = FAMILIES["smollm3"]
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 4, "vocab_size": 300}
+    assert config_mismatches(family, sizes, {**sizes, "sliding_window": 64}) == []
+    assert config_mismatches(family, sizes, {**sizes, "no_rope_layers": [1, 1, 1, 1]})
+    with pytest.raises(IncompatibleError, match="no_rope_layers must be a list, got 7"):
+        normalised(family, {**sizes, "no_rope_layers": 7})
 
 
 def test_every_mismatch_is_in_one_error(check: Check, tmp_path: Path) -> None:
@@ -318,7 +334,8 @@ def test_other_special_tokens_are_refused_by_their_role(check: Check, expert: Pa
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_the_trained_length_matters_only_to_ropes_that_read_it(model_type: str) -> None:
     family = FAMILIES[model_type]
-    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 300}
+    sizes: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    sizes |= {"vocab_size": 300, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
     short, long = ({**sizes, "max_position_embeddings": length} for length in (512, 8192))
     assert config_mismatches(family, short, long) == []
     assert normalised(family, long)["max_position_embeddings"] == 8192  # exports read it
