@@ -17,6 +17,7 @@ from typing import Any
 
 import pico
 import pytest
+import warm_process
 
 TIMEOUT_MS = 120_000  # timeout of a browser's search for an element
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -26,9 +27,13 @@ COMMAND = Path(sys.executable).with_name("nexusmix")
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs nexusmix like a user's shell, in a separate process, on one registry."""
+    """Runs nexusmix like a user's shell, in a separate process, on one registry.
+
+    With `warm`, commands that must succeed run in processes that have their imports already.
+    """
 
     home: Path
+    warm: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,7 +52,10 @@ class Shell:
 
     def json(self, *arguments: object) -> Any:
         """Run one command that must succeed, and return the JSON from its output."""
-        done = self.run(*arguments, "--json")
+        if self.warm:
+            done = warm_process.run(self.command(*arguments, "--json")[1:], self.environment)
+        else:
+            done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -77,22 +85,34 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path / "home")
 
 
-@pytest.fixture(scope="module")
-def stocked(
+@pytest.fixture(scope="session")
+def stocked_home(
     pico_seed: Path, pico_expert: Path, pico_anchored: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Shell:
-    """A shell on a registry with the seed `pico` and the experts `code`, `cooking` and (anchored) `law`.
+) -> Path:
+    """The home that `stocked` copies."""
+    from registry.home import open_registry
+    from registry.intake.intake import add_seed, contribute
+
+    folder = tmp_path_factory.mktemp("stocked")
+    registry = open_registry(folder / "home", embedder="hashing:64")
+    add_seed(registry, "pico", pico_seed, license="Apache-2.0")
+    for name, source in {"code": pico_expert, "cooking": pico_expert, "law": pico_anchored}.items():
+        data = [pico.write_documents(folder / f"{name}.jsonl", name)]
+        contribute(
+            registry, name, source, seed="pico", license="MIT", data=data, description=f"Speaks {name}."
+        )
+    registry.engine.dispose()
+    return registry.home
+
+
+@pytest.fixture(scope="module")
+def stocked(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A warm shell on a registry with the seed `pico` and the experts `code`, `cooking` and (anchored) `law`.
 
     Tests read it and add to it; no test removes anything.
     """
-    folder = tmp_path_factory.mktemp("stocked")
-    shell = Shell(folder / "home")
-    shell.json("seed", "add", "pico", pico_seed, "--license", "Apache-2.0")
-    for name, source in {"code": pico_expert, "cooking": pico_expert, "law": pico_anchored}.items():
-        text = pico.write_documents(folder / f"{name}.jsonl", name)
-        options = ("--license", "MIT", "--data", text, "--description", f"Speaks {name}.")
-        shell.json("contribute", name, source, "--seed", "pico", *options)
-    return shell
+    home = shutil.copytree(stocked_home, tmp_path_factory.mktemp("stocked") / "home")
+    return Shell(home, warm=True)
 
 
 @cache

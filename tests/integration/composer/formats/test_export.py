@@ -24,9 +24,10 @@ from registry.intake.intake import add_seed, contribute
 UNTRAINED = Training(warm_start=False, tokens=0)
 PROMPTS = [" ".join(pico.domain_documents(domain, count=1)[0].split()[:12]) for domain in ("code", "math")]
 LONG = " ".join(pico.domain_documents("law", count=1, words=30))
-# Loads a folder in a process that cannot import our packages, and prints the model's output.
+# Loads folders where our packages cannot be imported, and prints the models' outputs. Each pair of lines, a folder and
+# a prompt, is read in a new process, forked after the libraries' imports.
 STRANGER = """
-import json, sys
+import json, os, sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -37,18 +38,27 @@ sys.meta_path.insert(0, Blocker())
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder, prompt = sys.argv[1:]
-model, info = AutoModelForCausalLM.from_pretrained(
-    folder, trust_remote_code=True, output_loading_info=True, dtype="auto"
-)
-ids = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)(prompt, return_tensors="pt")["input_ids"]
-with torch.inference_mode():
-    logits = model(ids).logits
-    written = model.generate(ids, max_new_tokens=12, do_sample=False)
-print(json.dumps({
-    "class": type(model).__name__, "problems": sorted(info["missing_keys"]) + sorted(info["unexpected_keys"]),
-    "dtype": str(logits.dtype), "logits": logits.float().tolist(), "written": written[0].tolist(),
-}))
+def run(folder, prompt):
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=True, output_loading_info=True, dtype="auto"
+    )
+    ids = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)(prompt, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        logits = model(ids).logits
+        written = model.generate(ids, max_new_tokens=12, do_sample=False)
+    return {
+        "class": type(model).__name__, "problems": sorted(info["missing_keys"]) + sorted(info["unexpected_keys"]),
+        "dtype": str(logits.dtype), "logits": logits.float().tolist(), "written": written[0].tolist(),
+    }
+
+while folder := sys.stdin.readline().strip():
+    prompt = sys.stdin.readline().strip()
+    child = os.fork()
+    if child == 0:
+        print(json.dumps(run(folder, prompt)), flush=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] != 0:
+        print("null", flush=True)
 """
 
 
@@ -102,6 +112,48 @@ def llama(tmp_path_factory):
     registry.engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def shared_registry(tmp_path_factory):
+    """Makes a registry as `make_registry` does, once for all tests that ask for the same one."""
+    made = {}
+
+    def shared(model_type="llama", **settings):
+        key = json.dumps([model_type, settings], sort_keys=True)
+        if key not in made:
+            made[key] = make_registry(tmp_path_factory.mktemp(model_type), model_type, **settings)
+        return made[key]
+
+    yield shared
+    for registry in made.values():
+        registry.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """Opens a folder and continues a prompt where our packages are absent; returns what STRANGER prints."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with (folder / "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", STRANGER],
+            cwd=folder,
+            env={**os.environ, "HF_HOME": str(folder / "hf")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+        def run(model, prompt):
+            process.stdin.write(f"{model}\n{prompt}\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            assert line not in ("", "null\n"), (folder / "errors").read_text()
+            return json.loads(line)
+
+        yield run
+        process.communicate()
+
+
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize("combine", ["additive", "convex"])
 @pytest.mark.parametrize(
@@ -114,10 +166,10 @@ def llama(tmp_path_factory):
         ("qwen2", {}),
     ],
 )
-def test_a_mix_runs_as_stock_qwen2_moe(model_type, config, combine, top_k, tmp_path):
-    registry = make_registry(tmp_path, model_type, **config)
-    mix = make_mix(registry, combine=combine, top_k=top_k)
-    export(registry, "mix", tmp_path / "out", format="qwen2_moe")
+def test_a_mix_runs_as_stock_qwen2_moe(model_type, config, combine, top_k, shared_registry, tmp_path):
+    registry, name = shared_registry(model_type, **config), f"{combine}-{top_k}"
+    mix = make_mix(registry, name, combine=combine, top_k=top_k)
+    export(registry, name, tmp_path / "out", format="qwen2_moe")
     model = load(tmp_path / "out")
     assert type(model).__name__ == "Qwen2MoeForCausalLM"
     assert_same_function(mix, model)
@@ -156,20 +208,19 @@ def test_a_tied_head_is_written_out_for_readers_that_know_no_tied_qwen2_moe(tmp_
 
 @pytest.mark.parametrize("combine", ["additive", "convex"])
 @pytest.mark.parametrize("router", ["nexus", "linear", "random"])
-def test_experts_of_different_widths_are_padded_to_the_widest(router, combine, tmp_path):
-    registry = make_registry(tmp_path, widths=(40, 72))
-    mix = make_mix(registry, combine=combine, router=router)
-    export(registry, "mix", tmp_path / "out", format="qwen2_moe")
+def test_experts_of_different_widths_are_padded_to_the_widest(router, combine, shared_registry, tmp_path):
+    registry, name = shared_registry(widths=(40, 72)), f"{router}-{combine}"
+    mix = make_mix(registry, name, combine=combine, router=router)
+    export(registry, name, tmp_path / "out", format="qwen2_moe")
     model = load(tmp_path / "out")
     assert model.config.moe_intermediate_size == 72 + (48 if combine == "convex" else 0)
     assert_same_function(mix, model)
 
 
 @pytest.mark.parametrize("combine", ["additive", "convex"])
-def test_a_null_expert_is_exported_as_one_whose_weights_are_zero(combine, tmp_path):
-    registry = make_registry(tmp_path)
-    mix = make_mix(registry, combine=combine, top_k=2, null_experts=1)
-    export(registry, "mix", tmp_path / "out", format="qwen2_moe")
+def test_a_null_expert_is_exported_as_one_whose_weights_are_zero(combine, llama, tmp_path):
+    mix = make_mix(llama, f"null-{combine}", combine=combine, top_k=2, null_experts=1)
+    export(llama, f"null-{combine}", tmp_path / "out", format="qwen2_moe")
     model = load(tmp_path / "out")
     assert model.config.num_experts == 3
     assert_same_function(mix, model)
@@ -248,21 +299,15 @@ def test_a_mix_that_qwen2_moe_cannot_express_is_refused_with_the_reason(model_ty
         ("gemma2", "bfloat16", {"trunk_merge": "routed"}),
     ],
 )
-def test_a_nexus_folder_opens_where_our_packages_are_absent(model_type, dtype, settings, tmp_path):
+def test_a_nexus_folder_opens_where_our_packages_are_absent(
+    model_type, dtype, settings, shared_registry, stranger, tmp_path
+):
     config = {"num_key_value_heads": 4} if model_type == "gpt_neox" else {}
-    registry = make_registry(tmp_path, model_type, dtype=dtype, **config)
-    mix = make_mix(registry, **settings)
-    export(registry, "mix", tmp_path / "out", format="nexus", max_shard_bytes=100_000)
-    (tmp_path / "elsewhere").mkdir()
-    run = subprocess.run(
-        [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "out"), PROMPTS[0]],
-        cwd=tmp_path / "elsewhere",
-        env={**os.environ, "HF_HOME": str(tmp_path / "hf")},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    said = json.loads(run.stdout.splitlines()[-1])
+    registry = shared_registry(model_type, dtype=dtype, **config)
+    name = "-".join(["mix", *map(str, settings.values())]).replace(".", "")
+    mix = make_mix(registry, name, **settings)
+    export(registry, name, tmp_path / "out", format="nexus", max_shard_bytes=100_000)
+    said = stranger(tmp_path / "out", PROMPTS[0])
     ids = mix.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         logits = mix.model(ids).logits
