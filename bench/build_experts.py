@@ -1,8 +1,8 @@
 """Train and publish dense experts, two per corpus: python -m bench.build_experts HOME CORPORA.
 
 For each domain, `NAME` has all parameters trained and `NAME-anchored` has a frozen trunk. The seed is the demo's
-(ui/demo/seed) unless another folder is given. The corpus `admin` is the seed's own sample. Published experts are
-skipped, so an interrupted run resumes.
+first one (bench/seed), to which all figures refer, unless another folder is given. The corpus `admin` is the seed's
+own sample. Published experts are skipped, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from registry.domains.embedders import load_embedder
 from registry.errors import NotFoundError
 from registry.home import Registry, open_registry
 from registry.intake.intake import add_seed, contribute
-from ui.demo.run import _unpacked_seed
+from ui.demo.run import unpacked
 
 SEED, GENERAL = "lab", "admin"
+SEED_FOLDER = Path(__file__).parent / "seed"
 DOMAINS = ("sql", "math", "german", "dictionary", "python")
 TOKENS = 120_000
 BATCH_TOKENS = 1024
@@ -38,7 +39,7 @@ def build(registry: Registry, corpora: Path, seed: Path | None, domains: Sequenc
         add_seed(
             registry,
             SEED,
-            seed or _unpacked_seed(registry.home),
+            seed or unpacked(SEED_FOLDER, registry.home / "seed"),
             license=LICENSE,
             data=[corpora / GENERAL / "train.jsonl"],
         )
@@ -88,7 +89,7 @@ def main() -> None:
     )
     parser.add_argument("home", type=Path)
     parser.add_argument("corpora", type=Path)
-    parser.add_argument("--seed", type=Path, help="folder of a seed; default: the demo's seed")
+    parser.add_argument("--seed", type=Path, help="folder of a seed; default: bench/seed")
     parser.add_argument("--domains", nargs="+", default=DOMAINS)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     arguments = parser.parse_args()

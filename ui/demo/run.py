@@ -163,22 +163,21 @@ def _add_seed(registry: Registry, progress: Progress) -> None:
         add_seed(
             registry,
             SEED,
-            _unpacked_seed(registry.home),
+            unpacked(SEED_FOLDER, registry.home / "seed"),
             license="Apache-2.0",
             description="A Llama of 2.5 million weights, trained on text of installed open-source packages.",
             progress=progress,
         )
 
 
-def _unpacked_seed(home: Path) -> Path:
-    """Convert the shipped float16 seed to float32, in which a CPU computes faster and training works better."""
+def unpacked(shipped: Path, folder: Path) -> Path:
+    """Write a shipped float16 seed to `folder` in float32: a CPU computes faster in it, and training works better."""
     import shutil
 
     from safetensors.torch import load_file, save_file
 
-    folder = home / "seed"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(SEED_FOLDER, folder)
+    shutil.copytree(shipped, folder)
     weights = folder / "model.safetensors"
     save_file({name: t.float() for name, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
     return folder
