@@ -74,6 +74,20 @@ def combine(licenses: Sequence[tuple[str, str]]) -> str:
     return " AND ".join(sorted({term.key for term in _first_fit(_distinct(parsed))}))
 
 
+def obligations(expression: str) -> dict[str, list[str]]:
+    """Return the names in a licence expression that oblige the user of a work, by the kind of obligation.
+
+    The kinds are "non_commercial", "same_terms" (the whole work) and "unknown" (terms that are not known here).
+    Raises LicenseError.
+    """
+    keys = sorted(_licensing().license_keys(_parse(expression)))
+    return {
+        "non_commercial": [key for key in keys if _non_commercial(key)],
+        "same_terms": [key for key in keys if key in _GPL_LIKE | _SHARE_ALIKE or "-NC-SA-" in key],
+        "unknown": [key for key in keys if not _understood(key)],
+    }
+
+
 @dataclass(frozen=True)
 class _Term:
     """One chosen licence and the owner of the work under it."""

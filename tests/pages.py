@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 TIMEOUT_SECONDS = 60
 
 
-def open_page(name: str, **query: str) -> AppTest:
+def open_page(name: str, /, **query: str) -> AppTest:
     """Open the page of that module of ui/web/pages, with this query in its address."""
     script = f"from ui.web.pages import {name} as page\npage.render()\n"
     app = AppTest.from_string(script, default_timeout=TIMEOUT_SECONDS)

@@ -6,7 +6,8 @@ A request is JSON with these fields:
     evaluate              {"mix": …, "against": […]}
     measure               {"expert": …}
     export                {"mix": …, "out": …}
-    contribute, train-expert    the names of the command's options
+    demo                  {}; trains the demo's experts and composes its mixes in this registry
+    add-seed, contribute, train-expert    the names of the command's options
 A run's result is the JSON that the command of the same name prints with --json.
 
 Requests from the web app are restricted to its root folders. Such a request contains "roots", and all its paths
@@ -131,6 +132,29 @@ def _contribute(registry: Registry, request: Request, progress: Progress) -> dic
     return expert_shape(contribute(registry, progress=progress, **_arguments(request)))
 
 
+def _add_seed(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.experts.dry_run import check_runs
+    from registry.intake.intake import add_seed
+    from ui.wording.shapes import seed_shape
+
+    arguments = _arguments(request)
+    with sources.opened(registry, arguments.pop("source"), seed=None, progress=progress) as checkpoint:
+        seed = add_seed(registry, source=checkpoint.folder, check=check_runs, progress=progress, **arguments)
+    return seed_shape(seed)
+
+
+def _demo(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from ui.demo.run import run_demo
+
+    made = run_demo(registry.home, progress)
+    return {
+        "mix": "demo@2",
+        "seconds": made["seconds"],
+        "findings": made["findings"],
+        "report": made["report"],
+    }
+
+
 def _train_expert(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
     from composer.experts.train import train_expert
 
@@ -145,8 +169,10 @@ JOBS: Mapping[str, Job] = {
     "evaluate": _evaluate,
     "measure": _measure,
     "export": _export,
+    "add-seed": _add_seed,
     "contribute": _contribute,
     "train-expert": _train_expert,
+    "demo": _demo,
 }
 
 ROOTS = "roots"

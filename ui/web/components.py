@@ -27,6 +27,17 @@ def label(text: object) -> str:
     return MARKDOWN_PUNCTUATION.sub(r"\\\1", printable(text))
 
 
+def page_title(words: str, subject: str = "", version: str = "") -> None:
+    """Draw the page's title: its subject, such as a name with its version in grey, or else the words.
+
+    The title of the browser's tab is both: "law@1 · Expert · nexusmix".
+    """
+    tab = [f"{subject}{version}", words] if subject else [words]
+    st.set_page_config(page_title=printable(" · ".join([*tab, "nexusmix"])))
+    shown = label(subject) + (f" :gray[{label(version)}]" if version else "")
+    st.title(shown if subject else words, anchor=False)
+
+
 def chip(text: object, kind: str = "") -> str:
     """A small rounded label (HTML); `kind` is a style class: "", "anchored", "warning", "running", "good" or "bad"."""
     return f'<span class="nm-chip {kind}">{escaped(text)}</span>'
@@ -104,3 +115,18 @@ def empty_state(title: str, text: str, commands: Sequence[str] = ()) -> None:
         st.html(f'<div class="nm-empty"><strong>{escaped(title)}</strong><p>{escaped(text)}</p></div>')
         for command in commands:
             st.code(command, language=None, wrap_lines=True)
+
+
+def contribute_link(seed: str | None = None) -> None:
+    """Draw the way out of a state without experts: a link to the page that contributes one."""
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        query = {} if seed is None else {"seed": seed}
+        st.page_link(
+            routes.contribute(), label="Contribute an expert", icon=":material/upload:", query_params=query
+        )
+
+
+def compose_link() -> None:
+    """Draw the way out of a state without mixes: a link to the page that composes one."""
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")

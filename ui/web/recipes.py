@@ -67,7 +67,8 @@ def propose(registry: Registry, text: str, seed: str, limit: int = MOST_PROPOSED
     """Find the experts of a seed that are nearest to pasted samples: cosine by expert, best first.
 
     Lines of three or more dashes separate samples. The result has the best expert of each sample, and then the best
-    of the others. Raises the errors of `catalog.queries.search`.
+    of the others. An expert whose cosine is below CLOSE is never proposed, so the result may be empty. Raises the
+    errors of `catalog.queries.search`.
     """
     from registry.catalog import queries
     from ui.query import vector_of_sample
@@ -79,8 +80,9 @@ def propose(registry: Registry, text: str, seed: str, limit: int = MOST_PROPOSED
         hits = queries.search(registry, vector_of_sample(registry, sample), seed=seed, limit=limit)
         for rank, hit in enumerate(hits):
             pool = best if rank == 0 else others
-            pool[hit.expert.ref] = max(hit.score, pool.get(hit.expert.ref, -1.0))
-    close = {ref: score for ref, score in others.items() if ref not in best and score >= CLOSE}
+            if hit.score >= CLOSE:
+                pool[hit.expert.ref] = max(hit.score, pool.get(hit.expert.ref, -1.0))
+    close = {ref: score for ref, score in others.items() if ref not in best}
     for ref in sorted(close, key=lambda ref: -close[ref])[: max(0, limit - len(best))]:
         best[ref] = close[ref]
     return dict(sorted(best.items(), key=lambda item: -item[1]))

@@ -33,7 +33,7 @@ def expert(render: Render = _link_only) -> st.Page:
 
 
 def compose(render: Render = _link_only) -> st.Page:
-    """/compose?seed=SEED&experts=A@1,B@2"""
+    """/compose?seed=SEED&experts=A@1,B@2&kind=whole|merged, and the fields of the recipe that are not the default"""
     return st.Page(render, title="Compose", icon=":material/hub:", url_path="compose")
 
 
@@ -63,5 +63,10 @@ def run(render: Render = _link_only) -> st.Page:
 
 
 def contribute(render: Render = _link_only) -> st.Page:
-    """/contribute?seed=SEED"""
+    """/contribute?seed=SEED&source=PATH&name=NAME&license=SPDX&data=PATHS, and the other fields of the form"""
     return st.Page(render, title="Contribute", icon=":material/upload:", url_path="contribute")
+
+
+def seed(render: Render = _link_only) -> st.Page:
+    """/add-seed?source=PATH&name=NAME&license=SPDX, and the other fields of the form"""
+    return st.Page(render, title="Add a seed", url_path="add-seed", visibility="hidden")

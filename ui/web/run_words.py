@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from composer.mix.research import OPTIONS
 from registry.records import RunRecord
 from ui.web.components import chip
+from ui.web.form import address_of
 from ui.wording.display import plural, share
 
 STATE_MARKS = {
@@ -41,10 +44,13 @@ def state_chip(run: RunRecord) -> str:
     return chip(run.state, STATE_MARKS[run.state])
 
 
-def progress(run: RunRecord) -> tuple[float, str]:
-    """Return the finished fraction of the stage, and a text such as "Training: 42 %, about 2 min left"."""
+def progress(run: RunRecord, live: Sequence[RunRecord] = ()) -> tuple[float, str]:
+    """Return the finished fraction of the stage, and a text such as "Training: 42 %, about 2 min left".
+
+    `live` are the queued and running runs, among which a queued run has its position.
+    """
     if run.state == "queued":
-        return 0.0, "Waiting for a worker"
+        return 0.0, waiting(run, live)
     stage = (run.stage or "starting").capitalize()
     if not run.total:
         return 0.0, f"{stage} …"
@@ -52,6 +58,58 @@ def progress(run: RunRecord) -> tuple[float, str]:
     left = remaining(run)
     rest = "" if left is None else f", about {roughly(left)} left"
     return fraction, f"{stage}: {share(fraction)}{rest}"
+
+
+def waiting(run: RunRecord, live: Sequence[RunRecord]) -> str:
+    """Say what a queued run waits for: "Waiting for run 7, and for 2 queued before it"."""
+    busy = [str(each.id) for each in live if each.state == "running"]
+    before = sum(each.state == "queued" and each.id < run.id for each in live)
+    if not busy:
+        return "Waiting for a worker" + (f", {before:,} queued before it" if before else "")
+    queued = f", and for {before:,} queued before it" if before else ""
+    return f"Waiting for {'run' if len(busy) == 1 else 'runs'} {', '.join(sorted(busy, key=int))}{queued}"
+
+
+def form_of(run: RunRecord) -> dict[str, str]:
+    """Return the address of the form that queued a run, filled as it was; empty for kinds without a form."""
+    request = run.request
+    if run.kind in ("contribute", "add-seed"):
+        names = ("seed", "source", "name", "license", "description", "embedding")
+        fields = {name: request.get(name) for name in names}
+        text = (
+            {"text": "private"}
+            if request.get("embedding")
+            else {"data": "\n".join(request.get("data") or [])}
+        )
+        return address_of({**fields, **text})
+    if run.kind == "compose":
+        return address_of(_recipe_fields(request["recipe"]))
+    return {}
+
+
+def _recipe_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe as the fields of the compose form."""
+    merge = recipe.get("trunk_merge", {"method": "routed"})
+    method = merge if isinstance(merge, str) else merge["method"]
+    fields: dict[str, Any] = {
+        name: recipe.get(name) for name in ("seed", "experts", "name", "license_override")
+    }
+    training = recipe.get("training", {})
+    if method == "routed":
+        return {**fields, "kind": "whole", "strength": training.get("warm_start")}
+    chosen = {"router": recipe.get("router"), "trunk_merge": method, "data_mix": training.get("data_mix")}
+    named = {
+        (name if not _is_research(name, value) else f"research_{name}"): value
+        for name, value in chosen.items()
+    }
+    shared = ("top_k", "top_p", "null_experts", "combine")
+    own = [name for name in training if name not in ("data_mix",)]
+    numbers = {name: recipe.get(name) for name in shared} | {name: training[name] for name in own}
+    return {**fields, "kind": "merged", **named, **numbers}
+
+
+def _is_research(name: str, value: object) -> bool:
+    return value is not None and OPTIONS[name].covers(value)
 
 
 def remaining(run: RunRecord, now: datetime | None = None) -> float | None:

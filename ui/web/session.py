@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,9 +51,28 @@ def shown_refusal(place: DeltaGenerator | None = None) -> Iterator[None]:
         refuse(str(error), place)
 
 
+def checked(check: Callable[[str], str], value: str | None) -> str | None:
+    """Return the checked value; None if it is empty, or if it is refused (the reason is shown below its field)."""
+    if value:
+        with shown_refusal():
+            return check(value)
+    return None
+
+
 def refuse(reason: str, place: DeltaGenerator | None = None) -> None:
     """Show the reason for a refusal at a field or button."""
     (place or st).error(label(reason), icon=":material/error:")
+
+
+def first_steps(registry: Registry) -> None:
+    """Draw the ways out of an empty registry: the demo as a run, and the page that adds a seed."""
+    with st.container(
+        horizontal=True, horizontal_alignment="center", vertical_alignment="center", key="first-steps"
+    ):
+        about = "Trains four small experts on text of this machine and composes mixes of them, in 5 to 10 minutes."
+        if st.button("Show me the demo", type="primary", icon=":material/play_arrow:", help=about):
+            queue(registry, "demo", {})
+        st.page_link(routes.seed(), label="Add a seed", icon=":material/add:")
 
 
 def queue(

@@ -48,7 +48,8 @@ def _scaled(count: float) -> str:
         # A value that would round up to "1000 k" uses the next scale.
         if count >= scale * 0.9995:
             value = count / scale
-            return f"{value:.0f} {prefix}" if value >= 99.95 else f"{value:.1f} {prefix}"
+            is_exact = count % scale == 0  # as of a chosen number of tokens: "10 k", not "10.0 k"
+            return f"{value:.0f} {prefix}" if value >= 99.95 or is_exact else f"{value:.1f} {prefix}"
     return f"{count:.0f}"
 
 

@@ -20,6 +20,7 @@ from ui.web.pages import (
     playground,
     run,
     runs,
+    seed,
 )
 
 # In the order of the header's links.
@@ -34,6 +35,7 @@ PAGES = (
     routes.expert(expert.render),
     routes.mix(mix.render),
     routes.run(run.render),
+    routes.seed(seed.render),
 )
 
 st.set_page_config(page_title="nexusmix", page_icon=str(theme.ICON), layout="wide")

@@ -17,8 +17,8 @@ from registry.catalog.queries import (
 from registry.home import Registry
 from registry.records import ExpertRecord
 from ui.query import CLOSE, vector_of_sample
-from ui.web.components import cards, empty_state, label
-from ui.web.session import current_registry, shown_errors, shown_refusal
+from ui.web.components import cards, contribute_link, empty_state, label, page_title
+from ui.web.session import current_registry, first_steps, shown_errors, shown_refusal
 from ui.wording.display import plural
 
 CARDS_PER_PAGE = 12  # each takes the browser about ten milliseconds
@@ -47,9 +47,14 @@ def render() -> None:
     with shown_errors():
         registry = current_registry()
         seeds = [seed.name for seed in list_seeds(registry)]
-        st.title("Find an expert", anchor=False)
+        page_title("Find an expert")
         if not seeds:
-            _first_steps()
+            empty_state(
+                "This registry is empty",
+                "Look at the demo, on text that is already on this machine. Or add a model of your own as the first "
+                "seed: experts are fine-tuned from a seed.",
+            )
+            first_steps(registry)
             return
         choices = {
             "seed": seeds,
@@ -188,9 +193,9 @@ def _nothing(sides: Sides, seeds: Sequence[str]) -> None:
     seed = sides["seed"]
     empty_state(
         "No experts yet",
-        "Nobody has contributed an expert" + (f" of the seed {seed}." if seed else ".") + " Contribute one:",
-        [f"nexusmix contribute NAME ./expert --seed {seed or seeds[0]} --license SPDX --data ./text"],
+        "Nobody has contributed an expert" + (f" of the seed {seed}." if seed else "."),
     )
+    contribute_link(seed or seeds[0])
 
 
 def _forget(other: str) -> None:
@@ -232,12 +237,3 @@ def _paged_cards(read: Reader, pages: int) -> None:
             page = st.pagination(pages, key="page", persist_state="session")
     with place:
         cards(read(CARDS_PER_PAGE, (page - 1) * CARDS_PER_PAGE))
-
-
-def _first_steps() -> None:
-    empty_state(
-        "This registry is empty",
-        "Run the demo on text that is already on this machine, or publish a model of your own as the first seed. "
-        "Experts are fine-tuned from a seed.",
-        ["nexusmix demo", "nexusmix seed add NAME ./model --license Apache-2.0"],
-    )

@@ -10,26 +10,31 @@ from registry.catalog.queries import get_expert, list_refs, list_seeds
 from registry.home import Registry
 from registry.records import ExpertRecord, SeedRecord
 from ui.web.components import (
+    contribute_link,
     empty_state,
     escaped,
     expert_link,
     fact_table,
     facts,
     label,
+    page_title,
     score_bar,
 )
 from ui.web.estimate import Estimate, estimate
+from ui.web.form import Form, names, yes_or_no
 from ui.web.recipe_form import recipe_form
 from ui.web.recipes import command, default_name, propose
 from ui.web.run_words import roughly
 from ui.web.session import (
     current_registry,
+    first_steps,
     queue,
     refuse,
     shown_errors,
     shown_refusal,
 )
 from ui.wording.display import parameters, plural, size
+from ui.wording.licenses import licence_words
 
 if TYPE_CHECKING:
     from composer.mix.recipe import Recipe
@@ -39,77 +44,72 @@ SAMPLE_CHARS = 100_000
 
 def render() -> None:
     """Draw the page: experts, recipe and the recipe as text on the left, the estimate on the right."""
-    st.title("Compose a mix", anchor=False)
+    page_title("Compose a mix")
     with shown_errors():
         registry = current_registry()
         seeds = {seed.name: seed for seed in list_seeds(registry)}
         if not seeds:
             empty_state(
                 "No seeds yet",
-                "A mix combines experts of one seed. Publish a model as a seed first, or run the demo.",
-                ["nexusmix seed add NAME ./model --license Apache-2.0", "nexusmix demo"],
+                "A mix combines experts of one seed. Add a seed first, or run the demo.",
             )
+            first_steps(registry)
             return
-        _read_address(seeds)
-        form, outlook = st.columns([5, 3], gap="large")
-        with form:
-            seed, experts = _choose(registry, seeds)
+        form = Form("compose")
+        left, outlook = st.columns([5, 3], gap="large")
+        with left:
+            seed, experts = _choose(registry, form, seeds)
             if not experts:
+                form.write_address()
                 with outlook:
                     _nothing_chosen()
                 return
-            settings = recipe_form(experts)
+            settings = recipe_form(form, experts)
         # An invalid name does not hide the rest of the page, which continues with the default name.
         is_named = settings["name"] is not None
         settings["name"] = settings["name"] or default_name(experts)
         with outlook, st.container(key="numbers"), shown_refusal():
-            recipe, forecast = _outlook(registry, seed, experts, settings)
-            _submit_button(registry, recipe, forecast, is_named=is_named)
-            with form:
+            recipe, forecast = _outlook(registry, form, seed, experts, settings)
+            _submit_button(registry, form, recipe, forecast, is_named=is_named)
+            with left:
                 _as_text(recipe)
+        form.write_address()
 
 
-def _read_address(seeds: dict[str, SeedRecord]) -> None:
-    """Start from the seed and experts in the address; later the widgets' own state wins."""
-    given = st.query_params.to_dict()
-    if given and st.session_state.get("compose_address") != given:
-        st.session_state["compose_address"] = given
-        if given.get("seed") in seeds:
-            st.session_state["compose_seed"] = given["seed"]
-        st.session_state["chosen"] = [ref for ref in given.get("experts", "").split(",") if ref]
-
-
-def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, list[ExpertRecord]]:
+def _choose(
+    registry: Registry, form: Form, seeds: dict[str, SeedRecord]
+) -> tuple[SeedRecord, list[ExpertRecord]]:
     """Return the chosen seed and experts; only experts that can be mixed with those chosen so far are offered."""
     st.subheader("Experts", anchor=False)
     name = next(iter(seeds))
+    field = form.field("seed", name, allowed=seeds, always=True)
     if len(seeds) > 1:
-        name = st.selectbox("Seed", list(seeds), key="compose_seed", persist_state="session")
+        name = st.selectbox("Seed", list(seeds), **field)
     seed = seeds[name]
     chooser = st.container()
-    _proposals(registry, seed)
+    field = form.field("experts", [], read=names)
+    _proposals(registry, form, seed)
     offered = list_refs(registry, seed=seed.name)
     known = set(offered)
-    chosen = [ref for ref in st.session_state.get("chosen", []) if ref in known]
+    chosen = [ref for ref in form.value("experts") if ref in known]
     if chosen:
         embedder = get_expert(registry, chosen[0]).embedding.embedder
         offered = list_refs(registry, seed=seed.name, embedder=embedder)
         known = set(offered)
-    st.session_state["chosen"] = [ref for ref in chosen if ref in known]
+    form.set("experts", [ref for ref in chosen if ref in known])
     with chooser:
         if not offered:
             empty_state(
                 "No experts of this seed yet",
                 f"Contribute an expert that was fine-tuned from {seed.name}, then come back.",
-                [f"nexusmix contribute NAME ./expert --seed {seed.name} --license SPDX --data ./text"],
             )
+            contribute_link(seed.name)
         refs = st.multiselect(
-            f"Experts of {label(seed.name)}",
+            "Experts of the mix",
             offered,
-            key="chosen",
-            persist_state="session",
             placeholder="Type a name, or propose from samples",
             disabled=not offered,
+            **field,
         )
         experts = [get_expert(registry, ref) for ref in refs]
         for expert in experts:
@@ -117,7 +117,7 @@ def _choose(registry: Registry, seeds: dict[str, SeedRecord]) -> tuple[SeedRecor
     return seed, experts
 
 
-def _proposals(registry: Registry, seed: SeedRecord) -> None:
+def _proposals(registry: Registry, form: Form, seed: SeedRecord) -> None:
     with st.popover("Propose experts from samples", icon=":material/auto_awesome:", width="content"):
         text = st.text_area(
             "What should the mix be good at?",
@@ -137,10 +137,14 @@ def _proposals(registry: Registry, seed: SeedRecord) -> None:
                 scores = propose(registry, text, seed.name)
             if scores is None:
                 return
-            st.session_state["proposed"] = scores
-            st.session_state["chosen"] = list(scores)
             if not scores:
-                st.info("No expert of this seed can be compared with text.")
+                st.info(
+                    "No expert of this seed fits this text. The experts that were chosen are unchanged.",
+                    icon=":material/search_off:",
+                )
+                return
+            st.session_state["proposed"] = scores
+            form.set("experts", list(scores))
 
 
 def _chosen_row(expert: ExpertRecord) -> None:
@@ -158,7 +162,7 @@ def _nothing_chosen() -> None:
 
 
 def _outlook(
-    registry: Registry, seed: SeedRecord, experts: list[ExpertRecord], settings: dict[str, Any]
+    registry: Registry, form: Form, seed: SeedRecord, experts: list[ExpertRecord], settings: dict[str, Any]
 ) -> tuple[Recipe, Estimate]:
     """Draw the estimate; return the current recipe and its estimate."""
     from composer.mix.recipe import Recipe
@@ -182,10 +186,14 @@ def _outlook(
         }
     )
     if forecast.is_allowed:
-        st.caption("These licences can be combined in one mix.")
+        st.caption(label(licence_words(forecast.license or "")))
         return recipe, forecast
     st.warning(label(forecast.conflict), icon=":material/gavel:")
-    reason = st.text_input("Why may you combine them?", placeholder="For example: written permission from …")
+    reason = st.text_input(
+        "Why may you combine them?",
+        placeholder="For example: written permission from …",
+        **form.field("license_override", ""),
+    )
     return recipe.model_copy(update={"license_override": reason.strip() or None}), forecast
 
 
@@ -196,13 +204,17 @@ def _taken(recipe: Recipe) -> str:
     return ("at most " if recipe.null_experts else "") + plural(recipe.top_k, "expert")
 
 
-def _submit_button(registry: Registry, recipe: Recipe, forecast: Estimate, *, is_named: bool) -> None:
+def _submit_button(
+    registry: Registry, form: Form, recipe: Recipe, forecast: Estimate, *, is_named: bool
+) -> None:
     measured = st.toggle(
         "Evaluate it afterwards",
-        value=True,
         help="A second run compares the mix with its seed, each expert and dense merging, and records its routing.",
+        **form.field("evaluate", True, read=yes_or_no),
     )
-    if st.button("Compose", type="primary", icon=":material/hub:", width="stretch"):
+    with st.container(key="action"):
+        wanted = st.button("Compose", type="primary", icon=":material/hub:", width="stretch")
+    if wanted:
         if not is_named:
             refuse("Correct the name first.")
         elif not forecast.is_allowed and recipe.license_override is None:

@@ -2,94 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from composer.experts.adapter import is_adapter
+from composer.experts.adapter import is_adapter, read_adapter
+from composer.experts.adapter_config import check_base
 from registry.catalog.queries import list_seeds
+from registry.checkpoints.descent import check_descent
 from registry.checkpoints.preflight import Checkpoint, check_expert
+from registry.checkpoints.tensors import read_header
 from registry.domains.embedding import load_embedding
-from registry.errors import IncompatibleError, NotFoundError, RegistryError
+from registry.errors import IncompatibleError, RegistryError
 from registry.home import Registry
 from registry.intake import hub, sources
-from registry.licenses import check_license
 from registry.names import check_name
 from registry.records import SeedRecord
 from ui.queue.roots import configured_roots
-from ui.web.components import empty_state, escaped, fact_table, label
+from ui.web.card_fields import description_field, license_field, text_paths
+from ui.web.components import empty_state, escaped, fact_table, label, page_title
+from ui.web.form import Form
 from ui.web.session import (
+    checked,
     current_registry,
+    first_steps,
     queue,
     refuse,
     shown_errors,
-    shown_refusal,
 )
 from ui.wording.display import parameters, plural, printable, size
 
-PERMISSIVE = "Mixes with this expert may use almost any licence."
-LICENSES = {
-    "Apache-2.0": PERMISSIVE,
-    "MIT": PERMISSIVE,
-    "BSD-3-Clause": PERMISSIVE,
-    "CC0-1.0": PERMISSIVE,
-    "CC-BY-4.0": PERMISSIVE,
-    "CC-BY-SA-4.0": "Mixes with this expert must be shared under the same terms.",
-    "CC-BY-NC-4.0": "Mixes with this expert are for non-commercial use only.",
-    "GPL-3.0-or-later": "Mixes with this expert must be under the GPL too.",
-}
 HUB_CHECK = "hub_check"
-SHARED, PRIVATE = "Share a sample", "Keep it private"
-DESCRIPTION_CHARS = 2_000
+SHARED, PRIVATE = "shared", "private"
+TEXTS = {SHARED: "Share a sample", PRIVATE: "Keep it private"}
 
 
 def render() -> None:
     """Draw the page: the folder and the result of its check, then the card, the domain and the button."""
-    st.title("Contribute an expert", anchor=False)
+    page_title("Contribute an expert")
     with shown_errors():
         registry = current_registry()
         seeds = {seed.name: seed for seed in list_seeds(registry)}
         if not seeds:
             empty_state(
                 "No seeds yet",
-                "An expert is fine-tuned from a seed. First publish the base model of your expert as a seed.",
-                ["nexusmix seed add NAME ./model --license Apache-2.0"],
+                "An expert is fine-tuned from a seed. First add the base model of your expert as a seed.",
             )
+            first_steps(registry)
             return
-        form, checked = st.columns([5, 3], gap="large")
-        with form:
-            seed, source = _source(seeds)
-        with checked, st.container(key="numbers"):
+        form = Form("contribute")
+        left, result = st.columns([5, 3], gap="large")
+        with left:
+            seed, source = _source(form, seeds)
+        with result, st.container(key="numbers"):
             passed = _check(registry, seed, source)
         # A second row, so that a narrow window shows the check's result right after the folder.
         rest, _ = st.columns([5, 3], gap="large")
         with rest:
-            request = {**_card(), **_domain(seed.name), "seed": seed.name, "source": source}
+            request = {**_card(form), **_domain(form, seed.name), "seed": seed.name, "source": source}
+            form.write_address()
             _submit_button(registry, request, passed)
 
 
-def _source(seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
+def _source(form: Form, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
     st.subheader("1 · The weights", anchor=False)
-    given = st.query_params.get("seed")
     names = list(seeds)
-    seed = seeds[
-        st.selectbox(
-            "Seed that it was fine-tuned from", names, index=names.index(given) if given in seeds else 0
-        )
-    ]
+    field = form.field("seed", names[0], allowed=seeds, always=True)
+    seed = seeds[st.selectbox("Seed that it was fine-tuned from", names, **field)]
     source = st.text_input(
         "Folder on the registry's machine, or hf:owner/name",
         placeholder="/data/models/law-expert or hf:owner/name@revision",
         help="A Hugging Face folder (config.json, tokenizer.json, safetensors) or the folder of a LoRA adapter. "
         "Files are not uploaded through the browser. The registry's machine downloads models from the Hub.",
+        **form.field("source", ""),
     )
     return seed, source.strip()
 
 
 def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
-    """Check headers and configuration without reading weights; return whether the source fits."""
+    """Check headers, configuration and a sample of the weights; return whether the source fits."""
     st.subheader("Does it fit?", anchor=False)
     if not source:
         st.caption("Enter a folder to check its configuration, tokenizer and every tensor against the seed.")
@@ -111,9 +103,8 @@ def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
             st.rerun()
         return False
     if checkpoint is None:
-        st.info(
-            "This is a LoRA adapter. The run first merges it into the seed, and fails if it does not fit."
-        )
+        about = "The run first merges it into the seed, and fails if its shapes do not fit."
+        st.info(f"This is a LoRA adapter. {about}", icon=":material/layers:")
         return True
     st.success(f"It fits {label(seed.name)}.", icon=":material/check_circle:")
     fact_table(_findings(checkpoint))
@@ -123,11 +114,7 @@ def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
 def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint | None:
     """Run the preflight check of the source; None for an adapter. The Hub is queried once, not on every click."""
     if not hub.is_hub(source):
-        configured_roots().check_import(source)
-        if is_adapter(Path(source)):
-            return None
-        files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
-        return check_expert(seed, files, Path(source))
+        return _check_folder(registry, seed, configured_roots().check_import(source))
     asked = (seed.name, source)
     if st.session_state.get(HUB_CHECK, (None,))[0] != asked:
         try:
@@ -139,6 +126,21 @@ def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint 
     if isinstance(outcome, RegistryError):
         raise outcome
     return outcome
+
+
+def _check_folder(registry: Registry, seed: SeedRecord, folder: Path) -> Checkpoint | None:
+    """Check a folder's headers, and a sample of its weights against the seed's; None for an adapter."""
+    if is_adapter(folder):
+        check_base(read_adapter(folder).config, folder, seed)
+        return None
+    files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
+    checkpoint = check_expert(seed, files, folder)
+    blobs = registry.blobs
+    check_descent(
+        {"ffn": read_header(blobs.path(seed.ffn)), "trunk": read_header(blobs.path(seed.trunk))},
+        checkpoint.roles,
+    )
+    return checkpoint
 
 
 def _findings(checkpoint: Checkpoint) -> dict[str, object]:
@@ -154,70 +156,51 @@ def _findings(checkpoint: Checkpoint) -> dict[str, object]:
     }
 
 
-def _card() -> dict[str, Any]:
+def _card(form: Form) -> dict[str, Any]:
     st.subheader("2 · The card", anchor=False)
     left, right = st.columns(2)
     with left:
-        typed = st.text_input("Name", placeholder="law", help="An existing name gets its next version.")
-        name = _checked(check_name, typed.strip())
-    with right:
-        license = st.selectbox(
-            "Licence",
-            list(LICENSES),
-            index=None,
-            accept_new_options=True,
-            placeholder="Choose, or type an SPDX expression",
+        typed = st.text_input(
+            "Name",
+            placeholder="law",
+            help="An existing name gets its next version.",
+            **form.field("name", ""),
         )
-        license = _checked(check_license, license)
-        if license:
-            other = "Compatibility with other licences is checked when a mix is composed."
-            st.caption(LICENSES.get(license, other))
-    description = st.text_area(
-        "Description",
-        max_chars=DESCRIPTION_CHARS,
-        placeholder="Training data, strengths and weaknesses.",
-    )
-    return {"name": name, "license": license, "description": description.strip()}
+        name = checked(check_name, typed.strip())
+    with right:
+        license = license_field(form)
+    description = description_field(form, "Training data, strengths and weaknesses.")
+    return {"name": name, "license": license, "description": description}
 
 
-def _checked(check: Callable[[str], str], value: str | None) -> str | None:
-    """Return the checked value; None if it is empty, or if it is refused (the reason is shown below its field)."""
-    if value:
-        with shown_refusal():
-            return check(value)
-    return None
-
-
-def _domain(seed: str) -> dict[str, Any]:
+def _domain(form: Form, seed: str) -> dict[str, Any]:
     """Draw the source of the domain embedding: a sample of the text, or an embedding file made by the owner."""
     st.subheader("3 · The domain", anchor=False)
-    mode = st.segmented_control("Training text", [SHARED, PRIVATE], default=SHARED, required=True)
+    mode = st.segmented_control(
+        "Training text",
+        [SHARED, PRIVATE],
+        required=True,
+        format_func=TEXTS.__getitem__,
+        **form.field("text", SHARED, allowed=TEXTS),
+    )
     if mode == SHARED:
         st.caption(
             "A sample of the text (at most 4 MB) is stored with the expert. Routers are warm-started on it, and one "
             "document in twenty is held out for evaluation. Everyone who can read the registry can read the sample."
         )
-        paths = st.text_area(
-            "Files or folders of text, one per line", placeholder="/data/law.jsonl", height=90
-        )
-        lines = [line.strip() for line in paths.splitlines() if line.strip()]
-        checked = [_checked(_text_path, line) for line in lines]
-        return {"data": lines if all(checked) else []}
+        return {"data": text_paths(form, "Files or folders of text, one per line") or []}
     st.caption(
         "Only an embedding of the text is contributed; compute it on your own machine. Routers can use it, but the "
         "expert has no held-out text for evaluation, and mixes are fine-tuned without its text. With --seed the file "
         "also contains the frequencies of tokens in your text, which a mix of whole experts routes by."
     )
     st.code(f"nexusmix embed ./private --seed {seed} --out law.json", language=None)
-    file = st.text_input("Embedding file on the registry's machine", placeholder="/data/law.json")
-    return {"embedding": _checked(_embedding, file.strip())}
-
-
-def _text_path(path: str) -> str:
-    """Check the path of a text file or folder without reading it. Raises InvalidInputError or NotFoundError."""
-    if not configured_roots().check_import(path).exists():
-        raise NotFoundError(f"{path}: no such file or folder on the registry's machine")
-    return path
+    file = st.text_input(
+        "Embedding file on the registry's machine",
+        placeholder="/data/law.json",
+        **form.field("embedding", ""),
+    )
+    return {"embedding": checked(_embedding, file.strip())}
 
 
 def _embedding(path: str) -> str:
@@ -237,7 +220,8 @@ def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) ->
         }.items()
         if not given
     ]
-    wanted = st.button("Contribute", type="primary", icon=":material/upload:")
+    with st.container(key="action"):
+        wanted = st.button("Contribute", type="primary", icon=":material/upload:")
     if missing:
         needed = f"Still needed: {', '.join(missing)}."
         (refuse if wanted else st.caption)(needed)

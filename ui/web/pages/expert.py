@@ -26,6 +26,7 @@ from ui.web.components import (
     fact_table,
     facts,
     label,
+    page_title,
     score_bar,
 )
 from ui.web.session import (
@@ -82,7 +83,7 @@ def render() -> None:
 
 
 def _head(expert: ExpertRecord) -> None:
-    st.title(f"{label(expert.name)} :gray[{label(f'@{expert.version}')}]", anchor=False)
+    page_title("Expert", expert.name, f"@{expert.version}")
     st.html(facts(expert))
     if expert.withdrawn is not None:
         st.warning(f"Withdrawn: {label(expert.withdrawn)}", icon=":material/block:")

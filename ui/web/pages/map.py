@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from registry.catalog.queries import experts_stamp, list_domains, list_seeds
+from registry.catalog.queries import experts_stamp, list_domains, list_experts, list_seeds
 from registry.home import Registry
 from ui.web import routes
-from ui.web.components import empty_state
+from ui.web.components import contribute_link, empty_state, expert_link, page_title
 from ui.web.domain_map import figure, project
-from ui.web.session import current_registry, shown_errors
+from ui.web.session import current_registry, first_steps, shown_errors
 from ui.wording.display import plural
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 EVERY_SEED = ""
 MOST_CHARTS = 4
+MOST_LISTED = 200
 
 
 def render() -> None:
     """Draw the page: a filter by seed, then the map."""
     with st.container(key="back"):
         st.page_link(routes.catalog(), label="Catalog", icon=":material/arrow_back:")
-    st.title("Map of domains", anchor=False)
+    page_title("Map of domains")
     with shown_errors():
         registry = current_registry()
         seed = _chosen_seed(registry)
@@ -35,8 +36,11 @@ def render() -> None:
             empty_state(
                 "No experts yet",
                 "Each expert's domain is a point on this map. Contribute an expert first.",
-                ["nexusmix contribute NAME ./expert --seed SEED --license SPDX --data ./text"],
             )
+            if list_seeds(registry):
+                contribute_link(seed)
+            else:
+                first_steps(registry)
             return
         if left_out:
             st.info(f"{plural(left_out, 'expert')} not shown: embedded with a different embedder.")
@@ -44,10 +48,23 @@ def render() -> None:
             f"{plural(drawn, 'expert')}, placed by the embeddings of their training text. Nearby experts were "
             "trained on similar text. Click a point to open its expert."
         )
+        _as_list(registry, seed)
         chosen = st.plotly_chart(chart, on_select="rerun", selection_mode="points", key="map")
         for point in chosen["selection"]["points"]:
             if "customdata" in point:
                 st.switch_page(routes.expert(), query_params={"ref": point["customdata"][0]})
+
+
+def _as_list(registry: Registry, seed: str | None) -> None:
+    """Draw the same experts as links, for a keyboard, a screen reader and a finger."""
+    with st.expander("The same experts as a list"):
+        found = list_experts(registry, seed=seed, limit=MOST_LISTED)
+        newest = {expert.name: expert for expert in found}
+        with st.container(key="map-list"):
+            for expert in newest.values():
+                expert_link(expert)
+        if len(found) == MOST_LISTED:
+            st.caption(f"The first {MOST_LISTED} versions by name; the catalog lists all of them.")
 
 
 def _chosen_seed(registry: Registry) -> str | None:

@@ -14,12 +14,14 @@ from registry.home import Registry
 from registry.records import MixRecord
 from ui.queue.roots import configured_roots
 from ui.web import models, routes
-from ui.web.components import empty_state, expert_link, fact_table, label, lineage_link
+from ui.web.components import empty_state, escaped, expert_link, fact_table, label, lineage_link, page_title
+from ui.web.exported import export_links
 from ui.web.mix_words import (
     ancestors,
     children,
     manifest_of,
     mix_facts,
+    quality,
     settings_line,
     step,
 )
@@ -32,6 +34,7 @@ from ui.web.session import (
 )
 from ui.web.tables import heat_map, score_table, task_table
 from ui.wording.display import parameters
+from ui.wording.licenses import licence_words
 from ui.wording.tasks import task_rows
 from ui.wording.training_cost import learning_facts
 
@@ -53,7 +56,7 @@ def render() -> None:
         mix = get_mix(registry, ref)
         manifest = manifest_of(registry, mix)
         mixes = list_mixes(registry)
-        st.title(f"{label(mix.name)} :gray[{label(f'@{mix.version}')}]", anchor=False)
+        page_title("Mix", mix.name, f"@{mix.version}")
         st.html(mix_facts(mix))
         _actions(registry, mix, manifest, mixes)
         story, numbers = st.columns([5, 3], gap="large")
@@ -65,6 +68,7 @@ def render() -> None:
             _facts(mix, manifest)
             _experts(registry, mix)
             _lineage(mix, mixes)
+            export_links(registry, mix.ref)
             _digests(mix)
 
 
@@ -181,6 +185,12 @@ def _scores(mix: MixRecord) -> None:
             "Evaluate the mix to compare it with its seed, its experts and dense merging.",
         )
         return
+    if kept := quality(mix.evaluation):
+        st.html(f'<p class="nm-quality">This mix {escaped(kept)}.</p>')
+        rival = mix.evaluation["mean"].get("btm")
+        if rival is not None:
+            better = "better" if mix.evaluation["mean"]["mix"] < rival else "not better"
+            st.caption(f"It is {better} than sending each whole request to the nearest expert.")
     st.html(score_table(mix.evaluation))
 
 
@@ -226,6 +236,7 @@ def _facts(mix: MixRecord, manifest: dict[str, Any]) -> None:
         {
             "Seed": mix.seed,
             **settings_line(manifest),
+            "Licence means": licence_words(manifest["license"]),
             "Licence override": manifest.get("license_override"),
             **learning,
             "Published": f"{mix.created_at:%Y-%m-%d %H:%M} UTC",

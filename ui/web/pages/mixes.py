@@ -9,7 +9,7 @@ from registry.catalog.queries import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
 from ui.web import routes
-from ui.web.components import empty_state, escaped, label, lineage_link
+from ui.web.components import compose_link, empty_state, escaped, label, lineage_link, page_title
 from ui.web.mix_words import (
     children,
     manifest_of,
@@ -26,7 +26,7 @@ from ui.wording.display import plural
 
 def render() -> None:
     """Draw the page: the cards, then the comparison."""
-    st.title("Mixes", anchor=False)
+    page_title("Mixes")
     with shown_errors():
         registry = current_registry()
         with st.spinner("Reading the mixes …"):
@@ -35,9 +35,8 @@ def render() -> None:
             empty_state(
                 "No mixes yet",
                 "Choose experts of one seed and compose them into one model.",
-                ["nexusmix compose NAME --seed SEED --experts A,B,C"],
             )
-            st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
+            compose_link()
             return
         by_name: dict[str, list[MixRecord]] = {}
         for mix in mixes:

@@ -14,8 +14,9 @@ from registry.queue import runs
 from registry.records import RunRecord
 from ui.queue.jobs import ROOTS
 from ui.web import routes
-from ui.web.components import chip, empty_state, fact_table, label
-from ui.web.run_words import ago, outcome, progress, spent, state_chip, subject
+from ui.web.components import chip, empty_state, fact_table, label, page_title
+from ui.web.exported import exported_files
+from ui.web.run_words import ago, form_of, outcome, progress, spent, state_chip, subject
 from ui.web.session import current_registry, shown_errors, shown_refusal
 from ui.wording.display import duration, printable
 from ui.wording.training_cost import learning_facts
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 REFRESH_SECONDS = 1
+RUNS_SEARCHED = 50  # for the evaluation that follows
 LOG_HEIGHT = 260
 CHART_HEIGHT = 260
 ACCENT = "#7a73ea"
@@ -41,11 +43,30 @@ def render() -> None:
             empty_state("No run chosen", "Open a run from the list of runs.")
             return
         run = runs.get_run(registry, run_id)
-        st.title(f"{label(run.kind.capitalize())} :gray[{label(subject(run))}]", anchor=False)
+        _title(run)
+        _notify(run)
         if run.is_live:
             st.fragment(_live, run_every=REFRESH_SECONDS)(registry, run_id)
         else:
             _body(registry, run)
+
+
+def _title(run: RunRecord) -> None:
+    """Draw the title. The tab's title says the state, so that it can be read while another tab is open."""
+    page_title(f"run {run.id} {run.state}", f"{run.kind.capitalize()} ", subject(run))
+
+
+def _notify(run: RunRecord) -> None:
+    """Show a notification when a run ends that this visitor saw live."""
+    watched: set[int] = st.session_state.setdefault("watched runs", set())
+    if run.is_live:
+        watched.add(run.id)
+    elif run.id in watched:
+        watched.discard(run.id)
+        icon = ":material/check_circle:" if run.state == "succeeded" else ":material/error:"
+        st.toast(
+            f"Run {run.id}, {label(run.kind)} {label(subject(run))}: {run.state}.", icon=icon, duration="long"
+        )
 
 
 def _asked() -> int | None:
@@ -63,25 +84,27 @@ def _live(registry: Registry, run_id: int) -> None:
         run = runs.get_run(registry, run_id)
         if not run.is_live:
             st.rerun()
-        _body(registry, run)
+        with st.container(key="live"):
+            _body(registry, run)
 
 
 def _body(registry: Registry, run: RunRecord) -> None:
-    _head(run)
+    _head(registry, run)
     _actions(registry, run)
     story, numbers = st.columns([5, 3], gap="large")
     with story:
+        exported_files(run)
         _loss(registry, run)
         _log(run)
     with numbers, st.container(key="numbers"):
         _facts(run)
 
 
-def _head(run: RunRecord) -> None:
+def _head(registry: Registry, run: RunRecord) -> None:
     marks = [state_chip(run), chip(f"run {run.id}"), chip(f"queued {ago(run.created_at)}")]
     st.html(f'<div class="nm-facts">{"".join(marks)}</div>')
     if run.is_live:
-        fraction, words = progress(run)
+        fraction, words = progress(run, runs.list_runs(registry, states=runs.LIVE))
         st.progress(fraction, text=label(words))
         if run.state == "queued":
             st.caption("`nexusmix ui` starts a worker of its own. `nexusmix worker` starts another.")
@@ -115,9 +138,46 @@ def _actions(registry: Registry, run: RunRecord) -> None:
                     icon=":material/stylus_note:",
                     query_params={"mix": made["mix"]},
                 )
+        for following in _following(registry, run):
+            query = {"id": str(following.id)}
+            words = f"Its evaluation: {following.state}"
+            st.page_link(routes.run(), label=words, icon=":material/monitoring:", query_params=query)
+        _form_link(run)
+        if run.kind == "add-seed" and run.state == "succeeded":
+            query = {"seed": run.request["name"]}
+            st.page_link(
+                routes.contribute(),
+                label="Contribute an expert",
+                icon=":material/upload:",
+                query_params=query,
+            )
         if "expert" in made and run.kind in ("contribute", "measure"):
             query = {"ref": made["expert"]}
             st.page_link(routes.expert(), label=f"Open {label(made['expert'])}", query_params=query)
+
+
+def _following(registry: Registry, run: RunRecord) -> list[RunRecord]:
+    """Return the newest evaluation of the mix that this run made, if one was queued after it."""
+    made = outcome(run).get("mix")
+    if made is None or run.kind not in ("compose", "extend", "remove"):
+        return []
+    later = runs.list_runs(registry, kind="evaluate", limit=RUNS_SEARCHED)
+    return [each for each in later if each.request.get("mix") == made and each.id > run.id][:1]
+
+
+def _form_link(run: RunRecord) -> None:
+    """Draw the way back to the filled form of a run that ended."""
+    fields = form_of(run)
+    pages = {"compose": routes.compose, "contribute": routes.contribute, "add-seed": routes.seed}
+    if run.is_live or not fields:
+        return
+    if run.state != "succeeded":
+        words = "Change it and try again"
+    elif run.kind == "compose":
+        words = "Compose again with changes"
+    else:
+        return
+    st.page_link(pages[run.kind](), label=words, icon=":material/edit:", query_params=fields)
 
 
 def _loss(registry: Registry, run: RunRecord) -> None:

@@ -8,7 +8,7 @@ from registry.home import Registry
 from registry.queue import runs
 from registry.records import RunRecord, RunState
 from ui.web import routes
-from ui.web.components import empty_state, escaped, label
+from ui.web.components import compose_link, empty_state, escaped, label, page_title
 from ui.web.run_words import ago, progress, spent, state_chip, subject
 from ui.web.session import current_registry, shown_errors, shown_refusal
 from ui.wording.display import duration, plural
@@ -26,7 +26,7 @@ FILTERS: dict[str, tuple[RunState, ...] | None] = {
 
 def render() -> None:
     """Draw the page: a filter, then the runs."""
-    st.title("Runs", anchor=False)
+    page_title("Runs")
     with shown_errors():
         registry = current_registry()
         counts = runs.count_runs(registry)
@@ -34,9 +34,8 @@ def render() -> None:
             empty_state(
                 "No runs yet",
                 "Compose a mix to queue a run. Its progress is shown here.",
-                ["nexusmix compose NAME --seed SEED --experts A,B,C --queue"],
             )
-            st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
+            compose_link()
             return
         chosen = st.segmented_control(
             "State", list(FILTERS), default="All", required=True, label_visibility="collapsed"
@@ -62,13 +61,14 @@ def _list(registry: Registry, states: tuple[RunState, ...] | None, live: int) ->
         if not found:
             empty_state("No runs in this state", "Choose another state above.")
         with st.container(key="runs"):
+            waiting_for = runs.list_runs(registry, states=runs.LIVE) if live else []
             for run in found:
-                _row(registry, run)
+                _row(registry, run, waiting_for)
         if len(found) == RUNS_SHOWN:
             st.caption(f"The newest {plural(RUNS_SHOWN, 'run')}; `nexusmix runs --limit N` lists more.")
 
 
-def _row(registry: Registry, run: RunRecord) -> None:
+def _row(registry: Registry, run: RunRecord, waiting_for: list[RunRecord]) -> None:
     with st.container(key=f"run-{run.id}", horizontal=True, vertical_alignment="center"):
         st.page_link(
             routes.run(),
@@ -77,7 +77,7 @@ def _row(registry: Registry, run: RunRecord) -> None:
         )
         seconds = spent(run)
         took = "" if seconds is None else f"{duration(seconds)} · "
-        note = progress(run)[1] if run.is_live else f"{took}{ago(run.created_at)}"
+        note = progress(run, waiting_for)[1] if run.is_live else f"{took}{ago(run.created_at)}"
         st.html(f'{state_chip(run)} <span class="nm-note">{escaped(note)}</span>')
         if run.is_live and st.button(
             "Cancel", key=f"cancel-{run.id}", type="tertiary", disabled=run.cancel_requested

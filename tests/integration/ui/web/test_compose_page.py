@@ -10,7 +10,7 @@ import pico
 import pytest
 import typer
 import yaml
-from pages import button, code, field, html, open_page, said, toggle
+from pages import button, captions, code, field, html, open_page, said, toggle
 from streamlit.testing.v1 import AppTest
 
 from composer.mix import recipe, routing
@@ -33,7 +33,7 @@ def test_an_empty_registry_says_that_a_seed_comes_first(app_registry: Registry) 
 def test_only_experts_of_the_chosen_seed_are_offered(filled: Registry) -> None:
     app = open_page("compose", seed="smol")
     assert not app.exception
-    assert app.multiselect(key="chosen").options == ["code@1", "cooking@1", "law@1"]
+    assert app.multiselect(key="compose experts").options == ["code@1", "cooking@1", "law@1"]
     lonely = open_page("compose", seed="lonely")
     assert "No experts of this seed yet" in html(lonely)
 
@@ -236,5 +236,73 @@ def test_samples_propose_an_expert_for_each(filled: Registry) -> None:
     app.text_area(key="samples").set_value(samples).run()
     button(app, "Propose").click().run()
     assert not app.exception
-    assert set(app.multiselect(key="chosen").value) == {"law@1", "code@1"}
+    assert set(app.multiselect(key="compose experts").value) == {"law@1", "code@1"}
     assert len(re.findall('class="figure"', html(app))) == 2
+
+
+def test_the_address_follows_the_form_and_opens_it_again_as_it_was(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    app.text_input[0].set_value("team")
+    field(app, "Kind of mix").set_value("merged").run()
+    app.select_slider[0].set_value(10_000)
+    number(app, "Top-p").set_value(0.7)
+    field(app, "Research trunk merge").set_value("ties")
+    field(app, "Train the router").set_value(True)
+    toggle(app, "Evaluate it afterwards").set_value(False)
+    app.multiselect(key="compose experts").set_value(["code@1", "law@1", "cooking@1"]).run()
+    assert not app.exception
+    address = dict(app.query_params)
+    assert address == {
+        "seed": "smol",
+        "experts": "code@1,law@1,cooking@1",
+        "name": "team",
+        "kind": "merged",
+        "tokens": "10000",
+        "top_p": "0.7",
+        "research_trunk_merge": "ties",
+        "train_router": "yes",
+        "evaluate": "no",
+    }
+    again = open_page("compose", **address)
+    assert not again.exception
+    assert code(again)[-2:] == code(app)[-2:] and "compose team" in code(again)[-2]
+    assert not toggle(again, "Evaluate it afterwards").value
+
+
+def test_a_typed_name_survives_another_choice_of_experts(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1")
+    app.text_input[0].set_value("team").run()
+    for chosen in (["code@1", "law@1"], [], ["law@1"]):
+        app.multiselect(key="compose experts").set_value(chosen).run()
+    assert app.text_input[0].value == "team" and "compose team" in code(app)[-2]
+
+
+def test_values_in_an_address_that_the_form_cannot_have_are_ignored(filled: Registry) -> None:
+    wrong = {
+        "kind": "merged",
+        "top_k": "9",
+        "tokens": "many",
+        "router": "nobody",
+        "z_loss": "-1",
+        "train_router": "x",
+    }
+    app = open_page("compose", seed="smol", experts="code@1,law@1", **wrong)
+    assert not app.exception and not app.error
+    assert code(app)[-2] == code(merged_form())[-2]
+
+
+def test_a_licence_says_what_it_means_for_the_mix(filled: Registry) -> None:
+    app = open_page("compose", seed="smol", experts="code@1,law@1")
+    assert "Commercial use is permitted" in captions(app)
+
+
+def test_text_that_fits_no_expert_proposes_none_and_keeps_those_chosen(
+    filled: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.web.recipes.CLOSE", 1.1)
+    assert propose(filled, "plaintiff court", "smol") == {}
+    app = open_page("compose", seed="smol", experts="code@1")
+    app.text_area(key="samples").set_value("plaintiff court").run()
+    button(app, "Propose").click().run()
+    assert "No expert of this seed fits this text" in app.info[0].value
+    assert app.multiselect(key="compose experts").value == ["code@1"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pico
 import pytest
-from pages import captions, code, field, html, open_page, said
+from pages import button, captions, code, field, html, open_page, said
 
 from registry.domains.embedding import embed_domain, load_embedder, save_embedding
 from registry.errors import InvalidInputError
@@ -15,7 +15,7 @@ from registry.intake.intake import add_seed
 from registry.queue import runs
 from ui.queue.jobs import execute, submit
 from ui.queue.roots import Roots
-from ui.web.pages import contribute
+from ui.web import card_fields
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_private_text_is_explained_and_hands_over_an_embedding_only(
     embedded = tmp_path / "law.json"
     save_embedding(embedded, embed_domain(load_embedder("hashing:64"), pico.domain_documents("law", 4))[0])
     app = open_page("contribute")
-    field(app, "Training text").set_value("Keep it private").run()
+    field(app, "Training text").set_value("private").run()
     assert not app.exception
     assert "Only an embedding of the text is contributed" in captions(app)
     assert code(app) == ["nexusmix embed ./private --seed smol --out law.json"]
@@ -105,7 +105,7 @@ def test_private_text_is_explained_and_hands_over_an_embedding_only(
 def test_bad_fields_are_refused_under_themselves_and_take_nothing_away(
     seeded: Registry, pico_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(contribute.LICENSES, "Apache-9", "")  # the test harness cannot type a new option
+    monkeypatch.setitem(card_fields.LICENSES, "Apache-9", "")  # the test harness cannot type a new option
     app = open_page("contribute")
     field(app, "Folder").set_value(str(pico_expert))
     field(app, "Name").set_value("../up")
@@ -121,7 +121,7 @@ def test_bad_fields_are_refused_under_themselves_and_take_nothing_away(
     assert len(app.error) == 2
     assert field(app, "Description").value == "Speaks law."
     assert field(app, "Licence").value == "Apache-9"
-    field(app, "Training text").set_value("Keep it private").run()
+    field(app, "Training text").set_value("private").run()
     field(app, "Embedding file").set_value(str(tmp_path / "none.json")).run()
     assert "none.json" in said(app.error[-1]) and not app.exception
 
@@ -143,7 +143,7 @@ def test_paths_outside_the_roots_are_refused_before_anything_is_read_or_queued(
     field(app, "Folder").set_value(str(pico_expert)).run()
     assert any(word in said(app.error[0]) for word in ("--import-root", "a system folder that"))
     app.button[0].click().run()
-    field(app, "Training text").set_value("Keep it private").run()
+    field(app, "Training text").set_value("private").run()
     field(app, "Embedding file").set_value(outside).run()
     assert any(word in said(app.error[0]) for word in ("--import-root", "a system folder that"))
     app.button[0].click().run()
@@ -176,3 +176,74 @@ def test_a_run_of_the_web_app_is_bound_to_its_roots_by_the_worker_too(
     text.unlink()
     pico.write_documents(text, "law")
     assert execute(seeded, run, lambda *_: None)["expert"] == "law@1"
+
+
+def test_the_address_follows_the_form_and_opens_it_again_as_it_was(seeded: Registry, tmp_path: Path) -> None:
+    app = open_page("contribute")
+    field(app, "Folder").set_value("/nowhere")
+    field(app, "Name").set_value("../up")
+    field(app, "Licence").set_value("MIT")
+    field(app, "Description").set_value("Speaks\nlaw.")
+    field(app, "Files or folders").set_value(f"{tmp_path}\n/none").run()
+    address = dict(app.query_params)
+    assert address == {
+        "seed": "smol",
+        "source": "/nowhere",
+        "name": "../up",
+        "license": "MIT",
+        "description": "Speaks\nlaw.",
+        "data": f"{tmp_path}\n/none",
+    }
+    again = open_page("contribute", **address)
+    assert not again.exception
+    names = ("Folder", "Name", "Licence", "Description", "Files or folders")
+    assert [field(again, name).value for name in names] == [field(app, name).value for name in names]
+
+
+def test_the_text_is_kept_while_the_other_kind_of_domain_is_looked_at(
+    seeded: Registry, tmp_path: Path
+) -> None:
+    app = open_page("contribute")
+    field(app, "Files or folders").set_value(str(tmp_path)).run()
+    field(app, "Training text").set_value("private").run()
+    field(app, "Training text").set_value("shared").run()
+    assert field(app, "Files or folders").value == str(tmp_path)
+
+
+def test_an_untouched_copy_of_the_seed_does_not_fit(seeded: Registry, pico_seed: Path) -> None:
+    app = open_page("contribute", source=str(pico_seed))
+    assert not app.exception and not app.success
+    assert "does not fit" in app.error[0].value and "equal" in html(app)
+
+
+def test_an_adapter_that_is_more_than_a_low_rank_sum_is_refused_on_the_page(
+    seeded: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "use_dora": true}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    app = open_page("contribute", source=str(tmp_path))
+    assert not app.exception and not app.success and not app.info
+    assert "dora" in html(app).lower()
+
+
+def test_a_seed_is_added_from_the_page(app_registry: Registry, pico_seed: Path) -> None:
+    app = open_page("seed")
+    assert not app.exception
+    field(app, "Folder").set_value(str(pico_seed)).run()
+    assert len(app.success) == 1
+    button(app, "Add the seed").click().run()
+    assert "Still needed: a name, a licence." in said(app.error[0])
+    field(app, "Name").set_value("smol")
+    field(app, "Licence").set_value("MIT").run()
+    button(app, "Add the seed").click().run()
+    (run,) = runs.list_runs(app_registry)
+    assert (run.kind, run.request["name"]) == ("add-seed", "smol")
+    assert execute(app_registry, run, lambda *_: None)["seed"] == "smol"
+    taken = open_page("seed", name="smol")
+    assert "exists already" in said(taken.error[0]) and field(taken, "Name").value == "smol"
+
+
+def test_a_folder_that_is_no_model_cannot_be_a_seed(app_registry: Registry, tmp_path: Path) -> None:
+    app = open_page("seed", source=str(tmp_path))
+    assert not app.exception and not app.success
+    assert "cannot be a seed" in app.error[0].value

@@ -56,16 +56,16 @@ def test_scores_are_shown_side_by_side_only_when_they_are_of_the_same_text(mixed
     record_evaluation(mixed, "team@2", measured("a", mix=2.375))
     app = open_page("mixes", a="team@1", b="team@2")
     assert "<td>2.375</td>" in html(app) and 'class="best"' in html(app)
-    assert "2.375 bits per byte on 60.0 kB of text" in html(app)
+    assert "2.375 bits per byte on 60 kB of text" in html(app)
     assert not app.button
     for other in ("b", None):
         record_evaluation(mixed, "team@2", measured(other, mix=2.375))
         app = open_page("mixes", a="team@1", b="team@2")
         assert not app.exception
         assert 'class="best"' not in html(app) and "<td>2.375</td>" not in html(app)
-        words = "60.0 kB of text" if other else "unknown text"
+        words = "60 kB of text" if other else "unknown text"
         small = captions(app)
-        assert f"Evaluated on different text, so not compared: code (60.0 kB of text, {words})" in small
+        assert f"Evaluated on different text, so not compared: code (60 kB of text, {words})" in small
     button(app, "Evaluate both on the same text").click().run()
     (run,) = runs.list_runs(mixed)
     assert (run.kind, run.request) == ("evaluate", {"mix": "team@1", "against": ["team@2"]})
@@ -77,7 +77,7 @@ def test_scores_are_shown_side_by_side_only_when_they_are_of_the_same_text(mixed
 def test_a_table_says_how_much_text_it_is_of_and_when_nobody_knows(mixed: Registry) -> None:
     assert "Bits per byte on unknown text" in html(open_page("mix", ref="team@1"))
     record_evaluation(mixed, "team@1", measured("a", mix=2.125))
-    assert "Bits per byte on 60.0 kB of text" in html(open_page("mix", ref="team@1"))
+    assert "Bits per byte on 60 kB of text" in html(open_page("mix", ref="team@1"))
 
 
 def test_a_mix_shows_its_scores_its_routing_and_its_lineage(mixed: Registry) -> None:

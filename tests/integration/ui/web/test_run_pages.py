@@ -102,7 +102,7 @@ def test_the_queue_lists_runs_by_state_and_cancels(app_registry: Registry, runni
     app = open_page("runs")
     assert not app.exception
     assert [link.split(" ")[0] for link in links(app)] == ["evaluate", "compose"]
-    assert "Waiting for a worker" in html(app)
+    assert f"Waiting for run {running.id}" in html(app)
     app.button(key=f"cancel-{waiting.id}").click().run()
     assert runs.get_run(app_registry, waiting.id).state == "cancelled"
     app.segmented_control[0].set_value("Failed").run()

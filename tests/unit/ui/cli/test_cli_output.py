@@ -70,7 +70,14 @@ def test_ordinary_text_of_any_script_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(999, "999"), (32_608, "32.6 k"), (999_960, "1.0 M"), (470_000_000, "470 M"), (1_300_000_000, "1.3 B")],
+    [
+        (999, "999"),
+        (10_000, "10 k"),
+        (32_608, "32.6 k"),
+        (999_960, "1.0 M"),
+        (470_000_000, "470 M"),
+        (1_300_000_000, "1.3 B"),
+    ],
 )
 def test_parameters_are_counted_as_the_field_counts_them(count: int, shown: str) -> None:
     assert display.parameters(count) == shown
@@ -78,7 +85,7 @@ def test_parameters_are_counted_as_the_field_counts_them(count: int, shown: str)
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_234_567, "1.2 MB"), (99_960_000, "100 MB")],
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_567, "1.2 MB"), (99_960_000, "100 MB")],
 )
 def test_sizes_are_in_decimal_units(count: int, shown: str) -> None:
     assert display.size(count) == shown

@@ -27,3 +27,8 @@ def test_an_expert_of_before_shows_its_provenance_as_it_was() -> None:
 def test_a_role_of_another_width_was_not_compared() -> None:
     shown = in_words({"difference_from_seed": {"ffn": {"cosine": None, "changed": None}}})
     assert shown == {"ffn compared with its seed": "not compared: its width differs from the seed's"}
+
+
+def test_nested_entries_are_shown_under_joined_names_and_never_as_python() -> None:
+    provenance = {"adapter": {"r": 8, "target_modules": ["up_proj", "down_proj"], "rank_pattern": {}}}
+    assert in_words(provenance) == {"adapter: r": 8, "adapter: target_modules": "up_proj, down_proj"}

@@ -1,0 +1,66 @@
+"""Fields of the card of a seed or an expert: licence, description and text, each checked under itself."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from registry.errors import NotFoundError
+from registry.licenses import check_license
+from ui.queue.roots import configured_roots
+from ui.web.form import Form
+from ui.web.session import checked
+
+PERMISSIVE = "Mixes with it may use almost any licence."
+LICENSES = {
+    "Apache-2.0": PERMISSIVE,
+    "MIT": PERMISSIVE,
+    "BSD-3-Clause": PERMISSIVE,
+    "CC0-1.0": PERMISSIVE,
+    "CC-BY-4.0": PERMISSIVE,
+    "CC-BY-SA-4.0": "Mixes with it must be shared under the same terms.",
+    "CC-BY-NC-4.0": "Mixes with it are for non-commercial use only.",
+    "GPL-3.0-or-later": "Mixes with it must be under the GPL too.",
+}
+DESCRIPTION_CHARS = 2_000
+
+
+def license_field(form: Form) -> str | None:
+    """Draw the licence with its consequence; return it in its normal form, or None if it is absent or refused."""
+    license = st.selectbox(
+        "Licence",
+        list(LICENSES),
+        index=None,
+        accept_new_options=True,
+        placeholder="Choose, or type an SPDX expression",
+        **form.field("license", None),
+    )
+    license = checked(check_license, license)
+    if license:
+        other = "Compatibility with other licences is checked when a mix is composed."
+        st.caption(LICENSES.get(license, other))
+    return license
+
+
+def description_field(form: Form, placeholder: str) -> str:
+    """Draw the description and return it."""
+    return st.text_area(
+        "Description",
+        max_chars=DESCRIPTION_CHARS,
+        placeholder=placeholder,
+        **form.field("description", "", allowed=lambda text: len(text) <= DESCRIPTION_CHARS),
+    ).strip()
+
+
+def text_paths(form: Form, title: str) -> list[str] | None:
+    """Draw the paths of text; return them, or None if one of them is refused."""
+    typed = st.text_area(title, placeholder="/data/law.jsonl", height=90, **form.field("data", ""))
+    lines = [line.strip() for line in typed.splitlines() if line.strip()]
+    found = [checked(_text_path, line) for line in lines]
+    return lines if all(found) else None
+
+
+def _text_path(path: str) -> str:
+    """Check the path of a text file or folder without reading it. Raises InvalidInputError or NotFoundError."""
+    if not configured_roots().check_import(path).exists():
+        raise NotFoundError(f"{path}: no such file or folder on the registry's machine")
+    return path
