@@ -8,6 +8,7 @@
     ├── MissingTextError            a step needs text of a domain that has only an embedding
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
     ├── MissingExtraError           a package from an extra of nexusmix is not installed
+    ├── ChatTemplateError           a chat template that is missing, fails or exceeds its limits
     └── ExportError                 a model that the target format cannot express
 
 Errors of the registry (not found, conflict, integrity …) are not wrapped.
@@ -44,6 +45,10 @@ class TrainingDivergedError(ComposerError):
 
 class MissingExtraError(ComposerError):
     """A package that belongs to an extra of nexusmix is not installed."""
+
+
+class ChatTemplateError(ComposerError):
+    """A chat template that is missing, fails or exceeds its limits."""
 
 
 class ExportError(ComposerError):

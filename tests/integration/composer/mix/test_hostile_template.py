@@ -1,4 +1,4 @@
-"""A seed's chat template is untrusted code: nexusmix never runs it, and transformers runs it in a sandbox."""
+"""A seed's chat template is untrusted code: generating runs none of it, and chat runs it with limits."""
 
 import json
 

@@ -1,0 +1,54 @@
+"""Which chat template a mix uses: its seed's, or else the one on which its experts agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from composer.errors import ChatTemplateError, RecipeError
+from composer.mix.masking import places
+from composer.mix.opening import Manifest
+from registry.blobs import BlobStore, read_files
+from registry.checkpoints.tokenizers import chat_template
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A Jinja template, and the seed or the experts that it comes from."""
+
+    source: str
+    origin: str
+
+
+def template_of(blobs: BlobStore, manifest: Manifest, expert: str | None = None) -> ChatTemplate:
+    """Return the mix's template, or the one of an `expert` (`name` or `name@version`).
+
+    Raises ChatTemplateError if there is none, or if the seed has none and the experts' differ. Raises RecipeError for
+    an expert that is not a member.
+    """
+    templates = _of_members(blobs, manifest)
+    if expert is not None:
+        (ref,) = (manifest.members[place].expert.ref for place in places(manifest, [expert]) or ())
+        if ref not in templates:
+            others = f"; these have one: {', '.join(templates)}" if templates else ""
+            raise RecipeError(f"{ref} has no chat template{others}")
+        return ChatTemplate(templates[ref], ref)
+    wanted = ("tokenizer_config.json", "chat_template.jinja")
+    files = {name: digest for name, digest in manifest.seed.files.items() if name in wanted}
+    own = chat_template(read_files(blobs, files))
+    if own is not None:
+        return ChatTemplate(own, f"seed {manifest.seed.name}")
+    if len(set(templates.values())) == 1:
+        return ChatTemplate(next(iter(templates.values())), ", ".join(templates))
+    if templates:
+        raise ChatTemplateError(
+            f"the seed has no chat template, and those of {', '.join(templates)} differ: choose one with --template"
+        )
+    raise ChatTemplateError(
+        "the mix has no chat template: neither its seed nor an expert came with one; use `nexusmix generate`, or add "
+        "an expert whose folder contains chat_template.jinja"
+    )
+
+
+def _of_members(blobs: BlobStore, manifest: Manifest) -> dict[str, str]:
+    """Return the experts' templates by reference; several experts may have none."""
+    return {}
