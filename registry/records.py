@@ -98,6 +98,7 @@ class NewExpert:
     held_out: Digest | None
     chunk_vectors: Digest | None
     profile: Digest | None = None  # token profile, where it replaces text
+    chat_template: Digest | None = None  # Jinja, where the checkpoint came with one
     provenance: dict[str, Any]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from composer.errors import ChatTemplateError, RecipeError
-from composer.mix.masking import places
 from composer.mix.opening import Manifest
 from registry.blobs import BlobStore, read_files
 from registry.checkpoints.tokenizers import chat_template
+from registry.errors import UnsafeFileError
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class ChatTemplate:
 
     source: str
     origin: str
+    of_seed: bool = False
 
 
 def template_of(blobs: BlobStore, manifest: Manifest, expert: str | None = None) -> ChatTemplate:
@@ -27,6 +28,8 @@ def template_of(blobs: BlobStore, manifest: Manifest, expert: str | None = None)
     """
     templates = _of_members(blobs, manifest)
     if expert is not None:
+        from composer.mix.masking import places  # imports torch, which an export does without
+
         (ref,) = (manifest.members[place].expert.ref for place in places(manifest, [expert]) or ())
         if ref not in templates:
             others = f"; these have one: {', '.join(templates)}" if templates else ""
@@ -36,7 +39,7 @@ def template_of(blobs: BlobStore, manifest: Manifest, expert: str | None = None)
     files = {name: digest for name, digest in manifest.seed.files.items() if name in wanted}
     own = chat_template(read_files(blobs, files))
     if own is not None:
-        return ChatTemplate(own, f"seed {manifest.seed.name}")
+        return ChatTemplate(own, f"seed {manifest.seed.name}", of_seed=True)
     if len(set(templates.values())) == 1:
         return ChatTemplate(next(iter(templates.values())), ", ".join(templates))
     if templates:
@@ -50,5 +53,18 @@ def template_of(blobs: BlobStore, manifest: Manifest, expert: str | None = None)
 
 
 def _of_members(blobs: BlobStore, manifest: Manifest) -> dict[str, str]:
-    """Return the experts' templates by reference; several experts may have none."""
-    return {}
+    """Return the templates of the experts that came with one, by reference."""
+    experts = (member.expert for member in manifest.members)
+    return {e.ref: blobs.read_bytes(e.chat_template).decode() for e in experts if e.chat_template is not None}
+
+
+def adopted_template(blobs: BlobStore, manifest: Manifest) -> str | None:
+    """Return the experts' template for an export, which contains the seed's files already; None if it is not needed.
+
+    None also where the experts' templates differ: an export cannot ask.
+    """
+    try:
+        chosen = template_of(blobs, manifest)
+    except (ChatTemplateError, UnsafeFileError):
+        return None
+    return None if chosen.of_seed else chosen.source

@@ -21,6 +21,7 @@ from composer.experts.adapter import (
     fitted,
     is_adapter,
     read_adapter,
+    template_in,
 )
 from composer.experts.adapter_config import check_base
 from composer.progress import Progress, silent
@@ -116,6 +117,8 @@ def merge_adapter(
     with new_folder(registry, Path(out_folder)) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)
+        if (template := template_in(adapter_folder)) is not None:
+            (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
         dtypes = {name: info.dtype for name, info in stored.items()}
         write_tensors(folder, tensors, dtypes, progress=progress)
     return adapter

@@ -53,13 +53,15 @@ class LockedExpert(BaseModel):
     sample: Digest | None
     chunk_vectors: Digest | None
     profile: Digest | None = None
+    chat_template: Digest | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit an absent profile: locks and manifests from before profiles keep their digests."""
+        """Omit absent fields that are newer than the first locks: old locks and manifests keep their digests."""
         fields: dict[str, Any] = dump(self)
-        if self.profile is None:
-            fields.pop("profile", None)
+        for name in ("profile", "chat_template"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         return fields
 
 
@@ -160,6 +162,7 @@ def lock_expert(expert: ExpertRecord) -> LockedExpert:
         sample=expert.sample,
         chunk_vectors=expert.chunk_vectors,
         profile=expert.profile,
+        chat_template=expert.chat_template,
     )
 
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0007"  # the newest migration, which these classes describe
+REVISION = "0009"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -154,6 +154,7 @@ class Expert(Base):
     held_out: Mapped[str | None] = _blob(nullable=True)
     chunk_vectors: Mapped[str | None] = _blob(nullable=True)
     profile: Mapped[str | None] = _blob(nullable=True)
+    chat_template: Mapped[str | None] = _blob(nullable=True)
     provenance: Mapped[dict[str, Any]]
     withdrawn: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=_now)

@@ -23,6 +23,7 @@ from registry.checkpoints.descent import check_descent
 from registry.checkpoints.families import Roles
 from registry.checkpoints.preflight import check_expert, check_seed
 from registry.checkpoints.tensors import read_header
+from registry.checkpoints.tokenizers import chat_template
 from registry.domains.documents import (
     MAX_HELD_OUT_BYTES,
     Sample,
@@ -129,7 +130,7 @@ def contribute(
     given. For private data, give an `embedding` file that the owner computed; then no text is stored. An expert
     whose trunk equals the seed's is anchored: its trunk is the seed's blob. Weights that equal the seed's are
     refused unless `allow_unchanged`, and weights that were not trained from the seed unless `allow_unrelated`.
-    The differences are recorded in the provenance.
+    The differences are recorded in the provenance. The folder's chat template is stored with the expert.
 
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
     every mismatch), LicenseError, ConflictError, StorageError.
@@ -141,6 +142,7 @@ def contribute(
     data, held_out = as_paths(data), as_paths(held_out)
     embedding = None if embedding is None else as_path(embedding)
     checkpoint = check_expert(base, read_files(registry.blobs, base.files), as_path(source))
+    template = chat_template(checkpoint.files)
     _require_one_source(data, held_out, embedding)
     text = _read_text(data, held_out)
     differences = check_descent(
@@ -176,6 +178,7 @@ def contribute(
         profile=None
         if given is None or given.profile is None
         else put_profile(registry.blobs, given.profile),
+        chat_template=None if template is None else registry.blobs.put_bytes(template.encode()),
         provenance={**(provenance or {}), "difference_from_seed": differences},
     )
     return publish_expert(registry, new)
