@@ -466,11 +466,14 @@ def test_an_adapter_trained_with_another_tokenizer_is_refused(seeded: Registry, 
     refused(seeded, adapter, IncompatibleError, "tokenizer vocabulary")
 
 
-def test_an_adapter_with_the_seeds_own_tokenizer_is_taken(
+def test_an_adapter_with_the_seeds_own_tokenizer_is_taken_with_its_chat_template(
     seeded: Registry, adapter: Path, tmp_path: Path
 ) -> None:
-    pico.pico_tokenizer().save_pretrained(adapter)
+    tokenizer = pico.pico_tokenizer()
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(adapter)
     merge_adapter(seeded, "base", adapter, tmp_path / "merged")
+    assert (tmp_path / "merged" / "chat_template.jinja").read_text() == "{{ messages }}"
 
 
 def test_an_adapter_in_a_pickle_is_never_opened(seeded: Registry, adapter: Path) -> None:
