@@ -9,6 +9,7 @@
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
     ├── MissingExtraError           a package from an extra of nexusmix is not installed
     ├── ExportError                 a model that the target format cannot express
+    ├── ChatTemplateError           a chat template that is missing, fails or exceeds its limits
     └── SignatureError              a signed folder that differs from its signature, or has none
 
 Errors of the registry (not found, conflict, integrity …) are not wrapped.
@@ -45,6 +46,10 @@ class TrainingDivergedError(ComposerError):
 
 class MissingExtraError(ComposerError):
     """A package that belongs to an extra of nexusmix is not installed."""
+
+
+class ChatTemplateError(ComposerError):
+    """A chat template that is missing, fails or exceeds its limits."""
 
 
 class ExportError(ComposerError):

@@ -104,6 +104,7 @@ class NewExpert:
     profile: Digest | None = None  # token profile, where it replaces text
     # Low-rank (checkpoints/low_rank.py): the expert is `ffn` and `trunk`, which are the seed's, plus this.
     difference: Digest | None = None
+    chat_template: Digest | None = None  # Jinja, where the checkpoint came with one
     provenance: dict[str, Any]
 
 

@@ -23,7 +23,7 @@ from registry.checkpoints.families import FLOAT_DTYPES, Family, family_of
 from registry.checkpoints.preflight import ADAPTER_CONFIG, SMALL_FILES, names_adapter
 from registry.checkpoints.safe_files import list_files, open_regular, printable
 from registry.checkpoints.tensors import TensorInfo, read_header
-from registry.checkpoints.tokenizers import tokenizer_mismatches
+from registry.checkpoints.tokenizers import chat_template, tokenizer_mismatches
 from registry.errors import InvalidInputError
 from registry.records import SeedRecord
 
@@ -121,15 +121,24 @@ def check_tokenizer(seed_files: Mapping[str, bytes], folder: Path) -> None:
 
     Raises UnsafeFileError, and IncompatibleError with the first difference of each part.
     """
+    files = _small_files(folder)
+    mismatches = tokenizer_mismatches(seed_files, files) if "tokenizer.json" in files else []
+    if mismatches:
+        raise incompatible(Path(folder), mismatches)
+
+
+def template_in(folder: Path) -> str | None:
+    """Return the chat template in an adapter's folder; None if there is none. Raises UnsafeFileError."""
+    return chat_template(_small_files(folder))
+
+
+def _small_files(folder: Path) -> dict[str, bytes]:
     present = list_files(Path(folder))
-    files = {
+    return {
         name: read_small(present[name], limit)
         for name, limit in SMALL_FILES.items()
         if name in present and name != "config.json"
     }
-    mismatches = tokenizer_mismatches(seed_files, files) if "tokenizer.json" in files else []
-    if mismatches:
-        raise incompatible(Path(folder), mismatches)
 
 
 def _low_rank_sums(

@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from composer.experts.adapter import Adapter, LowRank, check_tokenizer, fitted, is_adapter, read_adapter
+from composer.experts.adapter import (
+    Adapter,
+    LowRank,
+    check_tokenizer,
+    fitted,
+    is_adapter,
+    read_adapter,
+    template_in,
+)
 from composer.experts.adapter_config import check_base
 from composer.progress import Progress, silent
 from composer.tensors.stream import put_float32, read, stored_tensors
@@ -72,7 +80,9 @@ def contribute_adapter(
     placed = place_adapter(registry, seed, folder, allow_other_base=allow_other_base)
     base = queries.get_seed(registry, seed)
     blob = put_difference(registry.blobs, placed)
-    weights = LowRankWeights(blob, difference_by_role(registry.blobs, base, placed, blob))
+    weights = LowRankWeights(
+        blob, difference_by_role(registry.blobs, base, placed, blob), template_in(folder)
+    )
     adapter = placed.adapter
     return contribute(
         registry,

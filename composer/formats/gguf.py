@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from composer.chat.templates import adopted_template
 from composer.errors import ExportError
 from composer.formats import qwen2_moe
 from composer.formats.folder import refuse_overflow, require_room
@@ -122,6 +123,7 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
     writer.add_license(manifest.license)
     _add_sizes(writer, stock.config)
     tokenizer = open_tokenizer(blobs, manifest.seed.files)
+    tokenizer.chat_template = adopted_template(blobs, manifest) or tokenizer.chat_template
     add_tokenizer(writer, tokenizer, stock.config["vocab_size"], _ends(stock))
     tensors = _tensors(stock.tensors, stock.config["num_hidden_layers"], dtype)
     return GgufPlan(writer, tensors, dtype)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from composer.chat.templates import adopted_template
 from composer.formats import tokenizer
 from composer.formats.folder import write_json, write_tensors
 from composer.mix.opening import Manifest, seed_config
@@ -98,11 +99,13 @@ def weight_blobs(manifest: Manifest) -> list[Digest]:
 
 
 def small_files(blobs: BlobStore, manifest: Manifest) -> dict[str, bytes]:
-    """Return the seed's small files without config.json: tokenizer, chat template, generation settings."""
+    """Return the seed's small files without config.json, and the chat template that the mix uses."""
     files = read_files(blobs, manifest.seed.files)
     config = seed_config(blobs, manifest.seed)
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
     default = {name: config[name] for name in tokens if config.get(name) is not None}
     files.setdefault("generation_config.json", json.dumps(default, indent=2).encode())
     files[tokenizer.CONFIG_FILE] = tokenizer.portable_config(blobs, manifest)
+    if (template := adopted_template(blobs, manifest)) is not None:
+        files["chat_template.jinja"] = template.encode()
     return {name: content for name, content in files.items() if name != "config.json"}

@@ -57,12 +57,13 @@ class LockedExpert(BaseModel):
     chunk_vectors: Digest | None
     profile: Digest | None = None
     difference: Digest | None = None  # low-rank; its sum with `ffn` and `trunk`, the seed's, is the expert
+    chat_template: Digest | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit absent new fields: locks and manifests from before them keep their digests."""
         fields: dict[str, Any] = dump(self)
-        for name in ("profile", "difference"):
+        for name in ("profile", "difference", "chat_template"):
             if getattr(self, name) is None:
                 fields.pop(name, None)
         return fields
@@ -171,6 +172,7 @@ def lock_expert(expert: ExpertRecord) -> LockedExpert:
         chunk_vectors=expert.chunk_vectors,
         profile=expert.profile,
         difference=expert.difference,
+        chat_template=expert.chat_template,
     )
 
 

@@ -128,7 +128,8 @@ class Manifest(RoutingOptions):
         members = [
             digest
             for m in self.members
-            for digest in (m.ffn, m.expert.sample, m.expert.chunk_vectors, m.expert.profile)
+            for e in [m.expert]
+            for digest in (m.ffn, e.sample, e.chunk_vectors, e.profile, e.chat_template)
         ]
         if self.routed_trunk:
             members += [d for m in self.members for d in (m.expert.trunk, m.expert.difference, m.difference)]

@@ -16,6 +16,8 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "cls_token", "sep_token", "ma
 # Switches that are compared only if both files set them: their default depends on the tokenizer's class.
 _SWITCHES = ("add_bos_token", "add_eos_token", "add_prefix_space")
 
+MAX_TEMPLATE_BYTES = 256 * 2**10
+
 
 def tokenizer_mismatches(seed: Mapping[str, bytes], expert: Mapping[str, bytes]) -> list[str]:
     """Return the first difference of each part of two folders' tokenizers; [] if they are equal.
@@ -59,6 +61,34 @@ def largest_id(files: Mapping[str, bytes]) -> int:
         if type(each) is not int:
             raise UnsafeFileError(f"tokenizer.json: expected integers as token ids, got {printable(each)}")
     return max(ids, default=-1)
+
+
+def chat_template(files: Mapping[str, bytes]) -> str | None:
+    """Return the chat template in a folder's small files: chat_template.jinja, or a field of tokenizer_config.json.
+
+    Of several named templates, the one named "default" is returned, else the first. None if there is none.
+    Raises UnsafeFileError for one that is too large or not UTF-8, and for malformed JSON.
+    """
+    if "chat_template.jinja" in files:
+        try:
+            template = files["chat_template.jinja"].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UnsafeFileError(f"chat_template.jinja is not UTF-8: {error.reason}") from error
+    else:
+        given = _load(files, "tokenizer_config.json").get("chat_template")
+        named = given if isinstance(given, list) else [{"name": "default", "template": given}]
+        texts = {
+            str(each.get("name")): each["template"]
+            for each in named
+            if isinstance(each, dict) and isinstance(each.get("template"), str)
+        }
+        template = texts.get("default", next(iter(texts.values()), ""))
+    size = len(template.encode("utf-8", "surrogatepass"))
+    if size > MAX_TEMPLATE_BYTES:
+        raise UnsafeFileError(
+            f"the chat template has {size:,} bytes; at most {MAX_TEMPLATE_BYTES:,} are read: remove or shorten it"
+        )
+    return template or None
 
 
 def _json_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0008"  # the newest migration, which these classes describe
+REVISION = "0009"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -155,6 +155,7 @@ class Expert(Base):
     chunk_vectors: Mapped[str | None] = _blob(nullable=True)
     profile: Mapped[str | None] = _blob(nullable=True)
     difference: Mapped[str | None] = _blob(nullable=True)
+    chat_template: Mapped[str | None] = _blob(nullable=True)
     provenance: Mapped[dict[str, Any]]
     withdrawn: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=_now)

@@ -19,6 +19,7 @@ from registry.catalog import queries
 from registry.catalog.publish import publish_expert, publish_seed
 from registry.checkpoints.canonical import Progress, canonical_header
 from registry.checkpoints.preflight import check_expert, check_seed
+from registry.checkpoints.tokenizers import chat_template
 from registry.domains.documents import (
     MAX_HELD_OUT_BYTES,
     Sample,
@@ -128,7 +129,7 @@ def contribute(
     given. For private data, give an `embedding` file that the owner computed; then no text is stored. An expert
     whose trunk equals the seed's is anchored: its trunk is the seed's blob. Weights that equal the seed's are
     refused unless `allow_unchanged`, and weights that were not trained from the seed unless `allow_unrelated`.
-    The differences are recorded in the provenance.
+    The differences are recorded in the provenance. The folder's chat template is stored with the expert.
 
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
     every mismatch), LicenseError, ConflictError, StorageError.
@@ -170,13 +171,17 @@ def contribute(
         profile=None
         if given is None or given.profile is None
         else put_profile(registry.blobs, given.profile),
+        chat_template=None
+        if weights.template is None
+        else registry.blobs.put_bytes(weights.template.encode()),
         provenance={**(provenance or {}), "difference_from_seed": differences},
     )
     return publish_expert(registry, new)
 
 
 def _checkpoint(registry: Registry, seed: SeedRecord, folder: Path) -> CheckpointWeights:
-    return CheckpointWeights(check_expert(seed, read_files(registry.blobs, seed.files), folder).roles)
+    checkpoint = check_expert(seed, read_files(registry.blobs, seed.files), folder)
+    return CheckpointWeights(checkpoint.roles, chat_template(checkpoint.files))
 
 
 def _refuse_taken_seed(registry: Registry, name: str) -> None:

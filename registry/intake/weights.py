@@ -18,7 +18,10 @@ Report = Mapping[str, Mapping[str, float | None]]  # by role: cosine to the seed
 
 
 class Weights(Protocol):
-    """Weights of an expert before they are published."""
+    """Weights of an expert before they are published, and the chat template that came with them."""
+
+    @property
+    def template(self) -> str | None: ...
 
     def check(
         self, registry: Registry, seed: SeedRecord, *, allow_unchanged: bool, allow_unrelated: bool
@@ -36,6 +39,7 @@ class CheckpointWeights:
     """All tensors of a checkpoint, by role."""
 
     roles: Roles
+    template: str | None = None
 
     def check(
         self, registry: Registry, seed: SeedRecord, *, allow_unchanged: bool, allow_unrelated: bool
@@ -62,6 +66,7 @@ class LowRankWeights:
 
     difference: Digest
     report: Report
+    template: str | None = None
 
     def check(
         self, registry: Registry, seed: SeedRecord, *, allow_unchanged: bool, allow_unrelated: bool

@@ -16,6 +16,7 @@ import typer
 
 from ui.cli import (
     alias,
+    chat,
     compose,
     contribute,
     delete,
@@ -101,6 +102,7 @@ _add("remove", remove.remove, MIX, remove.EXAMPLES)
 _add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
 _add("measure", measure.measure, MIX, measure.EXAMPLES)
 _add("generate", generate.generate, MIX, generate.EXAMPLES)
+_add("chat", chat.chat, MIX, chat.EXAMPLES)
 _add("serve", serve.serve, MIX, serve.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
 _add("sign", sign.sign, MIX, sign.EXAMPLES)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ui.cli.kit.context import Json, MixRef, examples, open_registry
 from ui.cli.kit.output import note, print_json
+from ui.cli.kit.sampling import TemplateOf
+
+if TYPE_CHECKING:
+    from composer.chat.templates import ChatTemplate
+    from composer.errors import ChatTemplateError
+    from composer.mix.opening import Manifest
+    from registry.home import Registry
 
 EXAMPLES = examples(
     "nexusmix serve team",
@@ -52,6 +59,7 @@ def serve(
             min=0, metavar="N", help="Most requests that wait for their turn.", rich_help_panel=LIMITS
         ),
     ] = 16,
+    template: TemplateOf = None,
     as_json: Json = False,
 ) -> None:
     """Serve a mix with OpenAI's API: chat, completions and the list of models.
@@ -64,17 +72,45 @@ def serve(
 
     check_key(address, api_key)
     with open_registry(ctx) as registry, bound_socket(address, port) as bound:
-        from composer.mix.opening import find_mix, open_mix
-        from ui.serving.app import Api, Limits
+        from composer.chat.renderer import Renderer
+        from composer.mix.opening import find_mix
 
         record, manifest = find_mix(registry, mix)
-        limits = Limits(max_request_bytes, max_tokens, queue)
-        created = int(record.created_at.timestamp())
-        api = Api(open_mix(registry, manifest), record.ref, created=created, key=api_key, limits=limits)
-        url = url_of(address, bound)
-        bound.listen()  # before the address is printed, so that a reader of it can connect at once
-        if as_json:
-            print_json({"url": url, "mix": record.ref})
-        else:
-            note(f"{record.ref} is at {url}; press Ctrl-C to stop it")
-        run(api, bound, address)
+        chosen = _template(registry, manifest, template)
+        with Renderer() as renderer:
+            from composer.chat.conversation import Chat
+            from composer.mix.opening import open_mix
+            from ui.serving.app import Api, Limits
+
+            opened = open_mix(registry, manifest)
+            api = Api(
+                opened,
+                record.ref,
+                chat=chosen if isinstance(chosen, Exception) else Chat(opened, chosen, renderer),
+                created=int(record.created_at.timestamp()),
+                key=api_key,
+                limits=Limits(max_request_bytes, max_tokens, queue),
+            )
+            url = url_of(address, bound)
+            bound.listen()  # before the address is printed, so that its reader can connect at once
+            if as_json:
+                print_json({"url": url, "mix": record.ref, "chat": not isinstance(chosen, Exception)})
+            else:
+                note(f"{record.ref} is at {url}; press Ctrl-C to stop it")
+                note(
+                    f"no chat: {chosen}"
+                    if isinstance(chosen, Exception)
+                    else f"chat template: {chosen.origin}"
+                )
+            run(api, bound, address)
+
+
+def _template(registry: Registry, manifest: Manifest, expert: str | None) -> ChatTemplate | ChatTemplateError:
+    """Return the chat template, or the reason why there is none: completions work without one."""
+    from composer.chat.templates import template_of
+    from composer.errors import ChatTemplateError
+
+    try:
+        return template_of(registry.blobs, manifest, expert)
+    except ChatTemplateError as error:
+        return error

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,12 +18,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Send
 
-from composer.generation import Token, prompt_ids, room_after, stream_text
+from composer.chat.conversation import Chat
+from composer.errors import ChatTemplateError
+from composer.generation import Finish, Token, prompt_ids, room_after, stream_text
 from composer.mix.opening import OpenMix
 from ui.serving.engine import End, Engine
 from ui.serving.errors import ApiError, api_error
 from ui.serving.replies import Reply, event
-from ui.serving.requests import CompletionRequest, Request, parse
+from ui.serving.requests import ChatRequest, CompletionRequest, Request, parse
 
 BODY_SECONDS = 30.0
 CLIENT_LEFT = 499  # nobody reads this answer
@@ -41,18 +43,23 @@ class Limits:
 
 
 class Api:
-    """The API on one mix. Without a key, everyone who can reach the server may use it."""
+    """The API on one mix. Without a key, everyone who can reach the server may use it.
+
+    `chat` is the mix with its chat template, or the reason why it has none.
+    """
 
     def __init__(
         self,
         opened: OpenMix,
         name: str,
         *,
+        chat: Chat | ChatTemplateError,
         created: int,
         key: str | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.opened, self.name, self.created, self.key = opened, name, created, key
+        self.chat = chat
         self.limits = limits or Limits()
         self.engine = Engine(self.limits.waiting)
         self.log = logging.getLogger("nexusmix.serve")
@@ -66,6 +73,7 @@ class Api:
                 Route("/v1/models", self._answered(self._models)),
                 Route("/v1/models/{name:path}", self._answered(self._model)),
                 Route("/v1/completions", self._answered(self._complete), **post),
+                Route("/v1/chat/completions", self._answered(self._converse), **post),
             ],
             exception_handlers={HTTPException: _refused},
         )
@@ -82,18 +90,38 @@ class Api:
 
     async def _complete(self, request: HttpRequest) -> Response:
         asked = parse(await self._body(request), CompletionRequest)
+        self._require_model(asked.model)
         prompt = asked.single_prompt()
         ids = prompt_ids(self.opened, prompt) if isinstance(prompt, str) else prompt
-        return await self._reply(request, asked, ids, chat=False)
-
-    async def _reply(self, request: HttpRequest, asked: Request, ids: list[int], *, chat: bool) -> Response:
-        """Answer with the continuation of these token ids, whole or streamed."""
-        self._require_model(asked.model)
         room_after(self.opened, ids)
-        stream = stream_text(
-            self.opened, ids, asked.sampling(self.limits.reply_tokens), active_experts=asked.active_experts
-        )
-        reply = Reply(self.name, self._fingerprint(), len(ids), chat)
+        sampling = asked.sampling(self.limits.reply_tokens)
+        stream = stream_text(self.opened, ids, sampling, active_experts=asked.active_experts)
+        return await self._reply(request, asked, stream, len(ids), chat=False)
+
+    async def _converse(self, request: HttpRequest) -> Response:
+        asked = parse(await self._body(request), ChatRequest)
+        self._require_model(asked.model)
+        if isinstance(self.chat, ChatTemplateError):
+            raise self.chat
+        messages = [message.plain() for message in asked.messages]
+        sampling = asked.sampling(self.limits.reply_tokens)
+        # In a thread: a rendering waits for another process.
+        ids = await asyncio.to_thread(self.chat.prompt, messages)
+        room_after(self.opened, ids)
+        stream = await asyncio.to_thread(self.chat.stream, ids, sampling, active_experts=asked.active_experts)
+        return await self._reply(request, asked, stream, len(ids), chat=True)
+
+    async def _reply(
+        self,
+        request: HttpRequest,
+        asked: Request,
+        stream: Generator[Token, None, Finish],
+        prompt_tokens: int,
+        *,
+        chat: bool,
+    ) -> Response:
+        """Answer with the text of a generation, whole or streamed."""
+        reply = Reply(self.name, self._fingerprint(), prompt_tokens, chat)
         steps = self.engine.run(stream)
         if not asked.stream:
             return await _unless_gone(request, _whole(reply, steps))

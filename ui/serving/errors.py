@@ -32,13 +32,15 @@ class ApiError(Exception):
 
 def api_error(error: BaseException) -> ApiError:
     """Return the answer to an error. An unexpected one reveals nothing of the server."""
-    from composer.errors import ComposerError, PromptTooLongError, RecipeError
+    from composer.errors import ChatTemplateError, ComposerError, PromptTooLongError, RecipeError
     from registry.errors import InvalidInputError
 
     if isinstance(error, ApiError):
         return error
     if isinstance(error, PromptTooLongError):
         return ApiError(400, str(error), code="context_length_exceeded")
+    if isinstance(error, ChatTemplateError):
+        return ApiError(400, str(error), code="chat_template")
     if isinstance(error, (RecipeError, InvalidInputError)):
         return ApiError(400, str(error))
     if isinstance(error, ComposerError):

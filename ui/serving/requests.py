@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -108,6 +108,37 @@ class CompletionRequest(Request):
         if len(texts) > 1:
             raise ApiError(400, f"prompt has {len(texts)} texts; send one per request", param="prompt")
         return texts[0]
+
+
+class Part(BaseModel):
+    """A part of a message's content. Only text is supported."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+
+    def plain(self) -> dict[str, str]:
+        """Return role and text; a developer's message is a system prompt."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatRequest(Request):
+    """A request for the reply to a conversation."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: int | None = None
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """Requested maximum length of the reply, by its newer or its older name."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
 AnyRequest = TypeVar("AnyRequest", bound=Request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +13,9 @@ import streamlit as st
 from registry.home import Registry
 
 if TYPE_CHECKING:
-    from composer.generation import Token
+    from composer.chat.conversation import Chat
+    from composer.chat.renderer import Message, Renderer
+    from composer.generation import Finish, Token
     from composer.generation.sampling import Sampling
     from composer.mix.opening import OpenMix, OpenSeed
 
@@ -57,35 +59,62 @@ def release() -> None:
     loaded.clear()
 
 
+@st.cache_resource(show_spinner=False)
+def renderer() -> Renderer:
+    """Return the process that renders chat templates, for all visitors."""
+    from composer.chat.renderer import Renderer
+
+    return Renderer()
+
+
 def write(
     registry: Registry,
-    speakers: Sequence[Speaker],
-    prompt: str,
+    prompts: Mapping[Speaker, str | Sequence[Message]],
     sampling: Sampling,
     *,
     active_experts: Sequence[str],
+    template: str | None = None,
 ) -> Generator[tuple[Speaker, Token], None, None]:
-    """Let speakers continue a prompt in turns, one token per turn; open their models first if necessary.
+    """Let speakers continue a text, or reply to a conversation, in turns of one token.
 
-    The models are locked until the generator ends or is closed. The first speaker, a mix, routes to
-    `active_experts` only. Raises the errors of `composer.generation`.
+    Their models are opened first if necessary. They are locked until the generator ends or is closed. The first
+    speaker, a mix, routes to `active_experts` only. Its chat template is the one of the expert `template`, or the
+    mix's; a seed uses the same. Raises the errors of `composer.generation` and `composer.chat`.
     """
-    from composer.generation import stream_text
+    opened = {who: loaded(registry, str(registry.home), who.name, who.is_seed) for who in prompts}
+    streams = {}
+    for place, (who, prompt) in enumerate(prompts.items()):
+        active = active_experts if place == 0 else None
+        model = opened[who].model
+        if isinstance(prompt, str):
+            from composer.generation import stream_text
 
-    opened = {who: loaded(registry, str(registry.home), who.name, who.is_seed) for who in speakers}
+            streams[who] = stream_text(model, prompt, sampling, active_experts=active)
+        else:
+            first = next(iter(opened.values())).model
+            chat = _chat(registry, model, first, template if place == 0 or who.is_seed else None)
+            streams[who] = chat.stream(chat.prompt(prompt), sampling, active_experts=active)
+    return _in_turns(list(opened.values()), streams)
+
+
+def _chat(
+    registry: Registry, model: OpenMix | OpenSeed, first: OpenMix | OpenSeed, template: str | None
+) -> Chat:
+    from composer.chat.conversation import Chat
+    from composer.chat.templates import template_of
+
+    manifest = getattr(model, "manifest", None) or getattr(first, "manifest", None)
+    assert manifest is not None, "the first speaker is a mix"
+    return Chat(model, template_of(registry.blobs, manifest, template), renderer())
+
+
+def _in_turns(
+    opened: Sequence[Loaded], streams: dict[Speaker, Generator[Token, None, Finish]]
+) -> Generator[tuple[Speaker, Token], None, None]:
     with ExitStack() as turns:
         # Every visitor locks in the same order, so two visitors who need the same two models cannot deadlock.
-        for each in sorted(opened.values(), key=id):
+        for each in sorted(opened, key=id):
             turns.enter_context(each.turn)
-        streams = {
-            who: stream_text(
-                each.model,
-                prompt,
-                sampling,
-                active_experts=active_experts if place == 0 else None,
-            )
-            for place, (who, each) in enumerate(opened.items())
-        }
         while streams:
             for who, stream in list(streams.items()):
                 token = next(stream, None)

@@ -38,6 +38,7 @@ def exit_codes() -> dict[type[BaseException], int]:
         composer.MissingTextError: INCOMPATIBLE,
         composer.ExportError: INCOMPATIBLE,
         composer.SignatureError: INCOMPATIBLE,
+        composer.ChatTemplateError: INCOMPATIBLE,
         composer.ComposerError: FAILURE,
         FileNotFoundError: NOT_FOUND,
         OSError: FAILURE,

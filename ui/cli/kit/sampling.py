@@ -49,6 +49,14 @@ Stop = Annotated[
         metavar="TEXT", help="A text that ends the generation. Repeatable.", rich_help_panel=SAMPLING
     ),
 ]
+TemplateOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EXPERT",
+        help="Use this expert's chat template.",
+        show_default="the seed's, else the experts'",
+    ),
+]
 
 
 def summary(result: Generation) -> str:

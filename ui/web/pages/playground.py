@@ -1,7 +1,8 @@
-"""The playground: a mix continues a prompt, optionally next to its seed or another mix, coloured by expert."""
+"""The playground: a mix continues a text or chats, optionally next to its seed or another mix."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,36 +14,38 @@ from streamlit.delta_generator import DeltaGenerator
 from registry.catalog.queries import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
+from ui.web import knobs as settings
 from ui.web import models, routes
 from ui.web.components import empty_state, escaped, label
+from ui.web.knobs import Knobs
 from ui.web.models import Speaker
 from ui.web.session import current_registry, refuse, shown_errors, shown_refusal
-from ui.web.token_view import block_grid, colour, share_bars, shares, text_html
+from ui.web.token_view import block_grid, share_bars, shares, text_html
+from ui.wording.display import plural
 
 if TYPE_CHECKING:
     from composer.generation import Token
 
 PROMPT_CHARS = 8_000
-MOST_TOKENS = 512
 NOTHING, SEED = "", "seed"
 
 
 @dataclass
 class Writing:
-    """A prompt and the tokens generated so far, by speaker."""
+    """A prompt, and the tokens generated so far and their duration in seconds, by speaker.
+
+    In a chat the prompt is the newest message, and `earlier` are the turns before it.
+    """
 
     prompt: str
-    texts: dict[Speaker, list[Token]] = field(default_factory=dict)
+    chat: bool
+    texts: dict[Speaker, list[Token]]
+    seconds: dict[Speaker, float]
+    earlier: list[Writing] = field(default_factory=list)
 
-
-@dataclass(frozen=True)
-class Knobs:
-    """The sampling settings and the active experts."""
-
-    active: Sequence[str]
-    temperature: float
-    length: int
-    random_seed: int
+    def text_of(self, who: Speaker) -> str:
+        """Return the speaker's text."""
+        return "".join(token.text for token in self.texts[who])
 
 
 def render() -> None:
@@ -62,7 +65,7 @@ def render() -> None:
         desk, panel = st.columns([7, 3], gap="large")
         with panel, st.container(key="numbers"):
             mix, speakers = _choose(mixes)
-            knobs = _knobs(mix)
+            knobs = settings.draw(mix)
         hues = list(
             dict.fromkeys(ref for who in speakers if not who.is_seed for ref in mixes[who.name].experts)
         )
@@ -101,57 +104,34 @@ def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
     return mix, speakers
 
 
-def _knobs(mix: MixRecord) -> Knobs:
-    active = _experts(mix)
-    st.subheader("Sampling", anchor=False)
-    temperature = st.slider("Temperature", 0.0, 1.5, 0.8, 0.1, help="0 always picks the most likely token.")
-    length = st.slider("Maximum tokens", 8, MOST_TOKENS, 96, 8)
-    random_seed = st.number_input("Random seed", 0, 2**32 - 1, 0, help="The same number gives the same text.")
-    if st.button("Release models", icon=":material/memory:", help="Frees the memory of the open models."):
-        models.release()
-        st.toast("Models released.")
-    return Knobs(active, temperature, length, random_seed)
-
-
-def _experts(mix: MixRecord) -> list[str]:
-    """Draw a toggle per expert; return the active experts."""
-    st.subheader("Experts", anchor=False)
-    active = []
-    for place, ref in enumerate(mix.experts):
-        with st.container(key=f"mask-{place}", horizontal=True, vertical_alignment="center", gap="small"):
-            st.html(f'<span class="nm-dot" style="background:{colour(place)}"></span>', width="content")
-            if st.toggle(label(ref), value=True, key=f"active-{mix.ref}-{ref}"):
-                active.append(ref)
-    if not active:
-        st.warning("Keep at least one expert active.", icon=":material/block:")
-    elif len(active) < len(mix.experts):
-        st.caption(
-            "Masked experts get no tokens. Masking is not removal: their share of the averaged trunk stays. "
-            "To remove an expert completely, use Remove on the mix's page."
-        )
-    return active
-
-
 def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[str]) -> None:
     """Draw the prompt, and below it each speaker's text."""
-    prompt = st.text_area(
-        "Prompt",
+    if "unsent" in st.session_state:  # a refused message returns to its field
+        st.session_state["prompt"] = st.session_state.pop("unsent")
+    typed = st.text_area(
+        "Message" if knobs.chat else "Prompt",
         key="prompt",
         persist_state="session",
         height=120,
         max_chars=PROMPT_CHARS,
-        placeholder="Enter a text for the mix to continue, for example: def fibonacci(n):",
+        placeholder="Enter a message, for example: What is a matrix?"
+        if knobs.chat
+        else "Enter a text for the mix to continue, for example: def fibonacci(n):",
     )
     below = st.container()
     with st.container(horizontal=True):
         wanted = st.button(
-            "Generate",
+            "Send" if knobs.chat else "Generate",
             type="primary",
-            icon=":material/stylus_note:",
+            icon=":material/send:" if knobs.chat else ":material/stylus_note:",
             # Not disabled for an empty prompt: Streamlit sends the text only when the text area loses focus.
             disabled=not knobs.active,
+            on_click=_take if knobs.chat else None,
         )
         stop = st.empty()
+        if knobs.chat and _newest(speakers, knobs.chat) is not None:
+            st.button("New conversation", icon=":material/add_comment:", on_click=_forget)
+    prompt = st.session_state.pop("sent", "") if knobs.chat else typed or ""
     above = st.container()
     columns = st.columns(len(speakers), gap="medium")
     places = {}
@@ -159,18 +139,37 @@ def _desk(registry: Registry, speakers: list[Speaker], knobs: Knobs, hues: list[
         with column:
             _by(who)
             places[who] = st.empty()
-    if wanted and not (prompt or "").strip():
-        refuse("Enter a prompt first.", below)
+    if wanted and not prompt.strip():
+        refuse("Enter a message first." if knobs.chat else "Enter a prompt first.", below)
     elif wanted:
         # Any click reruns the script and so stops the generation; this button does nothing else.
         stop.button("Stop", icon=":material/stop:")
-        writing = st.session_state["writing"] = Writing(prompt, {who: [] for who in speakers})
         with shown_refusal(below):
-            _write(registry, writing, knobs, hues, places)
+            _write(registry, prompt, knobs, hues, places)
         stop.empty()
+    newest = _newest(speakers, knobs.chat)
     with above:
-        block = _block(_texts(speakers))
-    _show(speakers, places, hues, block)
+        block = _block([newest.texts.get(who, []) for who in speakers] if newest else [])
+    _show(newest, places, hues, block)
+
+
+def _take() -> None:
+    """Move the typed message out of its field, before the page is drawn."""
+    st.session_state["sent"] = st.session_state.get("prompt") or ""
+    st.session_state["prompt"] = ""
+
+
+def _forget() -> None:
+    st.session_state.pop("writing", None)
+
+
+def _newest(speakers: Sequence[Speaker], chat: bool) -> Writing | None:
+    """Return the newest texts, if they are of this form and of a speaker; a conversation must be of every speaker."""
+    writing: Writing | None = st.session_state.get("writing")
+    if writing is None or writing.chat != chat:
+        return None
+    known = [who in writing.texts for who in speakers]
+    return writing if (all if chat else any)(known) else None
 
 
 def _by(who: Speaker) -> None:
@@ -182,60 +181,87 @@ def _by(who: Speaker) -> None:
 
 def _write(
     registry: Registry,
-    writing: Writing,
+    prompt: str,
     knobs: Knobs,
     hues: Sequence[str],
     places: Mapping[Speaker, DeltaGenerator],
 ) -> None:
     """Let the speakers generate in turns, and show each token as it arrives."""
-    from composer.generation.sampling import Sampling
+    before = _newest(list(places), knobs.chat) if knobs.chat else None
+    earlier = [*before.earlier, before] if before else []
+    writing = Writing(prompt, knobs.chat, {who: [] for who in places}, dict.fromkeys(places, 0.0), earlier)
+    for who, place in places.items():
+        place.html(_html(writing, who, hues, writing=True))
+    try:
+        stream = models.write(
+            registry,
+            {who: _messages(writing, who, knobs.system) if knobs.chat else prompt for who in places},
+            knobs.sampling(),
+            active_experts=knobs.active,
+            template=knobs.template,
+        )
+        st.session_state["writing"] = writing
+        with closing(stream):  # a click stops this script, and the models are unlocked at once
+            started = time.perf_counter()
+            for who, token in stream:
+                writing.seconds[who] += time.perf_counter() - started
+                writing.texts[who].append(token)
+                places[who].html(_html(writing, who, hues, writing=True))
+                started = time.perf_counter()
+    except Exception:
+        st.session_state["writing"] = before
+        if knobs.chat:
+            st.session_state["unsent"] = prompt
+        raise
 
-    for place in places.values():
-        place.html(text_html(writing.prompt, [], hues, writing=True))
-    stream = models.write(
-        registry,
-        list(places),
-        writing.prompt,
-        Sampling(knobs.length, knobs.temperature, random_seed=knobs.random_seed),
-        active_experts=knobs.active,
+
+def _messages(writing: Writing, who: Speaker, system: str) -> list[dict[str, str]]:
+    """Return the speaker's own conversation up to the newest message."""
+    messages = [{"role": "system", "content": system}] if system else []
+    for turn in writing.earlier:
+        messages.append({"role": "user", "content": turn.prompt})
+        messages.append({"role": "assistant", "content": turn.text_of(who)})
+    return [*messages, {"role": "user", "content": writing.prompt}]
+
+
+def _html(
+    newest: Writing, who: Speaker, hues: Sequence[str], *, block: int | None = None, writing: bool = False
+) -> str:
+    """Return the speaker's text; in a chat all turns, each after its message."""
+    gap = "\n\n" if newest.chat else ""
+    return "".join(
+        text_html(turn.prompt + gap, turn.texts[who], hues, block=block, writing=writing and turn is newest)
+        for turn in (*newest.earlier, newest)
     )
-    with closing(stream):  # a click stops this script, and the models are unlocked at once
-        for who, token in stream:
-            writing.texts[who].append(token)
-            places[who].html(text_html(writing.prompt, writing.texts[who], hues, writing=True))
-
-
-def _texts(speakers: Sequence[Speaker]) -> dict[Speaker, list[Token]]:
-    """Return the newest texts of the chosen speakers."""
-    writing: Writing | None = st.session_state.get("writing")
-    return {who: writing.texts[who] for who in speakers if writing and who in writing.texts}
 
 
 def _show(
-    speakers: Sequence[Speaker],
+    newest: Writing | None,
     places: Mapping[Speaker, DeltaGenerator],
     hues: Sequence[str],
     block: int | None,
 ) -> None:
     """Draw the texts, coloured by all blocks or by one, or a placeholder."""
-    texts = _texts(speakers)
     for who, place in places.items():
-        if who not in texts:
+        if newest is None or who not in newest.texts:
             said = "Generated text appears here" + (
                 "." if who.is_seed else ", each token in its expert's colour."
             )
             place.html(f'<div class="nm-written empty">{said}</div>')
-        elif not texts[who]:
+        elif not newest.texts[who]:
             place.html(f'<div class="nm-written empty">{escaped(who)} ended at once, without any text.</div>')
         else:
             with place.container():
-                _text(who, st.session_state["writing"].prompt, texts[who], hues, block)
+                _text(who, newest, hues, block)
 
 
-def _text(who: Speaker, prompt: str, tokens: Sequence[Token], hues: Sequence[str], block: int | None) -> None:
+def _text(who: Speaker, newest: Writing, hues: Sequence[str], block: int | None) -> None:
+    tokens = newest.texts[who]
     if block is not None and block >= len(tokens[0].blocks):  # another mix may have fewer
         block = None
-    st.html(text_html(prompt, tokens, hues, block=block))
+    st.html(_html(newest, who, hues, block=block))
+    speed = len(tokens) / max(newest.seconds[who], 1e-9)
+    st.caption(f"{plural(len(tokens), 'token')}, {speed:.1f} tokens/s")
     if who.is_seed:
         return
     known = [ref for ref in hues if ref in tokens[0].experts]
@@ -246,9 +272,9 @@ def _text(who: Speaker, prompt: str, tokens: Sequence[Token], hues: Sequence[str
         st.html(block_grid(tokens, hues))
 
 
-def _block(texts: Mapping[Speaker, Sequence[Token]]) -> int | None:
+def _block(texts: Sequence[Sequence[Token]]) -> int | None:
     """Return the block whose choices are shown, from 0; None for the shares over all blocks."""
-    blocks = max((len(tokens[0].blocks) for tokens in texts.values() if tokens), default=0)
+    blocks = max((len(tokens[0].blocks) for tokens in texts if tokens), default=0)
     if blocks < 2:
         return None
     chosen = st.select_slider(

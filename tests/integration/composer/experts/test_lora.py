@@ -480,11 +480,15 @@ def test_an_adapter_trained_with_another_tokenizer_is_refused(seeded: Registry, 
     refused(seeded, adapter, IncompatibleError, "tokenizer vocabulary")
 
 
-def test_an_adapter_with_the_seeds_own_tokenizer_is_taken(
+def test_an_adapter_with_the_seeds_own_tokenizer_is_taken_with_its_chat_template(
     seeded: Registry, adapter: Path, tmp_path: Path
 ) -> None:
-    pico.pico_tokenizer().save_pretrained(adapter)
-    put_difference(seeded.blobs, place_adapter(seeded, "base", adapter))
+    tokenizer = pico.pico_tokenizer()
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(adapter)
+    data = pico.write_documents(tmp_path / "code.jsonl", "code")
+    expert = contribute_adapter(seeded, "code", adapter, seed="base", license="MIT", data=[data])
+    assert seeded.blobs.read_bytes(expert.chat_template) == b"{{ messages }}"
 
 
 def test_an_adapter_in_a_pickle_is_never_opened(seeded: Registry, adapter: Path) -> None:

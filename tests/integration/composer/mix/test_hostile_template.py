@@ -1,4 +1,4 @@
-"""A seed's chat template is untrusted code: nexusmix never runs it, and transformers runs it in a sandbox."""
+"""A seed's chat template is untrusted code: generating runs none of it, and chat runs it with limits."""
 
 import json
 
@@ -27,7 +27,9 @@ def test_a_mix_writes_without_rendering_its_seeds_chat_template(tmp_path, templa
     data = [pico.write_documents(tmp_path / "code.jsonl", "code")]
     contribute(registry, "code", seed, seed="pico", license="MIT", data=data, allow_unchanged=True)
     training = Training(warm_start=False, tokens=0)
-    compose(registry, Recipe(name="mix", seed="pico", experts=["code"], trunk_merge="regmean", training=training))
+    compose(
+        registry, Recipe(name="mix", seed="pico", experts=["code"], trunk_merge="regmean", training=training)
+    )
     assert len(generate(registry, "mix", "def ", max_new_tokens=2).tokens) <= 2
     tokenizer = open_mix(registry, find_mix(registry, "mix")[1]).tokenizer
     assert tokenizer.chat_template == template

@@ -46,7 +46,13 @@ def registry(tmp_path_factory):
 def test_a_mix_composes_trains_evaluates_extends_writes_and_leaves(registry, tmp_path, way):
     name = "".join(c for c in way if c.isalnum())
     training = SHORT.model_copy(update={"train_router": True})
-    recipe = Recipe(name=name, seed="pico", experts=["code", "math"], training=training, **{"trunk_merge": "regmean", **WAYS[way]})
+    recipe = Recipe(
+        name=name,
+        seed="pico",
+        experts=["code", "math"],
+        training=training,
+        **{"trunk_merge": "regmean", **WAYS[way]},
+    )
     first = compose(registry, recipe).manifest
     assert first.training["last_loss"] < first.training["first_loss"]
     extended = extend(registry, name, "cooking", training=SHORT)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import openai
-import pico
 import pytest
 
-from composer.composition import compose
+from composer.chat.conversation import Chat
+from composer.chat.renderer import Renderer
+from composer.chat.templates import template_of
+from composer.errors import ChatTemplateError
 from composer.generation import generate
 from composer.mix.opening import find_mix, open_mix
-from composer.mix.recipe import Recipe
-from registry.home import Registry, open_registry
-from registry.intake.intake import add_seed, contribute
+from registry.home import Registry
 from ui.serving.app import Api, Limits
 from ui.serving.server import bound_socket, server_of, url_of
 
@@ -28,31 +28,14 @@ KEY = "correct-horse"
 GREEDY: dict[str, Any] = {"temperature": 0}
 
 
-@pytest.fixture(scope="module")
-def mixes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """The mix `whole` of whole experts, and `merged` with one trunk."""
-    root = tmp_path_factory.mktemp("served")
-    registry = open_registry(root / "home", embedder="hashing:16")
-    seed = pico.write_pico(root / "seed")
-    add_seed(registry, "pico", seed, license="MIT")
-    for number, name in enumerate(("code", "math"), 1):
-        folder = pico.branch_pico(seed, root / name, seed=number, scale=0.1)
-        data = pico.write_documents(root / f"{name}.jsonl", name)
-        contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
-    untrained = {"training": {"warm_start": False, "tokens": 0}}
-    for name, merge in {"whole": "routed", "merged": "mean"}.items():
-        recipe = {"name": name, "seed": "pico", "experts": ["code", "math"], "trunk_merge": merge}
-        compose(registry, Recipe.parse(recipe | (untrained if name == "merged" else {})))
-    yield registry
-    registry.engine.dispose()
-
-
 @contextmanager
 def served(registry: Registry, name: str, **options: Any) -> Iterator[str]:
     """Serve a mix in a thread; yields its URL."""
     _, manifest = find_mix(registry, name)
-    api = Api(open_mix(registry, manifest), f"{name}@1", created=0, **options)
-    with bound_socket("127.0.0.1", 0) as bound:
+    opened = open_mix(registry, manifest)
+    with bound_socket("127.0.0.1", 0) as bound, Renderer() as renderer:
+        chat = options.pop("chat", None) or Chat(opened, template_of(registry.blobs, manifest), renderer)
+        api = Api(opened, f"{name}@1", chat=chat, created=0, **options)
         server = server_of(api, "127.0.0.1")
         bound.listen()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
@@ -161,6 +144,56 @@ def test_a_reply_can_use_some_experts_only_and_a_prompt_of_token_ids(
 def test_a_reply_ends_at_the_end_of_the_context(client: openai.OpenAI, name: str) -> None:
     reply = client.completions.create(model=name, prompt=[70] * 250, max_tokens=40)
     assert reply.usage.completion_tokens <= 6
+
+
+def test_a_chat_is_the_text_that_follows_the_template(
+    client: openai.OpenAI, mixes: Registry, name: str
+) -> None:
+    prompt = "system: Be brief.</s>user: def the</s>assistant: "
+    own = generate(mixes, name, prompt, max_new_tokens=12, temperature=0)
+    messages: Any = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "def "}, {"type": "text", "text": "the"}]},
+    ]
+    asked: dict[str, Any] = {"model": name, "messages": messages, "max_completion_tokens": 12, **GREEDY}
+    reply = client.chat.completions.create(**asked)
+    assert reply.choices[0].message.content == own.text and reply.choices[0].message.role == "assistant"
+    assert sum(reply.model_extra["nexusmix"]["experts"].values()) == pytest.approx(1)
+    opening, *chunks, closing = client.chat.completions.create(**asked, stream=True)
+    assert opening.choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content for chunk in chunks) == own.text
+    assert closing.choices[0].finish_reason == own.finish
+    assert closing.model_extra["nexusmix"]["experts"] == reply.model_extra["nexusmix"]["experts"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([], "empty"),
+        ([{"role": "user", "content": "xy" * 200}], "context is 256"),
+        ([{"role": "user", "content": "refuse"}], "no <such> talk"),
+        ([{"role": "wizard", "content": "x"}], "messages.0.role"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages.0"),
+        ([{"role": "user"}], "messages.0.content"),
+    ],
+)
+def test_a_conversation_that_cannot_be_answered_is_refused_with_its_reason(
+    client: openai.OpenAI, name: str, messages: Any, words: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=name, messages=messages, max_tokens=2)
+    assert words in caught.value.body["message"]
+
+
+def test_a_mix_without_a_template_completes_texts_and_gives_the_reason_for_no_chat(mixes: Registry) -> None:
+    missing = ChatTemplateError("the mix has no chat template")
+    with (
+        served(mixes, "merged", chat=missing) as url,
+        openai.OpenAI(base_url=url, api_key="any", max_retries=0) as client,
+    ):
+        assert client.completions.create(model="merged", prompt="def", max_tokens=2).choices
+        with pytest.raises(openai.BadRequestError, match="no chat template"):
+            client.chat.completions.create(model="merged", messages=[{"role": "user", "content": "hi"}])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from pages import button, captions, html, links, open_page, toggle
 from streamlit.testing.v1 import AppTest
 
+from composer.generation.sampling import Sampling
 from registry.catalog.queries import get_mix, list_mixes, record_evaluation
 from registry.home import Registry
 from registry.queue import runs
@@ -175,7 +176,7 @@ def test_the_playground_colours_each_token_by_its_expert(mixed: Registry) -> Non
     assert not app.exception
     assert 1 <= html(app).count('class="tok"') <= 8
     assert "def &lt;main&gt;" in html(app)
-    assert "nm-shares" in html(app)
+    assert "nm-shares" in html(app) and "tokens/s" in captions(app)
 
 
 def test_a_masked_expert_gets_no_token_and_masking_is_called_what_it_is(mixed: Registry) -> None:
@@ -230,11 +231,8 @@ def test_a_model_is_free_again_when_its_writing_is_broken_off(mixed: Registry) -
     def stream() -> Generator[tuple[Speaker, Any], None, None]:
         return models.write(
             mixed,
-            [Speaker("team@1"), Speaker("smol", is_seed=True)],
-            "court",
-            max_new_tokens=3,
-            temperature=0.0,
-            random_seed=0,
+            {Speaker("team@1"): "court", Speaker("smol", is_seed=True): "court"},
+            Sampling(max_new_tokens=3, temperature=0.0),
             active_experts=["law@1"],
         )
 

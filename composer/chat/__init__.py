@@ -1,0 +1,1 @@
+"""Chat: which template a mix uses, its rendering in a limited process, and replies to conversations."""
