@@ -42,4 +42,4 @@ class MissingExtraError(ComposerError):
 
 
 class ExportError(ComposerError):
-    """A model that the target format cannot express."""
+    """A model that the target format cannot express, or that the tool for its type did not convert."""

@@ -270,7 +270,7 @@ EXPORT_FORMATS = Table(
     FormatVariant(
         name="gguf",
         title="GGUF (llama.cpp, Ollama …)",
-        summary="`model.gguf` is a stock Qwen2-MoE model for llama.cpp and software built on it.",
+        summary="`model.gguf` is a stock model for llama.cpp and software built on it.",
         target="composer.formats.gguf:FORMAT",
     ),
 )

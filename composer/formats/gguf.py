@@ -21,8 +21,10 @@ from composer.formats import glm4_moe, qwen2_moe, qwen3_next
 from composer.formats.expressible import FORMATS
 from composer.formats.folder import refuse_overflow, require_room
 from composer.formats.gguf_tokenizer import add_tokenizer
+from composer.formats.modelfile import modelfile
 from composer.formats.plan import DTYPES as FLOATS
 from composer.formats.plan import Format, Plan
+from composer.formats.quantize import Quantizer
 from composer.formats.rows import Below, Given, Rows, pieces
 from composer.mix.opening import Manifest, open_tokenizer, seed_config
 from composer.progress import Progress
@@ -129,7 +131,8 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
     tokenizer = open_tokenizer(blobs, manifest.seed.files)
     add_tokenizer(writer, tokenizer, stock.config["vocab_size"], _ends(stock))
     tensors = _tensors(stock, dtype)
-    return GgufPlan(writer, tensors, dtype)
+    files = {"Modelfile": modelfile(tokenizer, stock.config["vocab_size"], _ends(stock), manifest.license)}
+    return GgufPlan(writer, tensors, dtype, files)
 
 
 def refuse_unknown(config: Mapping[str, Any], instead: str = qwen2_moe.NAME) -> None:
@@ -232,7 +235,9 @@ FORMAT = Format(
 ```sh
 llama-cli -m model.gguf -p "Once upon a time"
 llama-server -m model.gguf  # an OpenAI-compatible API
+ollama create my-mix -f Modelfile && ollama run my-mix
 ```
 """,
     library="gguf",
+    quantizer=Quantizer.find,
 )

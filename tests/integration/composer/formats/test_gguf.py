@@ -19,7 +19,7 @@ from stock_mixes import (
     mix_of,
 )
 
-from composer.errors import ExportError
+from composer.errors import ExportError, RecipeError
 from composer.formats import export, rows
 from composer.formats.gguf import refuse_unknown
 from composer.formats.gguf_tokenizer import LLAMA3, PRE_TOKENIZERS, QWEN2, add_tokenizer
@@ -189,8 +189,64 @@ def test_a_file_written_in_small_pieces_is_the_same_file(dtype, plain, tmp_path,
 
 def test_the_folder_has_the_file_and_its_card(plain, tmp_path):
     export(plain[0], "mix", tmp_path / "out", format="gguf")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.gguf"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["Modelfile", "README.md", "model.gguf"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert (
         "library_name: gguf" in card and "llama-server -m model.gguf" in card and "| code@1 | MIT |" in card
     )
+
+
+def test_a_modelfile_names_the_file_the_stops_and_how_prompts_are_passed(plain, tmp_path, monkeypatch):
+    def written(name):
+        export(plain[0], "mix", tmp_path / name, format="gguf")
+        return (tmp_path / name / "Modelfile").read_text().splitlines()
+
+    raw = ["FROM ./model.gguf", 'PARAMETER stop "</s>"', 'TEMPLATE "{{ .Prompt }}"', 'LICENSE "MIT"']
+    assert written("raw") == raw
+    chat = make_tokenizer(template="{{ messages }}")
+    monkeypatch.setattr("composer.formats.gguf.open_tokenizer", lambda *_: chat)
+    assert [line[:10] for line in written("chat")] == ["FROM ./mod", "PARAMETER ", "# Ollama r", 'LICENSE "M']
+
+
+TOOL = """#!/bin/sh
+# In place of llama.cpp's tool: source, target, type.
+[ "$3" = Q4_K_M ] || { echo "unknown type $3" >&2; exit 3; }
+head -c 4 "$1" > "$2"
+"""
+
+
+def install_tool(folder, monkeypatch):
+    folder.mkdir()
+    (folder / "llama-quantize").write_text(TOOL)
+    (folder / "llama-quantize").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_llama_cpps_own_tool_quantises_to_its_other_types(plain, tmp_path, monkeypatch):
+    install_tool(tmp_path / "bin", monkeypatch)
+    result = export(plain[0], "mix", tmp_path / "out", format="gguf", quantize="Q4_K_M")
+    assert (result.dtype, result.bytes) == ("Q4_K_M", 4)
+    assert (tmp_path / "out" / "model.gguf").read_bytes() == b"GGUF"
+    assert [path.name for path in (tmp_path / "out").glob("*.gguf")] == ["model.gguf"]
+    with pytest.raises(ExportError, match=r"did not quantise to Q9 \(exit code 3\): unknown type Q9"):
+        export(plain[0], "mix", tmp_path / "wrong", format="gguf", quantize="Q9")
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"quantize": "Q4_K_M"}, ExportError, "not on PATH: install llama.cpp, or use --dtype q8_0"),
+        ({"quantize": "--help"}, RecipeError, "must be a name such as Q4_K_M, got '--help'"),
+        ({"quantize": "Q4_K_M", "dtype": "q8_0"}, RecipeError, "quantised from a float type, got q8_0"),
+        ({"quantize": "Q4_K_M", "format": "nexus"}, RecipeError, "use --format gguf"),
+    ],
+)
+def test_a_quantisation_that_cannot_run_is_refused_before_anything_is_written(
+    options, error, reason, plain, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(error, match=reason):
+        export(plain[0], "mix", tmp_path / "out", **{"format": "gguf", **options})
+    assert not (tmp_path / "out").exists()
