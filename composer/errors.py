@@ -2,12 +2,14 @@
 
     ComposerError
     ├── RecipeError                 a recipe, an option or input data is invalid
+    │   └── PromptTooLongError      a prompt that fills the model's context
     ├── IncompatibleExpertsError    experts that cannot be in one mix
     ├── MixFormatError              a manifest or lock that this version cannot read
     ├── MissingTextError            a step needs text of a domain that has only an embedding
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
     ├── MissingExtraError           a package from an extra of nexusmix is not installed
-    └── ExportError                 a model that the target format cannot express
+    ├── ExportError                 a model that the target format cannot express
+    └── SignatureError              a signed folder that differs from its signature, or has none
 
 Errors of the registry (not found, conflict, integrity …) are not wrapped.
 """
@@ -19,6 +21,10 @@ class ComposerError(Exception):
 
 class RecipeError(ComposerError):
     """A recipe, an option or input data is invalid."""
+
+
+class PromptTooLongError(RecipeError):
+    """A prompt that leaves no room for a reply in the model's context."""
 
 
 class IncompatibleExpertsError(ComposerError):
@@ -43,3 +49,7 @@ class MissingExtraError(ComposerError):
 
 class ExportError(ComposerError):
     """A model that the target format cannot express, or that the tool for its type did not convert."""
+
+
+class SignatureError(ComposerError):
+    """A folder that differs from its signature, has none, or was signed with another key."""

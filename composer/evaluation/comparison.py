@@ -64,3 +64,15 @@ def text_bytes(evaluation: Evaluation, domain: str | None = None) -> int | None:
     if domain is not None:
         return known[domain]["bytes"] if domain in known else None
     return sum(each["bytes"] for each in known.values()) if known else None
+
+
+def gain_kept(evaluation: Evaluation) -> float | None:
+    """Return the share of its experts' gain over the seed that the mix keeps, on the mean of bits per byte.
+
+    1.0 means as good as each domain's own expert. None if a score is missing or the experts have no gain.
+    """
+    rows = list(evaluation["bits_per_byte"].values())
+    if not rows or any(not {"seed", "expert", "mix"} <= row.keys() for row in rows):
+        return None
+    seed, expert, mix = (sum(row[column] for row in rows) for column in ("seed", "expert", "mix"))
+    return (seed - mix) / (seed - expert) if expert < seed else None

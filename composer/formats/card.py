@@ -1,11 +1,17 @@
-"""The model card of an export: README.md with the mix's seed and experts, its licences and its measurements."""
+"""The model card of an export: README.md with the mix's parts, their digests and licences, and its measurements.
+
+Its front matter follows the Hugging Face Hub's metadata of model cards.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
+
+from composer.evaluation.comparison import gain_kept, text_bytes
 from composer.evaluation.contenders import TITLES, score_rows
 from composer.evaluation.heatmap import routing_svg
 from composer.mix.opening import Manifest
@@ -13,7 +19,7 @@ from composer.variants import EXPORT_FORMATS
 from registry.catalog import queries
 from registry.home import Registry
 from registry.hub_licenses import tag_of
-from registry.records import MixRecord
+from registry.records import Digest, ExpertRecord, MixRecord, SeedRecord
 
 HEAT_MAP_FILE = "routing.svg"
 
@@ -21,28 +27,57 @@ HEAT_MAP_FILE = "routing.svg"
 def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format: str) -> dict[str, bytes]:
     """Return README.md and, if the mix has been evaluated, the routing heat map."""
     evaluation = record.evaluation
+    refs = [member.expert.ref for member in manifest.members]
+    seed, experts = queries.get_parts(registry, manifest.seed.name, refs)
     parts = [
-        _front_matter(manifest, format),
+        _front_matter(record, manifest, experts, format),
         f"# {_text(record.ref)}\n",
         _usage(format),
-        _parts(registry, manifest),
+        _parts(manifest, seed, experts),
     ]
     files = {}
     if evaluation is not None:
-        parts.append(_measurements(evaluation))
+        parts += [_measurements(evaluation), _tasks(evaluation.get("tasks", {}))]
         files[HEAT_MAP_FILE] = routing_svg(evaluation["routing"]).encode()
+    parts.append(_digests(record, manifest, seed, experts))
     return {"README.md": "\n".join(parts).encode(), **files}
 
 
-def _front_matter(manifest: Manifest, format: str) -> str:
+def _front_matter(record: MixRecord, manifest: Manifest, experts: Sequence[ExpertRecord], format: str) -> str:
     license = manifest.license
     tag = tag_of(license)
-    lines = [f"library_name: {EXPORT_FORMATS[format].load().library}", "pipeline_tag: text-generation"]
-    lines.append(f"license: {tag}")
+    data: dict[str, Any] = {
+        "library_name": EXPORT_FORMATS[format].load().library,
+        "pipeline_tag": "text-generation",
+        "license": tag,
+    }
     if tag == "other":
-        lines.append(f"license_name: '{license}'")
-    tags = ["mixture-of-experts", "moe", "merge", "nexus"]
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---", ""])
+        data["license_name"] = license
+    if bases := [repository for expert in experts if (repository := _repository(expert))]:
+        data |= {"base_model": bases, "base_model_relation": "merge"}
+    data["tags"] = ["mixture-of-experts", "moe", "merge", "nexus"]
+    if record.evaluation is not None:
+        data["model-index"] = [{"name": record.ref, "results": _results(record.evaluation)}]
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _repository(expert: ExpertRecord) -> str | None:
+    """Return the repository on the Hub that the expert was downloaded from, `owner/name`; None if it was a folder."""
+    source = str(expert.provenance.get("source", ""))
+    return source.removeprefix("hf:").partition("@")[0] if source.startswith("hf:") else None
+
+
+def _results(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the mix's bits per byte by domain, as the Hub's model index."""
+    return [
+        {
+            "task": {"type": "text-generation"},
+            "dataset": {"type": "held-out", "name": domain},
+            "metrics": [{"type": "bits_per_byte", "name": "bits per byte", "value": round(row["mix"], 4)}],
+        }
+        for domain, row in evaluation["bits_per_byte"].items()
+        if "mix" in row
+    ]
 
 
 def _usage(format: str) -> str:
@@ -50,14 +85,12 @@ def _usage(format: str) -> str:
     about = (
         "A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed."
     )
-    return f"{about} {row.summary}\n\n{row.load().loading}"
+    return f"{about} {row.summary}\n\n## Use\n\n{row.load().loading}"
 
 
-def _parts(registry: Registry, manifest: Manifest) -> str:
-    seed = queries.get_seed(registry, manifest.seed.name)
+def _parts(manifest: Manifest, seed: SeedRecord, experts: Sequence[ExpertRecord]) -> str:
     rows = [["seed, the shared expert", seed.name, seed.license, seed.description]]
-    for member in manifest.members:
-        expert = queries.get_expert(registry, member.expert.ref)
+    for member, expert in zip(manifest.members, experts, strict=True):
         rows.append(["routed expert", expert.ref, member.expert.license, expert.description])
     facts = [
         f"Licence of the mix: {_text(manifest.license)}.",
@@ -77,15 +110,66 @@ def _measurements(evaluation: Mapping[str, Any]) -> str:
         ["domain", *(TITLES.get(column, column) for column in columns)],
         [[name, *map(_score, row)] for name, row in rows.items()],
     )
+    count = text_bytes(evaluation)
+    amount = "" if count is None else f"{count:,} bytes of "
+    kept = gain_kept(evaluation)
+    summary = "" if kept is None else f"\nThe mix keeps {kept:.0%} of its experts' gain over the seed.\n"
     return f"""\
 ## Measurements
-
-Bits per byte on held-out text of each domain; lower is better.
+{summary}
+Bits per byte on {amount}held-out text of each domain; lower is better.
 
 {table}
 
 ![Share of each domain's tokens routed to each expert]({HEAT_MAP_FILE})
 """
+
+
+def _tasks(tasks: Mapping[str, Any]) -> str:
+    """Return the scores of tasks of lm-evaluation-harness, one row per task and metric; empty without tasks."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for task, result in tasks.items():
+        for column, metrics in result["metrics"].items():
+            for metric, value in metrics.items():
+                if not metric.endswith("_stderr"):
+                    rows.setdefault((task, metric), {})[column] = value
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    if not columns:
+        return ""
+    table = _table(
+        ["task", "metric", *(TITLES.get(column, column) for column in columns)],
+        [[*name, *(_score(row.get(column)) for column in columns)] for name, row in rows.items()],
+    )
+    return f"### Tasks of lm-evaluation-harness\n\n{table}\n"
+
+
+def _digests(record: MixRecord, manifest: Manifest, seed: SeedRecord, experts: Sequence[ExpertRecord]) -> str:
+    """Return the sha256 of every part, with which each of them can be identified in a registry."""
+    rows = [*_own_digests(record, manifest), *_digests_of(seed.name, seed.ffn, seed.trunk)]
+    if seed.sample is not None:
+        rows.append([seed.name, "sample of its text", seed.sample])
+    for expert in experts:
+        rows += _digests_of(expert.ref, expert.ffn, expert.trunk)
+        rows.append([expert.ref, "sample of its text", expert.sample or expert.embedding.sample_sha256])
+        if "source" in expert.provenance:
+            rows.append([expert.ref, "source", str(expert.provenance["source"])])
+    cells = [[owner, part, digest.removeprefix("sha256:")] for owner, part, digest in rows]
+    return f"## Digests\n\nThe sha256 of each part.\n\n{_table(['model', 'part', 'sha256'], cells)}\n"
+
+
+def _own_digests(record: MixRecord, manifest: Manifest) -> Iterator[list[str]]:
+    yield [record.ref, "manifest", record.manifest]
+    yield [record.ref, "lock", record.lock]
+    yield [record.ref, "router", manifest.router]
+    if not manifest.routed_trunk:
+        yield [record.ref, "trunk", manifest.trunk]
+    for member in manifest.members:
+        if member.ffn != member.expert.ffn:
+            yield [record.ref, f"FFNs of {member.expert.ref}, fine-tuned", member.ffn]
+
+
+def _digests_of(owner: str, ffn: Digest, trunk: Digest) -> list[list[str]]:
+    return [[owner, "FFNs", ffn], [owner, "trunk", trunk]]
 
 
 def _score(value: float | None) -> str:

@@ -38,10 +38,10 @@ def new_folder(registry: Registry, target: Path) -> Iterator[Path]:
     with occupied(registry, target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}") as temporary:
         yield temporary
         for path in (*temporary.iterdir(), temporary):
-            _fsync(path)
+            fsync(path)
         refuse_existing(target)
         temporary.rename(target)
-        _fsync(target.parent)
+        fsync(target.parent)
 
 
 def refuse_existing(target: Path) -> None:
@@ -126,7 +126,8 @@ def refuse_overflow(name: str, piece: np.ndarray) -> None:
         )
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Write a file or a folder's entries to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

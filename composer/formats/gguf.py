@@ -235,7 +235,21 @@ FORMAT = Format(
 ```sh
 llama-cli -m model.gguf -p "Once upon a time"
 llama-server -m model.gguf  # an OpenAI-compatible API
-ollama create my-mix -f Modelfile && ollama run my-mix
+```
+
+Ollama:
+
+```sh
+ollama create my-mix -f Modelfile
+ollama run my-mix "Once upon a time"
+```
+
+Python, with the package `llama-cpp-python`:
+
+```python
+from llama_cpp import Llama
+
+print(Llama("model.gguf")("Once upon a time", max_tokens=40)["choices"][0]["text"])
 ```
 """,
     library="gguf",

@@ -187,6 +187,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder", trust_remote_code=True)
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", trust_remote_code=True, dtype="auto")
+prompt = tokenizer("Once upon a time", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40)[0], skip_special_tokens=True))
 ```
+
+Loading runs `modeling_nexus.py` of this folder: read it first if you do not trust the source. Software without
+transformers needs a stock format, `--format qwen2_moe` or `--format gguf`, which only some mixes have.
 """,
 )

@@ -26,7 +26,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")
+prompt = tokenizer("Once upon a time", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40)[0], skip_special_tokens=True))
 ```
+
+transformers 4.57 and 5 read this folder. vLLM and SGLang have this architecture too, with an OpenAI-compatible API:
+
+```sh
+vllm serve path/to/this/folder
+python -m sglang.launch_server --model-path path/to/this/folder
+```
+
+For llama.cpp and Ollama, export the mix with `--format gguf`.
 """
 
 

@@ -116,11 +116,15 @@ class Manifest(RoutingOptions):
 
 @dataclass(frozen=True)
 class OpenMix:
-    """A mix in memory. `model` is a NexusForCausalLM whose weights are memory-mapped from the blobs."""
+    """A mix in memory. `model` is a NexusForCausalLM whose weights are memory-mapped from the blobs.
+
+    `ends` are the tokens that end a text.
+    """
 
     model: Any
     tokenizer: Any
     manifest: Manifest
+    ends: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ class OpenSeed:
 
     model: Any
     tokenizer: Any
+    ends: frozenset[int] = frozenset()
 
 
 def read_manifest(registry: Registry, digest: Digest) -> Manifest:
@@ -163,13 +168,15 @@ def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | Non
         tensors = dict(_merged_tensors(blobs, manifest, family))
     config = nexus_config(blobs, manifest, wanted)
     model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
-    return OpenMix(model, open_tokenizer(blobs, manifest.seed.files), manifest)
+    tokenizer = open_tokenizer(blobs, manifest.seed.files)
+    return OpenMix(model, tokenizer, manifest, end_tokens(blobs, manifest.seed, tokenizer))
 
 
 def open_seed(registry: Registry, seed: LockedSeed) -> OpenSeed:
     """Map a seed's weights into memory. Raises NotFoundError and IntegrityError before any model is built."""
     model = open_dense(registry, seed, seed.ffn, seed.trunk)
-    return OpenSeed(model, open_tokenizer(registry.blobs, seed.files))
+    tokenizer = open_tokenizer(registry.blobs, seed.files)
+    return OpenSeed(model, tokenizer, end_tokens(registry.blobs, seed, tokenizer))
 
 
 def open_dense(
@@ -221,6 +228,18 @@ def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
 
     with unpacked(blobs, files) as folder:
         return AutoTokenizer.from_pretrained(folder)
+
+
+def end_tokens(blobs: BlobStore, seed: LockedSeed, tokenizer: Any) -> frozenset[int]:
+    """Return the ids of the tokens that end a text: the tokenizer's, and those of generation_config.json."""
+    ids = {tokenizer.eos_token_id}
+    if digest := seed.files.get("generation_config.json"):
+        try:
+            given = json.loads(blobs.read_bytes(digest))["eos_token_id"]
+        except (ValueError, LookupError, TypeError, RecursionError):  # absent, or a file that nothing checked
+            given = None
+        ids.update(given if isinstance(given, list) else [given])
+    return frozenset(each for each in ids if type(each) is int)
 
 
 @contextmanager

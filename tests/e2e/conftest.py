@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -62,6 +63,13 @@ class Shell:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
+    @staticmethod
+    def url_of(app: subprocess.Popen[str]) -> str:
+        """The address that a started `nexusmix ui --json` prints once it listens."""
+        assert app.stdout is not None
+        lines = itertools.takewhile(lambda line: line not in ("}\n", ""), iter(app.stdout.readline, None))
+        return json.loads("".join(lines) + "}")["url"]
+
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
@@ -119,15 +127,10 @@ def browser() -> Iterator[Any]:
 def url(stocked: Shell) -> Iterator[str]:
     """The address of the web app with its worker on the stocked registry, started as a user starts it."""
     server = stocked.start("ui", "--no-browser", "--json")
-    assert server.stdout is not None and server.stderr is not None
-    address = json.loads("".join(iter(lambda: server.stdout.readline(), "}\n")) + "}")["url"]
-    for line in server.stderr:
-        if address in line:  # Streamlit prints the address once it listens
-            break
-    yield address
+    yield stocked.url_of(server)
     server.send_signal(signal.SIGINT)
-    server.communicate()
-    assert server.returncode == 0
+    _output, errors = server.communicate()
+    assert server.returncode == 0, errors
 
 
 @pytest.fixture

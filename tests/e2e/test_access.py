@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import signal
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -58,3 +59,15 @@ def test_the_app_does_not_listen_to_a_network_unless_it_is_trusted(shell: Shell)
     refused = shell.run("ui", "--address", "0.0.0.0", "--no-browser")
     assert refused.returncode == 2
     assert "--trust-network" in refused.stderr
+
+
+def test_apps_that_start_at_once_each_get_a_port_and_end_with_0_on_ctrl_c(shell: Shell) -> None:
+    apps = [shell.start("ui", "--no-browser", "--no-worker", "--json") for _ in range(2)]
+    urls = [shell.url_of(app) for app in apps]
+    assert len(set(urls)) == 2
+    for app, url in zip(apps, urls, strict=True):
+        assert answer(url, "/_stcore/health", Host=urlsplit(url).netloc).status == 200
+        app.send_signal(signal.SIGINT)
+    for app in apps:
+        _output, errors = app.communicate()
+        assert app.returncode == 0, errors

@@ -269,3 +269,46 @@ def test_whole_experts_are_the_default_from_composing_to_the_export(stocked: She
     assert refused.returncode != 0 and "use --format nexus" in refused.stderr
     stocked.run("export", "whole", tmp_path / "out", "--format", "nexus")
     assert (tmp_path / "out" / "modeling_nexus.py").exists()
+
+
+def test_a_mix_is_shown_with_its_bill_of_materials(stocked: Shell) -> None:
+    pytest.importorskip("cyclonedx", reason="the extra `bom` is not installed")
+    options = ("--seed", "pico", "--experts", "code,law", "--tokens", "0", "--no-warm-start")
+    stocked.json("compose", "listed", *options)
+    shown = stocked.json("show", "listed")
+    assert (shown["mix"], shown["experts"]) == ("listed@1", ["code@1", "law@1"])
+    assert "not measured: run the command evaluate" in stocked.run("show", "listed").stdout
+    document = json.loads(stocked.run("show", "listed", "--bom", "cyclonedx").stdout)
+    assert document["bomFormat"] == "CycloneDX" and document["metadata"]["component"]["name"] == "listed"
+    refused = stocked.run("show", "listed", "--bom", "spdx")
+    assert refused.returncode == 2 and "expected cyclonedx" in refused.stderr
+    assert stocked.run("show", "nothing").returncode == 3
+
+
+def test_a_signed_folder_is_verified_without_a_registry(shell: Shell, tmp_path: Path) -> None:
+    pytest.importorskip(
+        "model_signing.signing", reason="the extra `sign` is not installed", exc_type=ImportError
+    )
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    cipher = form.BestAvailableEncryption(b"secret")
+    pem, kind = form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo
+    key, public, password = tmp_path / "key.pem", tmp_path / "key.pub", tmp_path / "password"
+    key.write_bytes(private.private_bytes(pem, form.PrivateFormat.PKCS8, cipher))
+    public.write_bytes(private.public_key().public_bytes(pem, kind))
+    password.write_text("secret\n")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+
+    assert shell.run("sign", folder, "--key", key).returncode == 2
+    signed = shell.json("sign", folder, "--key", key, "--password-file", password)
+    assert signed["signature"] == str(folder / "model.sig")
+    assert shell.json("verify", folder, "--key", public) == {"ok": True, "problems": []}
+    assert shell.run("verify", "--key", public).returncode == 2
+    (folder / "config.json").write_text("{ }")
+    refused = shell.run("verify", folder, "--key", public)
+    assert refused.returncode == 4 and "config.json" in refused.stderr
+    assert not shell.home.exists()

@@ -35,7 +35,9 @@ from ui.cli import (
     runs,
     search,
     seed,
+    serve,
     show,
+    sign,
     train_expert,
     verify,
     web,
@@ -99,7 +101,9 @@ _add("remove", remove.remove, MIX, remove.EXAMPLES)
 _add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
 _add("measure", measure.measure, MIX, measure.EXAMPLES)
 _add("generate", generate.generate, MIX, generate.EXAMPLES)
+_add("serve", serve.serve, MIX, serve.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
+_add("sign", sign.sign, MIX, sign.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
 _add("delete", delete.delete, MIX, delete.EXAMPLES)
 app.add_typer(runs.app, name="runs", rich_help_panel=MIX)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -19,7 +18,8 @@ from ui.cli.kit.context import (
     parse_names,
 )
 from ui.cli.kit.output import note, print_json
-from ui.wording.display import printable, share
+from ui.cli.kit.sampling import MaxNewTokens, SampledTopP, Stop, Temperature, TopK, summary
+from ui.wording.display import printable
 
 EXAMPLES = examples('nexusmix generate team "def quicksort(" --max-new-tokens 80')
 
@@ -28,20 +28,19 @@ def generate(
     ctx: typer.Context,
     mix: MixRef,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Maximum number of tokens to generate.")
-    ] = 100,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            min=0, metavar="X", help="Sampling temperature. 0 always selects the most likely token."
-        ),
-    ] = 0.8,
+    max_new_tokens: MaxNewTokens = 100,
+    temperature: Temperature = 0.8,
+    top_p: SampledTopP = 1.0,
+    top_k: TopK = 0,
+    stop: Stop = None,
     random_seed: RandomSeed = 0,
     active_experts: ActiveExperts = None,
     as_json: Json = False,
 ) -> None:
-    """Continue a prompt with a mix."""
+    """Continue a prompt with a mix.
+
+    The prompt is used unchanged. To talk to a mix of chat models, use the command chat.
+    """
     from composer.generation import generate as run
 
     def write(piece: str) -> None:
@@ -58,6 +57,9 @@ def generate(
             max_new_tokens=max_new_tokens,
             random_seed=random_seed,
             temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            stop=stop or (),
             active_experts=parse_names(active_experts),
             on_token=None if as_json else lambda token: write(token.text),
         )
@@ -65,11 +67,4 @@ def generate(
         print_json({"mix": mix, "prompt": prompt, **dataclasses.asdict(result)})
     else:
         write("\n")
-        shares = _mean_shares([token.experts for token in result.tokens])
-        note(", ".join(f"{ref} {share(part)}" for ref, part in shares.items()))
-
-
-def _mean_shares(tokens: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean share of each expert over all generated tokens."""
-    refs = tokens[0] if tokens else {}
-    return {ref: sum(token[ref] for token in tokens) / len(tokens) for ref in refs}
+        note(summary(result))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -89,7 +91,7 @@ def ui(
     Ctrl-C stops the app. An active run is then queued again for the next worker.
     """
     from ui.queue.roots import chosen_roots
-    from ui.web.launch import choose_port, require_trust, serve
+    from ui.web.launch import require_trust, serve
 
     hosts = allow_host or []
     others = require_trust(address, hosts, trusted=trust_network)
@@ -97,15 +99,26 @@ def ui(
     roots = chosen_roots(import_root or None, export_root or None, only_local=not others)
     with open_registry(ctx) as registry:
         home = registry.home
-    chosen = choose_port(address, port)
-    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(address, address)
-    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{chosen}"
-    if as_json:
-        print_json({"url": url, "home": str(home)})
-    else:
-        note(f"nexusmix is at {url} (registry {home}); press Ctrl-C to stop it")
-    if others:
-        note("warning: the app has no login, so everyone who can reach it has the same rights as you")
+
+    def listening(chosen: int) -> None:
+        shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(address, address)
+        url = f"http://{f'[{shown}]' if ':' in shown else shown}:{chosen}"
+        if as_json:
+            print_json({"url": url, "home": str(home)})
+        else:
+            note(f"nexusmix is at {url} (registry {home}); press Ctrl-C to stop it")
+        if others:
+            note("warning: the app has no login, so everyone who can reach it has the same rights as you")
+        if browser and _has_display():
+            typer.launch(url)
+
     raise typer.Exit(
-        serve(home, port=chosen, address=address, hosts=hosts, roots=roots, browser=browser, worker=worker)
+        serve(home, listening=listening, port=port, address=address, hosts=hosts, roots=roots, worker=worker)
+    )
+
+
+def _has_display() -> bool:
+    """Return whether a graphical browser can open. Without one, Linux would open a text browser in this terminal."""
+    return not sys.platform.startswith("linux") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )

@@ -17,6 +17,7 @@ from composer.evaluation.evaluate import evaluate
 from composer.evaluation.report import write_report
 from composer.extension import extend
 from composer.generation import continue_text
+from composer.generation.sampling import Sampling
 from composer.mix.opening import find_mix, open_mix
 from composer.mix.recipe import Recipe
 from composer.progress import Progress
@@ -236,9 +237,8 @@ def _is_ours(evaluation: dict[str, Any], against: list[str]) -> bool:
 def _samples(registry: Registry) -> list[dict[str, str]]:
     _, manifest = find_mix(registry, "demo@2")
     mix = open_mix(registry, manifest)
-    texts = [
-        (prompt, continue_text(mix, prompt, max_new_tokens=80, temperature=0.7).text) for prompt in PROMPTS
-    ]
+    sampling = Sampling(max_new_tokens=80, temperature=0.7)
+    texts = [(prompt, continue_text(mix, prompt, sampling).text) for prompt in PROMPTS]
     return [{"mix": "demo@2", "prompt": prompt, "text": text} for prompt, text in texts]
 
 

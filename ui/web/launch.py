@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -20,9 +21,10 @@ from registry.errors import ConflictError, InvalidInputError
 from ui.queue.roots import Roots
 from ui.queue.worker import start_local
 from ui.web.frame.guard import ANY_ADDRESS, HOSTS_VARIABLE, LOCAL_HOSTS
+from ui.web.frame.parent import PARENT_VARIABLE
 from ui.web.theme import streamlit_flags
 
-SERVER = "ui.web.frame.server"
+APP = Path(__file__).with_name("frame") / "served.py"
 FIRST_PORT = 8501
 PORTS_TRIED = 50
 STOP_SECONDS = 5.0
@@ -64,77 +66,111 @@ def hosts_of(address: str, hosts: Sequence[str] = ()) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def choose_port(address: str, port: int | None) -> int:
-    """Return the requested port, or the first free one from 8501. Raises ConflictError if none is free."""
-    candidates = range(FIRST_PORT, FIRST_PORT + PORTS_TRIED) if port is None else [port]
-    for candidate in candidates:
+def serve(
+    home: Path,
+    *,
+    listening: Callable[[int], None],
+    port: int | None = None,
+    address: str = "localhost",
+    hosts: Sequence[str] = (),
+    roots: Roots | None = None,
+    worker: bool = True,
+) -> int:
+    """Run the web app on the registry in `home` until it stops or Ctrl-C; return its exit code.
+
+    It answers to its own names and `hosts`, and reads and writes below `roots` (default: nowhere). Without `port`, it
+    takes the first free one from 8501. `listening` is called with the port once the app listens.
+
+    With `worker`, a local worker executes the queued runs and stops together with the app. A run that is not
+    finished then returns to the queue. Raises ConflictError if no port is free.
+    """
+    settings = {
+        **os.environ,
+        "NEXUSMIX_HOME": str(home),
+        HOSTS_VARIABLE: ",".join(hosts_of(address, hosts)),
+        **(roots or Roots()).environment(),
+    }
+    # A plain `kill` of this process must also stop the server and the worker.
+    previous = signal.signal(signal.SIGTERM, _leave)
+    children: list[tuple[subprocess.Popen[bytes], float]] = []
+    with ExitStack() as links:
+        try:
+            server, chosen = _start_server(settings, address, port, children, links)
+            if chosen is not None:
+                listening(chosen)
+                if worker:
+                    children.append((start_local(home), WORKER_STOP_SECONDS))
+            return server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            for child, _seconds in children:
+                child.terminate()
+            for child, seconds in children:
+                _reap(child, seconds)
+
+
+def command(*, port: int, address: str) -> list[str]:
+    """Return the command line of the server. Streamlit opens no browser and asks nothing."""
+    return [
+        *(sys.executable, "-P", "-m", "streamlit", "run", str(APP)),
+        f"--server.port={port}",
+        f"--server.address={address}",
+        "--server.headless=true",
+        *streamlit_flags(),
+    ]
+
+
+def _start_server(
+    settings: dict[str, str],
+    address: str,
+    port: int | None,
+    children: list[tuple[subprocess.Popen[bytes], float]],
+    links: ExitStack,
+) -> tuple[subprocess.Popen[bytes], int | None]:
+    """Start the server on a free port, and wait until it listens or ends; return it with the port, or with None.
+
+    It writes one byte to its end of a socket pair when it listens, and ends when the other end, in `links`, closes.
+    """
+    for candidate in _free_ports(address, port):
+        ours, servers = socket.socketpair()
+        links.enter_context(ours)
+        with servers:
+            server = subprocess.Popen(
+                command(port=candidate, address=address),
+                env={**settings, PARENT_VARIABLE: str(servers.fileno())},
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                pass_fds=[servers.fileno()],
+                start_new_session=True,  # Ctrl-C reaches only this process, which then stops the server
+            )
+        children.append((server, STOP_SECONDS))
+        if ours.recv(1):
+            return server, candidate
+        server.wait()
         if _is_free(address, candidate):
-            return candidate
-    asked = f"port {port} is" if port is not None else f"ports {FIRST_PORT} to {candidates[-1]} are"
+            return server, None
+        # Another program took the port between the check and the server's start: try the next one.
+    asked = (
+        f"port {port} is" if port is not None else f"ports {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} are"
+    )
     raise ConflictError(
         f"{asked} taken on {address}: stop the other program, or choose another port with --port"
     )
 
 
-def serve(
-    home: Path,
-    *,
-    port: int,
-    address: str = "localhost",
-    hosts: Sequence[str] = (),
-    roots: Roots | None = None,
-    browser: bool = True,
-    worker: bool = True,
-) -> int:
-    """Run the web app on the registry in `home` until it stops or Ctrl-C; return its exit code.
-
-    It answers to its own names and `hosts`, and reads and writes below `roots` (default: nowhere).
-
-    With `worker`, a local worker executes the queued runs and stops together with the app. A run that is not
-    finished then returns to the queue.
-    """
-    # A plain `kill` of this process must also stop the server and the worker.
-    previous = signal.signal(signal.SIGTERM, _leave)
-    children: list[tuple[subprocess.Popen[bytes], float]] = []
-    try:
-        server = subprocess.Popen(
-            command(port=port, address=address, browser=browser),
-            env={
-                **os.environ,
-                "NEXUSMIX_HOME": str(home),
-                HOSTS_VARIABLE: ",".join(hosts_of(address, hosts)),
-                **(roots or Roots()).environment(),
-            },
-            stdout=sys.stderr,
-        )
-        children.append((server, STOP_SECONDS))
-        if worker:
-            children.append((start_local(home), WORKER_STOP_SECONDS))
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        for child, _seconds in children:
-            child.terminate()
-        for child, seconds in children:
-            _reap(child, seconds)
-
-
-def command(*, port: int, address: str, browser: bool) -> list[str]:
-    """Return the command line of the server."""
-    return [
-        *(sys.executable, "-P", "-m", SERVER),
-        f"--server.port={port}",
-        f"--server.address={address}",
-        f"--server.headless={'false' if browser else 'true'}",
-        *streamlit_flags(),
-    ]
+def _free_ports(address: str, port: int | None) -> Iterator[int]:
+    """Yield the ports to try that are free at the moment of the request."""
+    for candidate in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED) if port is None else [port]:
+        if _is_free(address, candidate):
+            yield candidate
 
 
 def _is_free(address: str, port: int) -> bool:
+    # As Streamlit does: a name such as localhost is bound by its IPv4 address.
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         with socket.create_server((address, port), family=family):
             return True
     except OSError:

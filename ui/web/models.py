@@ -14,6 +14,7 @@ from registry.home import Registry
 
 if TYPE_CHECKING:
     from composer.generation import Token
+    from composer.generation.sampling import Sampling
     from composer.mix.opening import OpenMix, OpenSeed
 
 MOST_OPEN = 3
@@ -60,10 +61,8 @@ def write(
     registry: Registry,
     speakers: Sequence[Speaker],
     prompt: str,
+    sampling: Sampling,
     *,
-    max_new_tokens: int,
-    temperature: float,
-    random_seed: int,
     active_experts: Sequence[str],
 ) -> Generator[tuple[Speaker, Token], None, None]:
     """Let speakers continue a prompt in turns, one token per turn; open their models first if necessary.
@@ -82,9 +81,7 @@ def write(
             who: stream_text(
                 each.model,
                 prompt,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                random_seed=random_seed,
+                sampling,
                 active_experts=active_experts if place == 0 else None,
             )
             for place, (who, each) in enumerate(opened.items())

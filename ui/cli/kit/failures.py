@@ -37,6 +37,7 @@ def exit_codes() -> dict[type[BaseException], int]:
         composer.MixFormatError: INCOMPATIBLE,
         composer.MissingTextError: INCOMPATIBLE,
         composer.ExportError: INCOMPATIBLE,
+        composer.SignatureError: INCOMPATIBLE,
         composer.ComposerError: FAILURE,
         FileNotFoundError: NOT_FOUND,
         OSError: FAILURE,

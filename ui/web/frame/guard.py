@@ -1,4 +1,4 @@
-"""Access control of the web app: only allowed Host headers, and no frames on pages of other sites."""
+"""Access control of the web app and of the API: only allowed Host headers, and no frames on pages of other sites."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def is_allowed(host: str | None, allowed: frozenset[str]) -> bool:
 class Guard:
     """ASGI middleware: 403 for a Host header that is not allowed (HTTP and WebSocket); no frames on other sites."""
 
-    def __init__(self, app: Application, hosts: frozenset[str]) -> None:
-        self.app, self.hosts = app, hosts
+    def __init__(self, app: Application, hosts: frozenset[str], refusal: bytes = REFUSAL) -> None:
+        self.app, self.hosts, self.refusal = app, hosts, refusal
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass the request to Streamlit, or refuse it first."""
@@ -57,7 +57,7 @@ class Guard:
             return
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if len(given) != 1 or not is_allowed(given[0], self.hosts):
-            await _refuse(scope, send)
+            await _refuse(scope, send, self.refusal)
             return
 
         async def framed(message: Message) -> None:
@@ -68,13 +68,13 @@ class Guard:
         await self.app(scope, receive, framed)
 
 
-async def _refuse(scope: Message, send: Send) -> None:
+async def _refuse(scope: Message, send: Send, refusal: bytes) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})  # not accepted yet, so the server answers 403
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS]
     await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": REFUSAL})
+    await send({"type": "http.response.body", "body": refusal})
 
 
 def _is_address(name: str) -> bool:

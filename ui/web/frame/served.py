@@ -5,11 +5,39 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
 from ui.web.frame.guard import Guard, allowed_hosts
+from ui.web.frame.parent import report_listening
 
-app = App(Path(__file__).with_name("app.py"), middleware=[Middleware(Guard, hosts=allowed_hosts())])
+FIRST = ("ui.web.pages.catalog", "registry.domains.embedding", "registry.domains.index")
+
+
+@asynccontextmanager
+async def lifespan(_app: App) -> AsyncIterator[None]:
+    """Report that the port is bound, and import the first page's modules in a background thread.
+
+    The first visitor's browser loads Streamlit's scripts for most of a second. The imports run in that time.
+    """
+    report_listening()
+    threading.Thread(target=_import_first_page, daemon=True).start()
+    yield
+
+
+def _import_first_page() -> None:
+    for module in FIRST:
+        importlib.import_module(module)
+
+
+app = App(
+    Path(__file__).with_name("app.py"),
+    lifespan=lifespan,
+    middleware=[Middleware(Guard, hosts=allowed_hosts())],
+)

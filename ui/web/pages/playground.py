@@ -188,15 +188,15 @@ def _write(
     places: Mapping[Speaker, DeltaGenerator],
 ) -> None:
     """Let the speakers generate in turns, and show each token as it arrives."""
+    from composer.generation.sampling import Sampling
+
     for place in places.values():
         place.html(text_html(writing.prompt, [], hues, writing=True))
     stream = models.write(
         registry,
         list(places),
         writing.prompt,
-        max_new_tokens=knobs.length,
-        temperature=knobs.temperature,
-        random_seed=knobs.random_seed,
+        Sampling(knobs.length, knobs.temperature, random_seed=knobs.random_seed),
         active_experts=knobs.active,
     )
     with closing(stream):  # a click stops this script, and the models are unlocked at once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from composer.evaluation.comparison import compare, is_same_text, text_bytes, unlike_domains
+from composer.evaluation.comparison import compare, gain_kept, is_same_text, text_bytes, unlike_domains
 
 
 def evaluation(sha256: str | None = "a", **scores: float) -> dict[str, Any]:
@@ -48,3 +48,11 @@ def test_the_amount_of_text_is_known_only_where_it_was_recorded() -> None:
     assert (text_bytes(evaluation(mix=1.0)), text_bytes(evaluation(mix=1.0), "law")) == (60_000, 60_000)
     assert (text_bytes(evaluation(None)), text_bytes(evaluation(mix=1.0), "code")) == (None, None)
     assert not is_same_text(evaluation(None), evaluation(None), "law")
+
+
+def test_the_kept_gain_is_the_mixs_gain_over_the_seed_as_a_share_of_the_experts() -> None:
+    rows = {"a": {"seed": 3.0, "expert": 2.0, "mix": 2.5}, "b": {"seed": 4.0, "expert": 3.0, "mix": 3.0}}
+    assert gain_kept({"bits_per_byte": rows}) == 0.75
+    assert gain_kept({"bits_per_byte": {**rows, "c": {"seed": 3.0, "mix": 2.0}}}) is None
+    assert gain_kept({"bits_per_byte": {"a": {"seed": 2.0, "expert": 2.0, "mix": 1.0}}}) is None
+    assert gain_kept({"bits_per_byte": {}}) is None

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from registry.errors import ConflictError, InvalidInputError
 from ui.cli.kit.failures import USAGE
 from ui.queue.roots import Roots, chosen_roots, configured_roots
 from ui.web import launch
 from ui.web.frame.guard import ANY_ADDRESS
+from ui.web.frame.parent import PARENT_VARIABLE
+
+ROOT = Path(launch.__file__).parents[2]
+# A server without Streamlit: it binds its port or exits with 1, reports that it listens, and waits.
+SERVER = """
+import socket, sys, threading
+from ui.web.frame.parent import report_listening
+try:
+    server = socket.create_server(("localhost", int(sys.argv[1])))
+except OSError:
+    sys.exit(1)
+report_listening()
+threading.Event().wait()
+"""
+# A server that Ctrl-C interrupts before it listens.
+EARLY = "import os, threading; os.kill(os.getppid(), 2); threading.Event().wait()"
 
 
 def test_every_setting_of_ours_is_one_that_streamlit_knows() -> None:
     from streamlit import config
 
     known = set(config.get_config_options())
-    command = launch.command(port=8501, address="localhost", browser=False)
+    command = launch.command(port=8501, address="localhost")
     flags = [argument for argument in command if argument.startswith("--")]
     assert {flag.removeprefix("--").partition("=")[0] for flag in flags} <= known
 
 
 def test_the_server_phones_nobody_and_watches_no_files() -> None:
-    command = launch.command(port=8600, address="localhost", browser=False)
-    assert command[:4] == [sys.executable, "-P", "-m", "ui.web.frame.server"]
+    command = launch.command(port=8600, address="localhost")
+    assert command[:6] == [sys.executable, "-P", "-m", "streamlit", "run", str(launch.APP)]
     expected = {
         "--server.port=8600",
         "--server.address=localhost",
@@ -39,31 +59,117 @@ def test_the_server_phones_nobody_and_watches_no_files() -> None:
     assert expected <= set(command)
 
 
-def test_a_taken_port_is_a_conflict_when_asked_for_and_passed_over_when_not(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes that `serve` starts, with SERVER in place of Streamlit; Ctrl-C raises KeyboardInterrupt."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(
+        launch, "command", lambda *, port, address: [sys.executable, "-c", SERVER, str(port), address]
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield started
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another program listens on."""
+    with socket.create_server(("localhost", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def interrupt(_port: int) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_taken_port_is_a_conflict_when_asked_for(
+    servers: list[subprocess.Popen[bytes]], taken: int, tmp_path: Path
 ) -> None:
-    with socket.create_server(("localhost", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConflictError, match=f"port {port} is taken.*--port"):
-            launch.choose_port("localhost", port)
-        monkeypatch.setattr(launch, "FIRST_PORT", port)
-        assert launch.choose_port("localhost", None) > port
+    with pytest.raises(ConflictError, match=f"port {taken} is taken.*--port"):
+        launch.serve(tmp_path, listening=interrupt, port=taken, worker=False)
+    assert servers == []
+
+
+@pytest.mark.parametrize("when", ["before the choice", "between the choice and the start"])
+def test_a_taken_port_is_passed_over_when_none_was_asked_for(
+    when: str,
+    servers: list[subprocess.Popen[bytes]],
+    taken: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    is_free = launch._is_free
+    looks_free = [taken] if when == "between the choice and the start" else []
+    monkeypatch.setattr(
+        launch,
+        "_is_free",
+        lambda address, port: looks_free.pop() > 0 if looks_free else is_free(address, port),
+    )
+    monkeypatch.setattr(launch, "FIRST_PORT", taken)
+    chosen: list[int] = []
+
+    def listening(port: int) -> None:
+        chosen.append(port)
+        interrupt(port)
+
+    assert launch.serve(tmp_path, listening=listening, worker=False) == 0
+    assert chosen[0] > taken
+    assert [server.returncode for server in servers][:-1] == ([1] if when != "before the choice" else [])
+
+
+@pytest.mark.parametrize("server", [EARLY, SERVER], ids=["before", "after"])
+def test_ctrl_c_ends_the_app_with_0_before_it_listens_and_after(
+    server: str, servers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "command", lambda *, port, address: [sys.executable, "-c", server, str(port)])
+    assert launch.serve(tmp_path, listening=interrupt, worker=False) == 0
+    assert [each.returncode for each in servers] == [-signal.SIGTERM]
+
+
+def test_a_server_that_fails_ends_the_app_with_its_exit_code(
+    servers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "command", lambda **_: [sys.executable, "-c", "raise SystemExit(7)"])
+    assert launch.serve(tmp_path, listening=interrupt, worker=True) == 7
+    assert len(servers) == 1, "no worker without an app"
+
+
+def test_the_server_ends_when_the_process_that_started_it_is_gone() -> None:
+    ours, servers = socket.socketpair()
+    with servers:
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVER, "0"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), PARENT_VARIABLE: str(servers.fileno())},
+            pass_fds=[servers.fileno()],
+        )
+    with ours:
+        assert ours.recv(1)
+    assert server.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("worker", [True, False])
 def test_a_local_worker_comes_and_goes_with_the_app_unless_it_is_unwanted(
-    worker: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    worker: bool, servers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def start_local(home: Path) -> subprocess.Popen[bytes]:
         assert home == tmp_path
         started.append(subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1))
+        servers[0].kill()
         return started[-1]
 
     monkeypatch.setattr(launch, "start_local", start_local)
-    monkeypatch.setattr(launch, "command", lambda **options: [sys.executable, "-c", "raise SystemExit(7)"])
-    assert launch.serve(tmp_path, port=8501, worker=worker) == 7
+    listening = (lambda _: None) if worker else (lambda _: servers[0].kill())
+    assert launch.serve(tmp_path, listening=listening, worker=worker) == -signal.SIGKILL
     assert [child.returncode for child in started] == ([-signal.SIGTERM] if worker else [])
 
 
@@ -128,3 +234,26 @@ def test_roots_come_from_options_or_from_the_environment(
     assert main(["ui"]) == 0
     field = "imports" if variable == "IMPORT" else "exports"
     assert [getattr(roots, field) for roots in seen] == [(one, two), (one, two)]
+
+
+@pytest.mark.parametrize(
+    ("display", "option", "opened"), [(":0", [], 1), ("", [], 0), (":0", ["--no-browser"], 0)]
+)
+def test_a_browser_opens_on_a_display_once_the_app_listens_unless_it_is_unwanted(
+    display: str,
+    option: list[str],
+    opened: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ui.cli import main
+
+    addresses: list[str] = []
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(typer, "launch", addresses.append)
+    monkeypatch.setattr(launch, "serve", lambda *_, listening, **__: listening(8765) or 0)
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert main(["ui", *option]) == 0
+    assert addresses == ["http://localhost:8765"] * opened
+    assert "nexusmix is at http://localhost:8765" in capsys.readouterr().err
