@@ -53,7 +53,7 @@ class ChatTemplateError(ComposerError):
 
 
 class ExportError(ComposerError):
-    """A model that the target format cannot express."""
+    """A model that the target format cannot express, or that the tool for its type did not convert."""
 
 
 class SignatureError(ComposerError):

@@ -262,9 +262,15 @@ EXPORT_FORMATS = Table(
         target="composer.formats.qwen2_moe:FORMAT",
     ),
     FormatVariant(
+        name="qwen3_next",
+        title="Qwen3-Next (the same, for Qwen3 seeds)",
+        summary="The weights are those of a stock Qwen3-Next model and compute the same function as a mix of Qwen3.",
+        target="composer.formats.qwen3_next:FORMAT",
+    ),
+    FormatVariant(
         name="gguf",
         title="GGUF (llama.cpp, Ollama …)",
-        summary="`model.gguf` is a stock Qwen2-MoE model for llama.cpp and software built on it.",
+        summary="`model.gguf` is a stock model for llama.cpp and software built on it.",
         target="composer.formats.gguf:FORMAT",
     ),
 )

@@ -61,6 +61,19 @@ class LlamaCpp:
             written += self.top_log_probs(written, count=1)
         return written[len(ids) :]
 
+    def write(self, ids: Sequence[int], count: int) -> str:
+        """Generate `count` tokens greedily in one request, past the end of the text."""
+        request = {
+            "prompt": list(ids),
+            "n_predict": count,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": False,
+        }
+        answer = self._server.handle_completions(request)
+        written: str = answer["choices"][0]["text"]
+        return written
+
     def _post(self, path: str, content: Any) -> Any:
         request = urllib.request.Request(
             self._server.listening_address + path,

@@ -36,7 +36,7 @@ def contribute(
     """Publish the next version of an expert from a checkpoint folder, a LoRA adapter, or "hf:owner/name".
 
     The domain comes from text (`data`) or, for private text, from an `embedding` file that `nexusmix embed` wrote.
-    Raises HubError, and the errors of `registry.intake.intake.contribute` and `composer.experts.lora.merge_adapter`.
+    Raises HubError, and the errors of `registry.intake.intake.contribute` and `composer.experts.lora.place_adapter`.
     """
     with sources.opened(registry, os.fspath(source), seed=seed, progress=progress) as checkpoint:
         adapter = partial(contribute_adapter, allow_other_base=allow_other_base)

@@ -8,7 +8,9 @@ from pathlib import Path
 from composer.errors import RecipeError
 from composer.formats.card import card_files
 from composer.formats.folder import MAX_SHARD_BYTES, new_folder, refuse_existing
+from composer.formats.plan import DTYPES as FLOATS
 from composer.formats.plan import Format, weight_blobs
+from composer.formats.quantize import Quantizer
 from composer.mix.opening import find_mix
 from composer.progress import Progress, silent
 from composer.tensors.dtypes import DTYPE_NAMES
@@ -36,16 +38,19 @@ def export(
     *,
     format: str = "nexus",
     dtype: str | None = None,
+    quantize: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = silent,
 ) -> Export:
     """Write a mix to the new folder `folder`, which appears only when it is complete.
 
     `dtype` is one of the format's dtypes; the default is the seed's. Tensors are written in pieces, so memory use
-    does not grow with the model. `max_shard_bytes` does not apply to GGUF, which is always one file.
+    does not grow with the model. `max_shard_bytes` does not apply to GGUF, which is always one file. `quantize` is a
+    type such as Q4_K_M, to which llama.cpp's own tool converts a GGUF file.
 
-    Raises NotFoundError, RecipeError, ExportError (the format cannot express the mix), ConflictError (`folder`
-    exists), IntegrityError (a damaged blob), StorageError. On any of them, no folder is created.
+    Raises NotFoundError, RecipeError, ExportError (the format cannot express the mix, or the tool is not installed or
+    fails), ConflictError (`folder` exists), IntegrityError (a damaged blob), StorageError. On any of them, no folder
+    is created.
     """
     folder = as_path(folder)
     try:
@@ -56,6 +61,7 @@ def export(
         raise RecipeError(
             f"format {format} has no dtype {dtype!r}; expected one of {', '.join(chosen.dtypes)}"
         )
+    quantizer = _quantizer(chosen, format, dtype, quantize) if quantize is not None else None
     refuse_existing(folder)
     record, manifest = find_mix(registry, mix_ref)
     wanted = chosen.dtypes[dtype] if dtype else manifest.seed.dtype
@@ -66,5 +72,17 @@ def export(
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         written = plan.write(temporary, max_shard_bytes=max_shard_bytes, progress=progress)
-    said = DTYPE_NAMES.get(plan.dtype, plan.dtype.lower())
+        if quantizer is not None:
+            progress("quantising", 0, 1)
+            written = quantizer.run(temporary)
+    said = quantize or DTYPE_NAMES.get(plan.dtype, plan.dtype.lower())
     return Export(record.ref, folder, format, said, written)
+
+
+def _quantizer(chosen: Format, format: str, dtype: str | None, quantize: str) -> Quantizer:
+    """Find the tool before anything is written. Raises RecipeError, ExportError."""
+    if chosen.quantizer is None:
+        raise RecipeError(f"format {format} has no quantised types, got {quantize!r}; use --format gguf")
+    if dtype is not None and dtype not in FLOATS:
+        raise RecipeError(f"{quantize} is quantised from a float type, got {dtype}; leave out the dtype")
+    return chosen.quantizer(quantize)

@@ -1,7 +1,8 @@
-"""Format `gguf`: one file for llama.cpp and software built on it, in the stock Qwen2-MoE architecture.
+"""Format `gguf`: one file for llama.cpp and software built on it, in a stock architecture.
 
-The tensors are those of format `qwen2_moe`, with each block's experts stacked. Vectors and the routers' gates are
-always float32, as llama.cpp requires. The file is streamed, so only pieces of tensors are in memory.
+The tensors are those of format `qwen2_moe`, or of glm4_moe.py for Qwen3 seeds, with each block's experts stacked.
+Vectors and the routers' gates are always float32, as llama.cpp requires. The file is streamed, so only pieces of
+tensors are in memory.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ import numpy as np
 
 from composer.chat.templates import adopted_template
 from composer.errors import ExportError
-from composer.formats import qwen2_moe
+from composer.formats import glm4_moe, qwen2_moe, qwen3_next
+from composer.formats.expressible import FORMATS
 from composer.formats.folder import refuse_overflow, require_room
 from composer.formats.gguf_tokenizer import add_tokenizer
+from composer.formats.modelfile import modelfile
 from composer.formats.plan import DTYPES as FLOATS
 from composer.formats.plan import Format, Plan
-from composer.mix.opening import Manifest, open_tokenizer
+from composer.formats.quantize import Quantizer
+from composer.mix.opening import Manifest, open_tokenizer, seed_config
 from composer.progress import Progress
 from composer.tensors.rows import Below, Given, Rows, pieces
 from registry.blobs import BlobStore
 from registry.checkpoints.tensors import DTYPE_BYTES
 
 FILE = "model.gguf"
-ARCHITECTURE = "qwen2moe"
+# llama.cpp's names of the stock architectures.
+ARCHITECTURES: Mapping[str, str] = {"qwen2_moe": "qwen2moe", glm4_moe.NAME: "glm4moe"}
 DTYPES: Mapping[str, str] = {**FLOATS, "q8_0": "Q8_0"}
-# Rotary embeddings that llama.cpp and transformers compute equally for Qwen2-MoE.
+# Rotary embeddings that llama.cpp and transformers compute equally for these architectures.
 ROPES = ("default", "linear", "yarn")
 YARN: Mapping[str, str] = {
     "original_max_position_embeddings": "add_rope_scaling_orig_ctx_len",
@@ -41,7 +46,7 @@ YARN: Mapping[str, str] = {
 # On GPUs, llama.cpp may round float32 factors to float16, in which 1e-20 becomes 0. This is float16's smallest
 # positive number. It moves the sigmoid from ½ by less than float32's other rounding errors.
 NEARLY_ZERO = 2.0**-24
-GATES = ("gate.weight", qwen2_moe.SHARED_GATE)
+GATES = (qwen2_moe.GATE, qwen2_moe.SHARED_GATE)
 BLOCK = 32  # numbers that share a scale in Q8_0
 
 
@@ -112,25 +117,31 @@ class GgufPlan:
 
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
-    """Plan the GGUF file. Raises ExportError with the reasons if llama.cpp's Qwen2-MoE cannot express the mix."""
+    """Plan the GGUF file. Raises ExportError with the reasons if llama.cpp cannot express the mix."""
     from gguf import GGUFWriter, LlamaFileType
 
     dtype = "F32" if dtype == "F64" else dtype
-    stock = qwen2_moe.plan(blobs, manifest, dtype if dtype in DTYPE_BYTES else "F32")
-    refuse_unknown(stock.config)
-    writer = GGUFWriter(None, ARCHITECTURE)
+    found = FORMATS.get(str(seed_config(blobs, manifest.seed).get("model_type")))
+    stock_plan = glm4_moe.plan if found == qwen3_next.NAME else qwen2_moe.plan
+    stock = stock_plan(blobs, manifest, dtype if dtype in DTYPE_BYTES else "F32")
+    refuse_unknown(stock.config, found or qwen2_moe.NAME)
+    writer = GGUFWriter(None, ARCHITECTURES[stock.config["model_type"]])
     writer.add_file_type(LlamaFileType.ALL_F32 if dtype == "F32" else LlamaFileType[f"MOSTLY_{dtype}"])
     writer.add_license(manifest.license)
     _add_sizes(writer, stock.config)
     tokenizer = open_tokenizer(blobs, manifest.seed.files)
     tokenizer.chat_template = adopted_template(blobs, manifest) or tokenizer.chat_template
     add_tokenizer(writer, tokenizer, stock.config["vocab_size"], _ends(stock))
-    tensors = _tensors(stock.tensors, stock.config["num_hidden_layers"], dtype)
-    return GgufPlan(writer, tensors, dtype)
+    tensors = _tensors(stock, dtype)
+    files = {"Modelfile": modelfile(tokenizer, stock.config["vocab_size"], _ends(stock), manifest.license)}
+    return GgufPlan(writer, tensors, dtype, files)
 
 
-def refuse_unknown(config: Mapping[str, Any]) -> None:
-    """Raise ExportError for settings of transformers' Qwen2-MoE that llama.cpp does not support."""
+def refuse_unknown(config: Mapping[str, Any], instead: str = qwen2_moe.NAME) -> None:
+    """Raise ExportError for settings of transformers' models that llama.cpp does not support.
+
+    `instead` is the format that supports them.
+    """
     rope = config["rope_scaling"] or {"rope_type": "default"}
     reasons = []
     if config["hidden_act"] not in ("silu", "swish"):
@@ -142,13 +153,11 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
     if unknown:
         reasons.append(f"the yarn rotary embedding sets {', '.join(unknown)}, which llama.cpp does not read")
     if reasons:
-        raise ExportError(
-            f"llama.cpp's Qwen2-MoE cannot express this mix: {'; '.join(reasons)}; use --format qwen2_moe"
-        )
+        raise ExportError(f"llama.cpp cannot express this mix: {'; '.join(reasons)}; use --format {instead}")
 
 
 def _add_sizes(writer: Any, config: Mapping[str, Any]) -> None:
-    from gguf import RopeScalingType
+    from gguf import ExpertGatingFuncType, RopeScalingType
 
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -162,6 +171,14 @@ def _add_sizes(writer: Any, config: Mapping[str, Any]) -> None:
     writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     writer.add_rope_freq_base(config["rope_theta"])
+    if config["model_type"] == glm4_moe.NAME:
+        writer.add_key_length(config["head_dim"])
+        writer.add_value_length(config["head_dim"])
+        writer.add_leading_dense_block_count(0)
+        writer.add_expert_shared_count(1)
+        writer.add_expert_gating_func(ExpertGatingFuncType.SOFTMAX)
+        writer.add_expert_weights_norm(False)
+        writer.add_expert_weights_scale(1.0)
     if rope := config["rope_scaling"]:
         writer.add_rope_scaling_type(RopeScalingType(rope["rope_type"]))
         writer.add_rope_scaling_factor(rope["factor"])
@@ -177,13 +194,14 @@ def _ends(stock: Plan) -> list[int]:
     return [i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None]
 
 
-def _tensors(stock: Mapping[str, Rows], layers: int, dtype: str) -> dict[str, Tensor]:
-    """Return Qwen2-MoE's tensors under llama.cpp's names, with the experts of a block stacked in one tensor."""
-    from gguf import MODEL_ARCH, get_tensor_name_map
+def _tensors(stock: Plan, dtype: str) -> dict[str, Tensor]:
+    """Return the stock model's tensors under llama.cpp's names, with the experts of a block stacked in one tensor."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
-    names = get_tensor_name_map(MODEL_ARCH.QWEN2MOE, layers)
+    arch = next(a for a, n in MODEL_ARCH_NAMES.items() if n == ARCHITECTURES[stock.config["model_type"]])
+    names = get_tensor_name_map(arch, stock.config["num_hidden_layers"])
     tensors: dict[str, Tensor] = {}
-    for name, (values, count) in _stacked(stock).items():
+    for name, (values, count) in _stacked(stock.tensors).items():
         stem, kind = name.rsplit(".", 1)
         shape = values.shape if count is None else (count, values.shape[0] // count, values.shape[1])
         if name.endswith(qwen2_moe.SHARED_GATE):
@@ -207,7 +225,7 @@ def _stacked(stock: Mapping[str, Rows]) -> dict[str, tuple[Rows, int | None]]:
 
 
 def _dtype(name: str, shape: tuple[int, ...], dtype: str) -> str:
-    if len(shape) == 1 or name.endswith(tuple(f".mlp.{gate}" for gate in GATES)):
+    if len(shape) == 1 or name.endswith(GATES):
         return "F32"
     return "F16" if dtype == "Q8_0" and shape[-1] % BLOCK else dtype
 
@@ -224,7 +242,6 @@ llama-server -m model.gguf  # an OpenAI-compatible API
 Ollama:
 
 ```sh
-echo "FROM ./model.gguf" > Modelfile
 ollama create my-mix -f Modelfile
 ollama run my-mix "Once upon a time"
 ```
@@ -238,4 +255,5 @@ print(Llama("model.gguf")("Once upon a time", max_tokens=40)["choices"][0]["text
 ```
 """,
     library="gguf",
+    quantizer=Quantizer.find,
 )

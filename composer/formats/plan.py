@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from composer.chat.templates import adopted_template
 from composer.formats import tokenizer
 from composer.formats.folder import write_json, write_tensors
+from composer.formats.quantize import Quantizer
 from composer.mix.opening import Manifest, seed_config
 from composer.progress import Progress
 from composer.tensors.dtypes import DTYPE_NAMES
@@ -81,13 +82,15 @@ class Format:
     """A format in which a mix can be written. `plan` raises ExportError if the format cannot express the mix.
 
     `dtypes` maps the dtype names of the command line to the format's names. `loading` is the part of the model card
-    that explains how to run the model. `library` is the hub's name of the software that reads it.
+    that explains how to run the model. `library` is the hub's name of the software that reads it. `quantizer` finds
+    the tool for the types that this project does not write; None: the format has no such types.
     """
 
     plan: Callable[[BlobStore, Manifest, str], Writable]
     dtypes: Mapping[str, str] = field(default_factory=lambda: DTYPES)
     loading: str = LOADING
     library: str = "transformers"
+    quantizer: Callable[[str], Quantizer] | None = None
 
 
 def weight_blobs(manifest: Manifest) -> list[Digest]:

@@ -8,8 +8,7 @@ is ½ in every float type. S is E_0 with its down projection doubled, so the fir
     convex:    R_i = E_i − E_0, one gated FFN of both widths: gates [E_i; E_0], ups [E_i; E_0], downs [E_i, −E_0],
                since (1 − Σ_top p_i) · E_0 + Σ_top p_i · E_i = E_0 + Σ_top p_i · (E_i − E_0)
 
-A null expert becomes an expert whose weights are all zero. Two settings cannot be expressed: top-p, whose number of
-experts depends on the token, and a router that is not linear in x.
+A null expert becomes an expert whose weights are all zero. expressible.py lists the mixes that cannot be expressed.
 
 Each expert is stored separately (`experts.3.gate_proj.weight`), as all readers of Qwen2-MoE expect. A tied output
 head is stored as a copy of the embeddings, because llama.cpp does not support a tied Qwen2-MoE.
@@ -19,29 +18,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from composer.errors import ExportError
+from composer.formats.expressible import expressible, refuse_routing
 from composer.formats.gates import gates
+from composer.formats.padding import padded, whole_blocks
 from composer.formats.plan import Format, Plan, small_files
 from composer.mix.opening import Manifest, seed_config
 from composer.tensors.dtypes import DTYPE_NAMES
 from composer.tensors.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.tensors.stream import stored_tensors
-from composer.variants import ROUTERS
 from registry.blobs import BlobStore
-from registry.checkpoints.configs import normalised
-from registry.checkpoints.families import family_of, layer_count
+from registry.checkpoints.families import layer_count
 from registry.checkpoints.tensors import TensorInfo
 
-FAMILIES = ("llama", "mistral", "qwen2")
-# Rotary embeddings that transformers computes with the same functions for Qwen2-MoE, in versions 4.57 and 5.
-ROPES = ("default", "linear", "dynamic", "yarn", "llama3")
+NAME = "qwen2_moe"
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ATTENTION = "model.layers.{i}.self_attn."
 MLP = "model.layers.{i}.mlp."
+GATE = "mlp.gate.weight"
 SHARED_GATE = "shared_expert_gate.weight"
 # llama.cpp computes sigmoid(z) as silu(z) / z, which is 0/0 for a gate of 0. This gate is so small that sigmoid(z)
 # is exactly ½ in every float type, and large enough to be nonzero in float32 and bfloat16.
@@ -50,107 +48,78 @@ NEARLY_ZERO = 1e-20
 Infos = Mapping[str, TensorInfo]
 
 
-def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
-    """Plan the Qwen2-MoE folder. Raises ExportError with the reasons if Qwen2-MoE cannot express the mix."""
-    refuse_whole_experts(manifest)
-    if manifest.top_p is not None:
-        raise ExportError(
-            f"Qwen2-MoE uses the same number of experts for every token, but this mix uses top-p routing "
-            f"(top_p = {manifest.top_p}); use --format nexus, or compose the mix with top_k"
-        )
-    if reason := ROUTERS[manifest.router_kind].not_linear:
-        raise ExportError(
-            f"Qwen2-MoE's gate is linear in a block's input, but the {manifest.router_kind} router "
-            f"{reason}; use --format nexus"
-        )
+def plan(blobs: BlobStore, manifest: Manifest, dtype: str, target: str = NAME) -> Plan:
+    """Plan the Qwen2-MoE folder. Raises ExportError with the reasons if Qwen2-MoE cannot express the mix.
+
+    For another `target`, the plan has that format's families and is not padded.
+    """
+    refuse_routing(manifest)
     raw = seed_config(blobs, manifest.seed)
-    config = _expressible(raw)
+    config = expressible(raw, target)
     shared = stored_tensors(blobs, manifest.shared)
     experts = [stored_tensors(blobs, member.ffn) for member in manifest.members]
     convex = manifest.combine == "convex"
     ffns = [[infos, shared] if convex else [infos] for infos in experts]
-    widths = [sum(_width(part) for part in parts) for parts in ffns]
-    tensors = _trunk(stored_tensors(blobs, manifest.trunk), config)
+    width = whole_blocks(max(sum(_width(part) for part in parts) for parts in ffns))
+    shared_width, scales = whole_blocks(_width(shared)), _Scales.of(config)
+    factors = [scales.residual, -scales.residual] if convex else [scales.residual]
+    tensors = _trunk(stored_tensors(blobs, manifest.trunk), config, scales)
     for layer, gate in enumerate(gates(blobs, manifest)):
         mlp = MLP.format(i=layer)
         tensors[f"{mlp}gate.weight"] = Given(gate)
         tensors[mlp + SHARED_GATE] = Given(np.full((1, config["hidden_size"]), NEARLY_ZERO, np.float32))
-        tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2], _width(shared))
+        tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2 * scales.residual], shared_width)
         for j, parts in enumerate(ffns):
-            tensors |= _joined(f"{mlp}experts.{j}.", mlp, parts, [1, -1][: len(parts)], max(widths))
+            tensors |= _joined(f"{mlp}experts.{j}.", mlp, parts, factors, width)
         for j in range(len(ffns), len(ffns) + manifest.null_experts):
-            tensors |= _null(f"{mlp}experts.{j}.", config["hidden_size"], max(widths))
+            tensors |= _null(f"{mlp}experts.{j}.", config["hidden_size"], width)
+    stock = _config(raw, config, manifest, dtype, shared_width, width)
+    if target == NAME:
+        tensors, stock = padded(tensors, stock)
     return Plan(
-        config=_config(raw, config, manifest, dtype, _width(shared), max(widths)),
+        config=stock,
         tensors=tensors,
         dtype=dtype,
-        # float16 has no number between 0 and 6e-8.
-        float32=frozenset(n for n in tensors if n.endswith(SHARED_GATE)) if dtype == "F16" else frozenset(),
+        # A router's choice is discrete. And float16 has no number between 0 and 6e-8.
+        float32=frozenset(n for n in tensors if n.endswith((GATE, *[SHARED_GATE] * (dtype == "F16")))),
         files=small_files(blobs, manifest),
     )
 
 
-def refuse_whole_experts(manifest: Manifest) -> None:
-    """Raise ExportError, with the command that composes the same experts for a stock format, if the trunk is routed."""
-    if manifest.routed_trunk:
-        experts = ",".join(member.expert.ref for member in manifest.members)
-        raise ExportError(
-            "this mix consists of whole experts: each token uses its own expert's attention, which no stock "
-            "architecture can express; use --format nexus, or export a mix of the same experts with one trunk: "
-            f"nexusmix compose NAME --seed {manifest.seed.name} --experts {experts} --preset merged"
+@dataclass(frozen=True)
+class _Scales:
+    """Granite's constant factors, which are folded into the weights; 1 for all other families."""
+
+    embeddings: float = 1
+    queries: float = 1
+    residual: float = 1
+    head: float = 1
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> _Scales:
+        """Return the factors of a configuration with all defaults."""
+        if "residual_multiplier" not in config:
+            return cls()
+        return cls(
+            embeddings=config["embedding_multiplier"],
+            queries=config["attention_multiplier"] * math.sqrt(config["head_dim"]),
+            residual=config["residual_multiplier"],
+            head=1 / config["logits_scaling"],
         )
 
-
-def _expressible(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the seed's configuration with all defaults. Raises ExportError with every setting that does not fit."""
-    model_type = raw.get("model_type")
-    if model_type not in FAMILIES:
-        raise ExportError(
-            f"a {model_type} mix cannot be a Qwen2-MoE model: its blocks differ from those of "
-            f"{', '.join(FAMILIES)}; use --format nexus"
-        )
-    config = normalised(family_of(raw), raw)
-    rope, heads = config["rope_parameters"], config["num_attention_heads"]
-    reasons = []
-    if model_type == "llama" and config["attention_bias"]:
-        reasons.append("attention_bias is true, but Qwen2-MoE has no bias in the output projection")
-    if model_type == "llama" and config["mlp_bias"]:
-        reasons.append("mlp_bias is true, but Qwen2-MoE has no biases in its FFNs")
-    if config["head_dim"] * heads != config["hidden_size"]:
-        reasons.append(
-            f"head_dim is {config['head_dim']}, but Qwen2-MoE computes it as hidden_size / heads = "
-            f"{config['hidden_size']} / {heads}"
-        )
-    if rope["rope_type"] not in ROPES:
-        reasons.append(f"the rotary embedding is {rope['rope_type']}, expected one of {', '.join(ROPES)}")
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        reasons.append("rotary embeddings cover only a part of each head, but Qwen2-MoE rotates whole heads")
-    if config["use_bidirectional_attention"]:
-        reasons.append("attention is bidirectional, but Qwen2-MoE's is causal")
-    window = _window(model_type, config)
-    if window < config["max_position_embeddings"]:
-        reasons.append(
-            f"attention uses a sliding window of {window} tokens, which readers of Qwen2-MoE treat differently"
-        )
-    if reasons:
-        raise ExportError(
-            f"Qwen2-MoE cannot express this {model_type} mix: {'; '.join(reasons)}; use --format nexus"
-        )
-    return config
+    def of_tensor(self, name: str) -> float:
+        """Return the factor of one of the trunk's tensors."""
+        part = name.split(".")[-2]
+        parts = {"embed_tokens": self.embeddings, "q_proj": self.queries, "o_proj": self.residual}
+        return {**parts, "lm_head": self.head}.get(part, 1)
 
 
-def _window(model_type: str, config: Mapping[str, Any]) -> float:
-    """Return the smallest attention window of any block in tokens; infinite for Llama, which ignores the setting."""
-    layers = config.get("layer_types", ["sliding_attention"])
-    windowed = model_type != "llama" and "sliding_attention" in layers
-    return config.get("sliding_window", math.inf) if windowed else math.inf
-
-
-def _trunk(stored: Infos, config: Mapping[str, Any]) -> dict[str, Rows]:
+def _trunk(stored: Infos, config: Mapping[str, Any], scales: _Scales) -> dict[str, Rows]:
     """Return the trunk's tensors. A tied head becomes a copy; missing biases of q, k and v become zeros."""
-    tensors: dict[str, Rows] = {name: Stored(info) for name, info in stored.items()}
-    if config["tie_word_embeddings"]:
-        tensors[HEAD] = tensors[EMBEDDINGS]
+    heads = {HEAD: stored[EMBEDDINGS]} if config["tie_word_embeddings"] else {}
+    tensors: dict[str, Rows] = {
+        name: Stored(info, scales.of_tensor(name)) for name, info in {**stored, **heads}.items()
+    }
     for layer in range(layer_count(config)):
         for part in ("q_proj", "k_proj", "v_proj"):
             name = ATTENTION.format(i=layer) + part

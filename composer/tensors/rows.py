@@ -53,6 +53,36 @@ class Between:
         return encode(first + np.float32(self.share) * (second - first), dtype)
 
 
+class Scaled:
+    """Another tensor, multiplied by a factor."""
+
+    def __init__(self, of: Rows, factor: float) -> None:
+        self.of, self.factor, self.shape = of, factor, of.shape
+
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        return encode(self.of.rows(start, stop, "F32") * np.float32(self.factor), dtype)
+
+
+class Shifted:
+    """Another tensor plus a constant."""
+
+    def __init__(self, of: Rows, constant: float) -> None:
+        self.of, self.constant, self.shape = of, constant, of.shape
+
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        return encode(self.of.rows(start, stop, "F32") + np.float32(self.constant), dtype)
+
+
+class Part:
+    """Rows `first` to `last` (excluded) of another tensor."""
+
+    def __init__(self, of: Rows, first: int, last: int) -> None:
+        self.of, self.first, self.shape = of, first, (last - first, *of.shape[1:])
+
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        return self.of.rows(self.first + start, self.first + stop, dtype)
+
+
 class Given:
     """A small float32 tensor in memory."""
 

@@ -17,6 +17,7 @@ EXAMPLES = examples(
     "nexusmix export team ./team",
     "nexusmix export team ./team-qwen --format qwen2_moe --dtype bfloat16",
     "nexusmix export team ./team-gguf --format gguf --dtype q8_0",
+    "nexusmix export team ./team-q4 --format gguf --quantize Q4_K_M",
 )
 
 
@@ -35,6 +36,10 @@ def export(
             show_default="the seed's type",
         ),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="For gguf: Q4_K_M, Q6_K …, through llama.cpp's llama-quantize."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a mix as a Hugging Face folder, or as a GGUF file in a folder.
@@ -44,7 +49,7 @@ def export(
     from composer.formats import export as write
 
     with open_registry(ctx) as registry, progress() as report:
-        written = write(registry, mix, folder, format=format, dtype=dtype, progress=report)
+        written = write(registry, mix, folder, format=format, dtype=dtype, quantize=quantize, progress=report)
     shape = {**dataclasses.asdict(written), "folder": str(written.folder)}
     if as_json:
         print_json(shape)

@@ -213,7 +213,7 @@ def test_experts_of_different_widths_are_padded_to_the_widest(router, combine, s
     mix = make_mix(registry, name, combine=combine, router=router)
     export(registry, name, tmp_path / "out", format="qwen2_moe")
     model = load(tmp_path / "out")
-    assert model.config.moe_intermediate_size == 72 + (48 if combine == "convex" else 0)
+    assert model.config.moe_intermediate_size == (128 if combine == "convex" else 96)  # whole blocks of 32
     assert_same_function(mix, model)
 
 
@@ -276,7 +276,13 @@ def test_every_rotary_embedding_that_is_accepted_arrives_unchanged(rope, tmp_pat
         ),
         ("mistral", {"sliding_window": 16}, "a sliding window of 16 tokens"),
         ("gemma2", {}, "gemma2 mix cannot be a Qwen2-MoE model"),
-        ("gpt_neox", {"num_key_value_heads": 4}, "gpt_neox mix cannot be a Qwen2-MoE model"),
+        (
+            "gpt_neox",
+            {"num_key_value_heads": 4},
+            "gpt_neox mix cannot be a Qwen2-MoE model.*no gate projection",
+        ),
+        ("granite", {"mlp_bias": True}, "mlp_bias is true"),
+        ("qwen3", {}, "architecture Qwen3-Next; use --format qwen3_next"),
     ],
 )
 def test_a_mix_that_qwen2_moe_cannot_express_is_refused_with_the_reason(model_type, config, reason, tmp_path):
@@ -285,6 +291,21 @@ def test_a_mix_that_qwen2_moe_cannot_express_is_refused_with_the_reason(model_ty
     with pytest.raises(ExportError, match=reason):
         export(registry, "mix", tmp_path / "out", format="qwen2_moe")
     assert not (tmp_path / "out").exists()
+
+
+def test_every_family_has_a_stock_format_or_the_reason_why_not():
+    from composer.formats.expressible import FORMATS, UNLIKE
+    from composer.variants import EXPORT_FORMATS
+    from registry.checkpoints.families import FAMILIES
+
+    assert FORMATS.keys() | UNLIKE.keys() == FAMILIES.keys() and not FORMATS.keys() & UNLIKE.keys()
+    assert all(EXPORT_FORMATS.find(format) for format in FORMATS.values())
+
+
+def test_a_stock_format_of_another_family_names_the_right_one(llama, tmp_path):
+    make_mix(llama, "other")
+    with pytest.raises(ExportError, match=r"llama mix cannot be a Qwen3-Next.*use --format qwen2_moe"):
+        export(llama, "other", tmp_path / "out", format="qwen3_next")
 
 
 @pytest.mark.parametrize(
@@ -362,7 +383,9 @@ def test_a_dtype_converts_the_tensors_and_the_configuration(llama, tmp_path):
     for format in ("nexus", "qwen2_moe"):
         assert export(llama, "halved", tmp_path / format, format=format, dtype="bfloat16").dtype == "bfloat16"
         stored = read_checkpoint(tmp_path / format)
-        assert {i.dtype for n, i in stored.items() if ".router." not in n} == {"BF16"}
+        routing = (".router.", ".mlp.gate.")
+        assert {i.dtype for n, i in stored.items() if not any(part in n for part in routing)} == {"BF16"}
+        assert {i.dtype for n, i in stored.items() if any(part in n for part in routing)} == {"F32"}
     assert load(tmp_path / "qwen2_moe").dtype == torch.bfloat16
 
 

@@ -1,60 +1,32 @@
 """GGUF files of mixes: llama.cpp computes the same tokens of a text and the same next-token probabilities."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pico
 import pytest
-import torch
 from gguf import GGUFWriter
-from llama_cpp import LlamaCpp
+from stock_mixes import (
+    CLOSE,
+    HARD,
+    PROSE,
+    ROOT,
+    Transformers,
+    exported,
+    largest_difference,
+    make_mix,
+    make_tokenizer,
+    mix_of,
+)
 
-from composer.composition import compose
-from composer.errors import ExportError
+from composer.errors import ExportError, RecipeError
 from composer.formats import export
 from composer.formats.gguf import refuse_unknown
 from composer.formats.gguf_tokenizer import LLAMA3, PRE_TOKENIZERS, QWEN2, add_tokenizer
-from composer.mix.opening import find_mix, open_mix
-from composer.mix.recipe import Recipe, Training
 from composer.tensors import rows
 from registry.home import open_registry
-from registry.intake.intake import add_seed, contribute
 
-ROOT = Path(__file__).parents[4]
 DEMO = ROOT / "ui" / "demo" / "seed"
-PROSE = (ROOT / "LICENSE").read_text(encoding="utf-8")
-PROMPTS = ["def area(radius):\n    return 3.14", "The theorem, she said, isn't", PROSE[:300]]
-# Texts on which tokenizers differ: runs of spaces and digits, contractions, scripts, marks, composed symbols.
-HARD = """It's WE'LL they'd  two   spaces\tand\ttabs \n\n  12345 1,234.5 x²½Ⅷ ٣٤٥\r\n
-été Straße naïve e\u0301te\u0301 你好，世界 こんにちは 안녕
-مرحبا नमस्ते Привет 👩🏽‍💻🇩🇪 ‘curly’ — …\u00a0nbsp\u2003em   \n"""
-CLOSE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.2}  # of a log-probability
-
-
-def make_tokenizer(pre_tokenizer=None, *, merge_words=False, begin=False, template=None, normalizer=None):
-    """A tokenizer of 400 tokens, trained on LICENSE and HARD."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    parts = json.loads(tokenizer.to_str())
-    parts |= {"normalizer": normalizer} | ({"pre_tokenizer": pre_tokenizer} if pre_tokenizer else {})
-    parts["model"]["ignore_merges"] = merge_words
-    tokenizer = Tokenizer.from_str(json.dumps(parts))
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=pico.SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([PROSE, HARD], trainer)
-    if begin:
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    fast.chat_template = template
-    return fast
 
 
 def as_json(steps):
@@ -70,32 +42,6 @@ def as_json(steps):
     }
 
 
-def make_mix(registry, root, model_type="llama", *, settings=None, **config):
-    """An open mix of two experts of a pico seed with a tokenizer of 400 tokens."""
-    shape = {"vocab_size": 400, "initializer_range": 0.2, **config}
-    seed = pico.write_pico(root / "seed", model_type=model_type, **shape)
-    make_tokenizer().save_pretrained(seed)
-    return mix_of(registry, root, seed, **(settings or {}))
-
-
-def mix_of(registry, root, seed, **settings):
-    add_seed(registry, "pico", seed, license="MIT")
-    for number, name in enumerate(("code", "math"), 1):
-        folder = pico.branch_pico(seed, root / name, seed=number, scale=0.1)
-        data = pico.write_documents(root / f"{name}.jsonl", name)
-        contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
-    untrained = Training(warm_start=False, tokens=0)
-    compose(
-        registry, Recipe(name="mix", seed="pico", experts=["code", "math"], training=untrained, **settings)
-    )
-    return open_mix(registry, find_mix(registry, "mix")[1])
-
-
-def exported(registry, root, **options):
-    export(registry, "mix", root / "out", format="gguf", **options)
-    return LlamaCpp(root / "out" / "model.gguf")
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A registry and its open mix. It has a null expert and 16 more embedding rows than tokens."""
@@ -103,38 +49,6 @@ def plain(tmp_path_factory):
     registry = open_registry(root / "home", embedder="hashing:16")
     yield registry, make_mix(registry, root, settings={"null_experts": 1, "top_k": 2}, vocab_size=416)
     registry.engine.dispose()
-
-
-def largest_difference(mix, reader, prompts=PROMPTS, count=5):
-    """Largest difference of the log-probabilities of the likeliest next tokens, over all prompts."""
-    worst = 0.0
-    for prompt in prompts:
-        ids = mix.tokenizer(prompt)["input_ids"][:200]
-        with torch.inference_mode():
-            ours = mix.model(torch.tensor([ids])).logits[0, -1].float().log_softmax(dim=-1)
-        theirs = reader.top_log_probs(ids, count=count)
-        assert set(ours.topk(1).indices.tolist()) <= set(theirs)
-        worst = max(worst, *(abs(ours[i].item() - value) for i, value in theirs.items()))
-    return worst
-
-
-@pytest.mark.parametrize("combine", ["additive", "convex"])
-@pytest.mark.parametrize(
-    ("model_type", "config", "top_k"),
-    [
-        ("llama", {}, 1),
-        ("llama", {"tie_word_embeddings": True}, 2),
-        ("mistral", {"sliding_window": None, "num_key_value_heads": 4}, 2),
-        ("qwen2", {"tie_word_embeddings": True}, 1),
-    ],
-)
-def test_a_mix_runs_in_llama_cpp(model_type, config, top_k, combine, registry, tmp_path):
-    mix = make_mix(registry, tmp_path, model_type, settings={"combine": combine, "top_k": top_k}, **config)
-    reader = exported(registry, tmp_path)
-    assert largest_difference(mix, reader) < CLOSE["float32"]
-    ids = mix.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
-    written = mix.model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=-1, pad_token_id=2)
-    assert reader.greedy(ids[0].tolist(), count=12) == written[0, ids.shape[1] :].tolist()
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 500.0}
@@ -168,7 +82,7 @@ def test_the_file_says_what_it_stores_and_keeps_gates_and_vectors_in_float32(pla
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert result.dtype == "q8_0" and result.bytes == sum(int(tensor.n_bytes) for tensor in reader.tensors)
     assert kinds["token_embd.weight"] == kinds["blk.0.ffn_up_exps.weight"] == "Q8_0"
-    assert kinds["blk.0.ffn_down_shexp.weight"] == "F16"  # rows of 48 numbers are not whole blocks of Q8_0
+    assert kinds["blk.0.ffn_down_shexp.weight"] == "Q8_0"  # its rows of 48 numbers are padded to whole blocks
     single = ("norm.weight", "bias", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
     assert {kind for name, kind in kinds.items() if name.endswith(single)} == {"F32"}
 
@@ -257,6 +171,14 @@ def test_a_mix_that_llama_cpp_cannot_express_leaves_no_folder(registry, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_qwen3_mix_with_biases_is_refused_with_the_format_that_has_them(registry, tmp_path):
+    mix = make_mix(registry, tmp_path, "qwen3", attention_bias=True)
+    with pytest.raises(ExportError, match=r"attention_bias is true.*use --format qwen3_next"):
+        export(registry, "mix", tmp_path / "out", format="gguf")
+    export(registry, "mix", tmp_path / "stock", format="qwen3_next")
+    assert largest_difference(mix, Transformers(tmp_path / "stock")) < CLOSE["float32"]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "q8_0"])
 def test_a_file_written_in_small_pieces_is_the_same_file(dtype, plain, tmp_path, monkeypatch):
     for name, piece in (("whole", rows.PIECE), ("parts", 200)):
@@ -268,8 +190,64 @@ def test_a_file_written_in_small_pieces_is_the_same_file(dtype, plain, tmp_path,
 
 def test_the_folder_has_the_file_and_its_card(plain, tmp_path):
     export(plain[0], "mix", tmp_path / "out", format="gguf")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.gguf"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["Modelfile", "README.md", "model.gguf"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert (
         "library_name: gguf" in card and "llama-server -m model.gguf" in card and "| code@1 | MIT |" in card
     )
+
+
+def test_a_modelfile_names_the_file_the_stops_and_how_prompts_are_passed(plain, tmp_path, monkeypatch):
+    def written(name):
+        export(plain[0], "mix", tmp_path / name, format="gguf")
+        return (tmp_path / name / "Modelfile").read_text().splitlines()
+
+    raw = ["FROM ./model.gguf", 'PARAMETER stop "</s>"', 'TEMPLATE "{{ .Prompt }}"', 'LICENSE "MIT"']
+    assert written("raw") == raw
+    chat = make_tokenizer(template="{{ messages }}")
+    monkeypatch.setattr("composer.formats.gguf.open_tokenizer", lambda *_: chat)
+    assert [line[:10] for line in written("chat")] == ["FROM ./mod", "PARAMETER ", "# Ollama r", 'LICENSE "M']
+
+
+TOOL = """#!/bin/sh
+# In place of llama.cpp's tool: source, target, type.
+[ "$3" = Q4_K_M ] || { echo "unknown type $3" >&2; exit 3; }
+head -c 4 "$1" > "$2"
+"""
+
+
+def install_tool(folder, monkeypatch):
+    folder.mkdir()
+    (folder / "llama-quantize").write_text(TOOL)
+    (folder / "llama-quantize").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_llama_cpps_own_tool_quantises_to_its_other_types(plain, tmp_path, monkeypatch):
+    install_tool(tmp_path / "bin", monkeypatch)
+    result = export(plain[0], "mix", tmp_path / "out", format="gguf", quantize="Q4_K_M")
+    assert (result.dtype, result.bytes) == ("Q4_K_M", 4)
+    assert (tmp_path / "out" / "model.gguf").read_bytes() == b"GGUF"
+    assert [path.name for path in (tmp_path / "out").glob("*.gguf")] == ["model.gguf"]
+    with pytest.raises(ExportError, match=r"did not quantise to Q9 \(exit code 3\): unknown type Q9"):
+        export(plain[0], "mix", tmp_path / "wrong", format="gguf", quantize="Q9")
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"quantize": "Q4_K_M"}, ExportError, "not on PATH: install llama.cpp, or use --dtype q8_0"),
+        ({"quantize": "--help"}, RecipeError, "must be a name such as Q4_K_M, got '--help'"),
+        ({"quantize": "Q4_K_M", "dtype": "q8_0"}, RecipeError, "quantised from a float type, got q8_0"),
+        ({"quantize": "Q4_K_M", "format": "nexus"}, RecipeError, "use --format gguf"),
+    ],
+)
+def test_a_quantisation_that_cannot_run_is_refused_before_anything_is_written(
+    options, error, reason, plain, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(error, match=reason):
+        export(plain[0], "mix", tmp_path / "out", **{"format": "gguf", **options})
+    assert not (tmp_path / "out").exists()
