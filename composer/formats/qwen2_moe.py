@@ -8,7 +8,8 @@ is ½ in every float type. S is E_0 with its down projection doubled, so the fir
     convex:    R_i = E_i − E_0, one gated FFN of both widths: gates [E_i; E_0], ups [E_i; E_0], downs [E_i, −E_0],
                since (1 − Σ_top p_i) · E_0 + Σ_top p_i · E_i = E_0 + Σ_top p_i · (E_i − E_0)
 
-A null expert becomes an expert whose weights are all zero. Two settings cannot be expressed: top-p, whose number of
+A null expert becomes an expert whose weights are all zero. Context that gates read becomes attention heads
+(context_heads.py), which make the model wider. Two settings cannot be expressed: top-p, whose number of
 experts depends on the token, and a router that is not linear in x.
 
 Each expert is stored separately (`experts.3.gate_proj.weight`), as all readers of Qwen2-MoE expect. A tied output
@@ -24,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from composer.errors import ExportError
-from composer.formats.gates import gates
+from composer.formats.context_heads import context_heads
+from composer.formats.gates import directions, gates
 from composer.formats.plan import Format, Plan, small_files
 from composer.formats.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.mix.opening import Manifest, seed_config
@@ -75,17 +77,22 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     ffns = [[infos, shared] if convex else [infos] for infos in experts]
     widths = [sum(_width(part) for part in parts) for parts in ffns]
     tensors = _trunk(stored_tensors(blobs, manifest.trunk), config)
-    for layer, gate in enumerate(gates(blobs, manifest)):
+    for layer in range(layer_count(config)):
         mlp = MLP.format(i=layer)
-        tensors[f"{mlp}gate.weight"] = Given(gate)
         tensors[mlp + SHARED_GATE] = Given(np.full((1, config["hidden_size"]), NEARLY_ZERO, np.float32))
         tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2], _width(shared))
         for j, parts in enumerate(ffns):
             tensors |= _joined(f"{mlp}experts.{j}.", mlp, parts, [1, -1][: len(parts)], max(widths))
         for j in range(len(ffns), len(ffns) + manifest.null_experts):
             tensors |= _null(f"{mlp}experts.{j}.", config["hidden_size"], max(widths))
+    stock = _config(raw, config, manifest, dtype, _width(shared), max(widths))
+    gate_of = dict(enumerate(gates(blobs, manifest)))
+    if heads := context_heads(directions(blobs, manifest), stock):
+        tensors, stock = heads.tensors(tensors), heads.config(stock)
+        gate_of = {layer: heads.gate(gate, layer) for layer, gate in gate_of.items()}
+    tensors |= {f"{MLP.format(i=layer)}gate.weight": Given(gate) for layer, gate in gate_of.items()}
     return Plan(
-        config=_config(raw, config, manifest, dtype, _width(shared), max(widths)),
+        config=stock,
         tensors=tensors,
         dtype=dtype,
         # float16 has no number between 0 and 6e-8.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gguf import GGUFWriter
 from llama_cpp import LlamaCpp
+from random_context import publish_random_context
 
 from composer.composition import compose
 from composer.errors import ExportError
@@ -134,6 +135,22 @@ def test_a_mix_runs_in_llama_cpp(model_type, config, top_k, combine, registry, t
     ids = mix.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
     written = mix.model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=-1, pad_token_id=2)
     assert reader.greedy(ids[0].tolist(), count=12) == written[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype"),
+    [
+        ({}, "float32"),
+        ({"tie_word_embeddings": True, "num_key_value_heads": 4}, "float32"),
+        ({}, "q8_0"),
+    ],
+)
+def test_context_heads_run_in_llama_cpp(config, dtype, registry, tmp_path):
+    settings = {"router": "nexus_context", "trunk_merge": "regmean"}
+    make_mix(registry, tmp_path, settings=settings, **config)
+    mix = publish_random_context(registry, "mix")
+    reader = exported(registry, tmp_path, dtype=dtype)
+    assert largest_difference(mix, reader) < CLOSE[dtype]
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 500.0}
