@@ -100,6 +100,7 @@ class BlockContext:
         self.eps = eps_of(norm)
         (block.mlp if norm is None else norm).register_forward_pre_hook(self._normalise)
         block.mlp.register_forward_pre_hook(self._route)
+        block.mlp.register_forward_hook(self._release)
 
     def _attend(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         u_BSH = attention_input(args, kwargs)
@@ -111,6 +112,9 @@ class BlockContext:
 
     def _route(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         self.router.context = self.means.features(self.number).flatten(0, 1)
+
+    def _release(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        self.router.context = None
 
 
 def attention_of(block: Any) -> nn.Module:

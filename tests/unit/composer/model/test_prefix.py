@@ -243,6 +243,11 @@ def test_appending_an_expert_keeps_the_scores_of_the_others():
     torch.testing.assert_close(router(x)[:, :2], before)
 
 
+def test_a_pass_leaves_no_context_behind(llama, ids):
+    llama(ids)
+    assert all(mixture.router.context is None for mixture in llama.mixtures())
+
+
 def test_a_router_that_nobody_gave_a_context_names_the_remedy():
     router = NexusContextRouter(6, 4, 2)
     with pytest.raises(RuntimeError, match="call the NexusForCausalLM"):
