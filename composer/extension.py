@@ -180,7 +180,7 @@ def _appended_router(
     routers = []
     for layer in range(layer_count(config)):
         router = router_class(old.router_kind)(
-            config["hidden_size"], old.domain_dim, len(old.members), old.null_experts
+            config["hidden_size"], old.domain_dim, len(old.members), old.null_experts, layer
         )
         router.load_state_dict(of_layer(stored, layer))
         router.append(standard(new.mean), generator)

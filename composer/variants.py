@@ -121,6 +121,15 @@ ROUTERS = Table(
         gate="composer.formats.gates:nexus_gate",
     ),
     RouterVariant(
+        name="nexus_context",
+        title="Nexus with context",
+        summary="Nexus whose gates also read running means over the text before the token.",
+        reference="Nexus, arXiv 2408.15901",
+        target="composer.model.routers.nexus_context:NexusContextRouter",
+        initial="composer.model.initial:fresh_nexus_context",
+        gate="composer.formats.gates:nexus_context_gate",
+    ),
+    RouterVariant(
         name="linear",
         title="Linear",
         summary="One gate per expert, as in most mixtures; the gate of a new expert must be trained.",

@@ -123,6 +123,7 @@ def mix_of(registry: Registry, root: Path, seed: Path, **settings: Any) -> OpenM
         folder = pico.branch_pico(seed, root / name, seed=number, scale=0.1)
         data = pico.write_documents(root / f"{name}.jsonl", name)
         contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
+    settings = {"trunk_merge": "regmean", **settings}
     untrained = Training(warm_start=False, tokens=0)
     compose(
         registry, Recipe(name="mix", seed="pico", experts=["code", "math"], training=untrained, **settings)

@@ -105,6 +105,7 @@ def bundle() -> str:
         "composer.model.selection",
         "composer.model.losses",
         "composer.model.routed",
+        "composer.model.prefix",
         *(base.__module__ for base in bases if issubclass(base, Router)),
     ]
     modules = [sys.modules[name] for name in dict.fromkeys(names)]

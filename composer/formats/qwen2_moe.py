@@ -8,7 +8,8 @@ is ½ in every float type. S is E_0 with its down projection doubled, so the fir
     convex:    R_i = E_i − E_0, one gated FFN of both widths: gates [E_i; E_0], ups [E_i; E_0], downs [E_i, −E_0],
                since (1 − Σ_top p_i) · E_0 + Σ_top p_i · E_i = E_0 + Σ_top p_i · (E_i − E_0)
 
-A null expert becomes an expert whose weights are all zero. expressible.py lists the mixes that cannot be expressed.
+A null expert becomes an expert whose weights are all zero. Context that gates read becomes attention heads
+(context_heads.py), which make the model wider. expressible.py lists the mixes that cannot be expressed.
 
 Each expert is stored separately (`experts.3.gate_proj.weight`), as all readers of Qwen2-MoE expect. A tied output
 head is stored as a copy of the embeddings, because llama.cpp does not support a tied Qwen2-MoE.
@@ -23,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from composer.errors import ExportError
+from composer.formats.context_heads import context_heads
 from composer.formats.expressible import expressible, refuse_routing
-from composer.formats.gates import gates
+from composer.formats.gates import directions, gates
 from composer.formats.padding import padded, whole_blocks
 from composer.formats.plan import Format, Plan, small_files
 from composer.mix.opening import Manifest, seed_config
@@ -64,9 +67,8 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str, target: str = NAME) -
     shared_width, scales = whole_blocks(_width(shared)), _Scales.of(config)
     factors = [scales.residual, -scales.residual] if convex else [scales.residual]
     tensors = _trunk(stored_tensors(blobs, manifest.trunk), config, scales)
-    for layer, gate in enumerate(gates(blobs, manifest)):
+    for layer in range(layer_count(config)):
         mlp = MLP.format(i=layer)
-        tensors[f"{mlp}gate.weight"] = Given(gate)
         tensors[mlp + SHARED_GATE] = Given(np.full((1, config["hidden_size"]), NEARLY_ZERO, np.float32))
         tensors |= _joined(f"{mlp}shared_expert.", mlp, [shared], [2 * scales.residual], shared_width)
         for j, parts in enumerate(ffns):
@@ -76,6 +78,12 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str, target: str = NAME) -
     stock = _config(raw, config, manifest, dtype, shared_width, width)
     if target == NAME:
         tensors, stock = padded(tensors, stock)
+    elif directions(blobs, manifest):
+        raise ExportError(
+            f"the gates of this mix read context, which becomes attention heads in {NAME} only, not in {target}; "
+            "use --format nexus"
+        )
+    tensors, stock = _gated(blobs, manifest, tensors, stock, config["hidden_size"])
     return Plan(
         config=stock,
         tensors=tensors,
@@ -84,6 +92,20 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str, target: str = NAME) -
         float32=frozenset(n for n in tensors if n.endswith((GATE, *[SHARED_GATE] * (dtype == "F16")))),
         files=small_files(blobs, manifest),
     )
+
+
+def _gated(
+    blobs: BlobStore, manifest: Manifest, plain: dict[str, Rows], config: dict[str, Any], hidden: int
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """Add the gates [P, H′], and the heads for the context that they read, to a model padded from `hidden` to H′."""
+    more = config["hidden_size"] - hidden
+    contexts = [np.pad(block_NH, ((0, 0), (0, more))) for block_NH in directions(blobs, manifest)]
+    heads = context_heads(contexts, config)
+    tensors, stock = (heads.tensors(plain), heads.config(config)) if heads else (plain, config)
+    for layer, rows in enumerate(gates(blobs, manifest)):
+        gate = np.concatenate([np.pad(rows[:, :hidden], ((0, 0), (0, more))), rows[:, hidden:]], axis=1)
+        tensors[f"{MLP.format(i=layer)}gate.weight"] = Given(heads.gate(gate, layer) if heads else gate)
+    return tensors, stock
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from registry.blobs import BlobStore
 from registry.records import Digest
 
 
-def initial_parameters(kind: str, hidden_size: int, domain_dim: int, count: int) -> dict[str, Normal]:
-    """Return the initial distribution of each parameter of a router for `count` experts."""
+def initial_parameters(
+    kind: str, hidden_size: int, domain_dim: int, count: int, block: int = 0
+) -> dict[str, Normal]:
+    """Return the initial distribution of each parameter of a block's router for `count` experts."""
     row = ROUTERS[kind]
     initial = load(row.initial) if row.initial else row.load().fresh
-    return dict(initial(hidden_size, domain_dim, count))
+    return dict(initial(hidden_size, domain_dim, count, block))
 
 
 def put_fresh_routers(
@@ -40,14 +42,14 @@ def put_fresh_routers(
     """
     count, width = means_NM.shape
     domains_NM = standard(means_NM)
-    parameters = initial_parameters(kind, hidden_size, width, count)
-    if null_experts:
-        parameters |= fresh_null(hidden_size, null_experts)
+    nulls = fresh_null(hidden_size, null_experts) if null_experts else {}
     given = router_tensors([{"domains": domains_NM}] * layers, standard)
     drawn = {
         tensor_name(layer, name): (first, np.random.SeedSequence([random_seed, layer, place]))
         for layer in range(layers)
-        for place, (name, first) in enumerate(sorted(parameters.items()))
+        for place, (name, first) in enumerate(
+            sorted((initial_parameters(kind, hidden_size, width, count, layer) | nulls).items())
+        )
     }
 
     def values(name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Initial parameter distributions of each router, shared by torch (training) and numpy (composing).
 
 Shape suffixes: N routed experts, M domain-embedding width, H model width, R state width.
+`block` is the number of the decoder block.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Normal(NamedTuple):
     mean: float = 0.0
 
 
-def fresh_nexus(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
+def fresh_nexus(hidden_size: int, domain_dim: int, num_experts: int, block: int = 0) -> dict[str, Normal]:
     """Weights of the Nexus router: W1 [2H, M] and W2 [H, H]."""
     # Domain vectors have unit variance per coordinate, and W1 preserves it. A small W2 makes the first routing soft.
     return {
@@ -29,18 +30,37 @@ def fresh_nexus(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str
     }
 
 
-def fresh_linear(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
+def feature_count(num_experts: int, block: int) -> int:
+    """Number of features of a router with context: 1, and one mean per expert and block up to its own."""
+    return 1 + num_experts * (block + 1)
+
+
+def fresh_nexus_context(
+    hidden_size: int, domain_dim: int, num_experts: int, block: int = 0
+) -> dict[str, Normal]:
+    """Weights of the Nexus router with context: those of the Nexus router, the directions and their readout.
+
+    Both are zero at first, so the scores do not depend on the context yet.
+    """
+    features = feature_count(num_experts, block)
+    return fresh_nexus(hidden_size, domain_dim, num_experts) | {
+        "directions": Normal((num_experts, hidden_size), std=0.0),
+        "readout": Normal((features, hidden_size), std=0.0),
+    }
+
+
+def fresh_linear(hidden_size: int, domain_dim: int, num_experts: int, block: int = 0) -> dict[str, Normal]:
     """Weights of the linear router: one row per expert [N, H]."""
     return {"weight": Normal((num_experts, hidden_size), std=0.02)}
 
 
-def fresh_random(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
+def fresh_random(hidden_size: int, domain_dim: int, num_experts: int, block: int = 0) -> dict[str, Normal]:
     """Weights of the random router: one row per expert [N, H]."""
     # MLP inputs have about unit variance in each coordinate. With this std, the logits have it too.
     return {"weight": Normal((num_experts, hidden_size), std=1 / math.sqrt(hidden_size))}
 
 
-def fresh_recurrent(hidden_size: int, domain_dim: int, num_experts: int) -> dict[str, Normal]:
+def fresh_recurrent(hidden_size: int, domain_dim: int, num_experts: int, block: int = 0) -> dict[str, Normal]:
     """Weights of the recurrent router: those of the Nexus router, U [R, H], the GRU, and V [R, M].
 
     V is zero at first, so the recurrent state does not affect the logits yet.

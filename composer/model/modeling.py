@@ -14,7 +14,7 @@ null experts), K slots per token.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from composer.model.losses import RouterLosses
+from composer.model.prefix import BlockContext, PrefixMeans
 from composer.model.routed import Choices, ContextRouter, remember, route_layers, state_before
 from composer.model.routers import router_class
 from composer.model.routers.base import Router
@@ -162,6 +163,7 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: NexusConfig) -> None:
         super().__init__(config)
+        self.means: PrefixMeans | None = None  # of a mix whose routers read context
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.routed_trunk:
             self.assignment = route_layers(self.language_model, _choices(config))
@@ -169,12 +171,27 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
                 config.text_config.vocab_size, len(config.experts), bool(config.null_experts)
             )
         else:
-            for block in self.blocks():
-                block.mlp = _mixture(block.mlp, config)
+            for number, block in enumerate(self.blocks()):
+                block.mlp = _mixture(block.mlp, config, number)
             for below, mixture in pairwise(self.mixtures()):
                 mixture.router.follow(below.router)
+            self._read_context()
         self.router_losses = RouterLosses(config.load_balance, experts=len(config.experts))
         self.post_init()
+
+    def _read_context(self) -> None:
+        """Compute running means over the prefix in every pass, if the routers read them."""
+        blocks = list(self.blocks())
+        if not blocks[0].mlp.router.reads_context:
+            return
+        self.means = PrefixMeans(len(blocks))
+        for number, block in enumerate(blocks):
+            BlockContext(self.means, number, block, block.mlp.router)
+
+    @property
+    def _after(self) -> int:
+        """Place in the cache of the layer after the model's own, for what the routers remember."""
+        return int(self.config.text_config.num_hidden_layers)
 
     def blocks(self) -> Iterator[Any]:
         """Yield the decoder blocks, in order."""
@@ -211,7 +228,11 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
             if self.training and own_expert is not None:
                 self.router.forced = own_expert
             return self._forward_routed(input_ids, labels=labels, **kwargs)
+        if self.means is not None:
+            self.means.begin(kwargs.get("attention_mask"), state_before(_cache(kwargs), self._after))
         output = self.language_model(input_ids=input_ids, labels=labels, **kwargs)
+        if self.means is not None and _cache(output) is not None:
+            remember(_cache(output), self._after, self.means.states())
         loss, balance = output.loss, None
         if labels is not None and self.training:
             routings = [m.routing for m in self.mixtures() if m.routing is not None]
@@ -270,15 +291,20 @@ def _choices(config: NexusConfig) -> Choices:
     return Choices(bases, [by_base[base] for base in range(len(by_base))], differences)
 
 
-def _mixture(mlp: nn.Module, config: NexusConfig) -> NexusMLP:
-    """Build a mixture around the block's MLP. The MLP's own class builds the experts, so every family works."""
+def _cache(values: Mapping[str, Any]) -> Any:
+    """Return the key-value cache among a pass's arguments or results; None if there is none."""
+    return next((values[name] for name in CACHES if values.get(name) is not None), None)
+
+
+def _mixture(mlp: nn.Module, config: NexusConfig, number: int) -> NexusMLP:
+    """Build a mixture around a block's MLP. The MLP's own class builds the experts, so every family works."""
     experts = []
     for width in config.ffn_widths:
         text_config = copy.copy(config.text_config)
         text_config.intermediate_size = width
         experts.append(type(mlp)(text_config))
     router = router_class(config.router)(
-        config.text_config.hidden_size, config.domain_dim, len(experts), config.null_experts
+        config.text_config.hidden_size, config.domain_dim, len(experts), config.null_experts, number
     )
     if router.domains.device.type != "meta":  # transformers initialises only the modules that it knows
         router.reset_parameters(torch.Generator().manual_seed(0))

@@ -159,7 +159,7 @@ class Measurer:
                 with forced(model, place):
                     oracle[domain] = bits_per_byte(model, texts[domain])
             found["oracle"] = oracle
-        if manifest.router_kind == "nexus":
+        if manifest.router_kind in ("nexus", "nexus_context"):
             found["cosines"] = self._cosines(manifest, model)
         return found
 

@@ -93,6 +93,16 @@ class Given:
         return encode(self.values[start:stop], dtype)
 
 
+class Repeated:
+    """A matrix of equal rows."""
+
+    def __init__(self, row: np.ndarray, height: int) -> None:
+        self.row, self.shape = row, (height, len(row))
+
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        return encode(np.repeat(self.row[None], stop - start, axis=0), dtype)
+
+
 class Zeros:
     """A tensor of zeros."""
 

@@ -55,6 +55,7 @@ def test_the_model_code_imports_nothing_but_torch_and_transformers(graph: grimp.
         *(
             "composer.model.routers",
             "composer.model.routed",
+            "composer.model.prefix",
             "composer.model.selection",
             "composer.model.losses",
             "composer.model.initial",

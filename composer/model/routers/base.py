@@ -29,18 +29,23 @@ class Router(nn.Module):
     keeps_experts: ClassVar[bool] = True  # whether appending an expert leaves the other embeddings unchanged
     fixed: ClassVar[bool] = False  # whether warm start and training leave the router unchanged
     needs_training: ClassVar[bool] = False  # whether some parameters can only be learned by gradients
+    reads_context: ClassVar[bool] = False  # whether the scores depend on the text before a token (prefix.py)
 
-    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
+    def __init__(
+        self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0, block: int = 0
+    ) -> None:
         super().__init__()
         self.hidden_size, self.domain_dim, self.num_experts = hidden_size, domain_dim, num_experts
+        self.block = block  # number of the decoder block
         self.register_buffer("domains", torch.zeros(num_experts, domain_dim))
         self.state: torch.Tensor | None = (
             None  # recurrent state of the last forward pass, read by the next block
         )
+        self.context: torch.Tensor | None = None  # [T, F]: features of the tokens, besides x
         self.null = nn.Parameter(torch.zeros(null_experts, hidden_size)) if null_experts else None
 
     @staticmethod
-    def fresh(hidden_size: int, domain_dim: int, num_experts: int) -> Mapping[str, Normal]:
+    def fresh(hidden_size: int, domain_dim: int, num_experts: int, block: int) -> Mapping[str, Normal]:
         """Return the initial distribution of each parameter, and of each randomly initialised buffer."""
         raise NotImplementedError
 
@@ -53,11 +58,12 @@ class Router(nn.Module):
         return self.gate_for(self.domains)
 
     def rows(self) -> torch.Tensor:
-        """Return the linear gate [P, H]: the whole router, if its scores are linear in x."""
+        """Return the linear gate [P, H]: the whole router, if its scores are linear in x (and the context)."""
         gate_NH = self.gate()
         if self.null is None:
             return gate_NH
-        return torch.cat([gate_NH, gate_NH.mean(dim=0) + self.null.to(gate_NH)])
+        context = gate_NH.shape[1] - self.hidden_size
+        return torch.cat([gate_NH, gate_NH.mean(dim=0) + F.pad(self.null.to(gate_NH), (0, context))])
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Compute routing logits [T, P] from MLP inputs [T, H]."""
@@ -68,7 +74,7 @@ class Router(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw new weights from the initial distributions."""
-        fresh = self.fresh(self.hidden_size, self.domain_dim, self.num_experts)
+        fresh = self.fresh(self.hidden_size, self.domain_dim, self.num_experts, self.block)
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         for name, first in fresh.items():
             nn.init.normal_(tensors[name], first.mean, first.std, generator=generator)

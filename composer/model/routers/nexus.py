@@ -26,15 +26,25 @@ class NexusRouter(Router):
 
     fresh = staticmethod(fresh_nexus)
 
-    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
-        super().__init__(hidden_size, domain_dim, num_experts, null_experts)
+    def __init__(
+        self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0, block: int = 0
+    ) -> None:
+        super().__init__(hidden_size, domain_dim, num_experts, null_experts, block)
         self.w1 = nn.Parameter(torch.empty(2 * hidden_size, domain_dim))
         self.w2 = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self._cached: tuple[tuple[torch.Tensor, ...], tuple[int | None, ...], torch.Tensor] | None = None
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:
         """Apply P_r: standardised domain vectors [N, M] to expert embeddings [N, H]."""
-        return F.linear(self._hidden(domains), self.w2)
+        return F.linear(self._hidden(domains), self.projection())
+
+    def gate_tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return the tensors of which `gate` is a function."""
+        return self.w1, self.w2, self.domains
+
+    def projection(self) -> torch.Tensor:
+        """Return the last layer of P_r, W2 [H, H]."""
+        return self.w2
 
     def _hidden(self, domains: torch.Tensor) -> torch.Tensor:
         """Compute the hidden layer SwiGLU(W1 · d) [N, H]."""
@@ -49,18 +59,19 @@ class NexusRouter(Router):
         eye = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
         factor = torch.linalg.cholesky(normal + RIDGE * normal.diagonal().mean() * eye)
         solved = torch.cholesky_solve(weighted.T @ gates.to(hidden), factor)
-        self._replace_w2(solved.T)
+        self.replace_projection(solved.T)
 
     def correct(
         self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
     ) -> None:
         # The smallest exact change of W2 is (A⁺ (G − A W2ᵀ))ᵀ, with the pseudo-inverse A⁺ of the hidden layer A [K, H].
         hidden = self._hidden(domains).detach().double()
-        missing = gates.to(hidden) - hidden @ self.w2.detach().double().T
-        self._replace_w2(self.w2.detach().double() + (torch.linalg.pinv(hidden, rtol=1e-6) @ missing).T)
+        projection = self.projection().detach().double()
+        missing = gates.to(hidden) - hidden @ projection.T
+        self.replace_projection(projection + (torch.linalg.pinv(hidden, rtol=1e-6) @ missing).T)
 
-    def _replace_w2(self, value: torch.Tensor) -> None:
-        """Set W2 as a new parameter.
+    def replace_projection(self, value: torch.Tensor) -> None:
+        """Set the last layer of P_r as a new parameter.
 
         It is not written in place: the old one may be memory-mapped from a blob, and `gate` must see the change.
         """
@@ -70,7 +81,7 @@ class NexusRouter(Router):
         if torch.is_grad_enabled():
             return self.gate_for(self.domains)
         # Without gradients, the embeddings change only if a tensor is replaced or written in place.
-        tensors = (self.w1, self.w2, self.domains)
+        tensors = self.gate_tensors()
         versions = tuple(None if t.is_inference() else t._version for t in tensors)
         if (
             self._cached is None

@@ -22,8 +22,10 @@ class RandomRouter(Router):
     fresh = staticmethod(fresh_random)
     fixed: ClassVar[bool] = True
 
-    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
-        super().__init__(hidden_size, domain_dim, num_experts, null_experts)
+    def __init__(
+        self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0, block: int = 0
+    ) -> None:
+        super().__init__(hidden_size, domain_dim, num_experts, null_experts, block)
         self.register_buffer("weight", torch.empty(num_experts, hidden_size))
 
     def gate_for(self, domains: torch.Tensor) -> torch.Tensor:

@@ -30,8 +30,10 @@ class RecurrentRouter(NexusRouter):
     fresh = staticmethod(fresh_recurrent)
     needs_training: ClassVar[bool] = True
 
-    def __init__(self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0) -> None:
-        super().__init__(hidden_size, domain_dim, num_experts, null_experts)
+    def __init__(
+        self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0, block: int = 0
+    ) -> None:
+        super().__init__(hidden_size, domain_dim, num_experts, null_experts, block)
         self.down = nn.Parameter(torch.empty(STATE_WIDTH, hidden_size))  # U
         self.gru = nn.GRUCell(STATE_WIDTH, STATE_WIDTH)
         self.readout = nn.Parameter(torch.empty(STATE_WIDTH, domain_dim))  # V

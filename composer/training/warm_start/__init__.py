@@ -5,10 +5,13 @@
    regression on the same states then refines it (logistic.py).
 3. Ridge regression solves P_r for these embeddings and for those of pseudo-domains (pseudo.py).
 
+A router with context reads running means along one direction per member. The directions are whitened class means of
+the attention's inputs, solved when the pass reaches the attention. Then the same three steps follow.
+
 An extension can keep the old experts' embeddings exactly; then only e_new is solved.
 An expert without text has no target: P_r alone computes its embedding from its domain vector.
 
-Shape suffixes: N experts, M domain-embedding width, H model width.
+Shape suffixes: N experts, M domain-embedding width, H width of the states (states.py).
 """
 
 from __future__ import annotations
@@ -24,7 +27,13 @@ import torch
 from composer.mix.domains import Domain, Standard
 from composer.model.modeling import NexusForCausalLM
 from composer.progress import Progress, measured, silent
-from composer.training.warm_start.closed_form import appended_gate, hits, member_gates, with_text
+from composer.training.warm_start.closed_form import (
+    appended_gate,
+    hits,
+    inverse,
+    member_gates,
+    with_text,
+)
 from composer.training.warm_start.logistic import fit_gates
 from composer.training.warm_start.pseudo import Lessons, lessons
 from composer.training.warm_start.states import Chunks, Observed, collect, pass_forward
@@ -78,13 +87,19 @@ def warm_start(
     solver = Solver(domains, standard, chunks, keep, generator)
     own = []
 
+    def attend(layer: int, observed: Observed) -> None:
+        began = time.process_time()
+        solver.direct(routers[layer], observed)
+        measured("solving seconds", layer, time.process_time() - began)
+
     def arrive(layer: int, observed: Observed) -> None:
         began = time.process_time()
         solver(routers[layer], observed)
         measured("solving seconds", layer, time.process_time() - began)
         own.append(hits(observed, routers[layer].gate().detach().cpu()))
 
-    pass_forward(model, chunks, arrive, generator, progress)
+    context = attend if routers[0].reads_context else None
+    pass_forward(model, chunks, arrive, generator, progress, attend=context)
     return WarmStart(chunks.tokens, fmean(own))
 
 
@@ -127,6 +142,18 @@ class Solver:
         targets_DH = self.lessons.targets(observed, gates_NH, inverse_HH, SHARPEN * scale)
         router.solve(self.vectors_DM, targets_DH, self.lessons.weights_D)
         router.correct(self.means_NM[text], gates_NH[text], text)
+
+    @torch.no_grad()
+    def direct(self, router: Any, observed: Observed) -> None:
+        """Solve the directions of one block's context: the whitened mean of each domain's attention inputs.
+
+        Directions that are kept stay unchanged; one of a domain without text is zero.
+        """
+        n = len(self.means_NM)
+        solved_NH = observed.domain_means(n).nan_to_num(0) @ inverse(observed.second_HH)
+        if self.keep:
+            solved_NH[:-1] = router.directions[:-1].to(solved_NH)
+        router.directions = solved_NH.to(router.directions)
 
     def _append(self, router: Any, observed: Observed) -> None:
         """Solve the last expert's embedding only."""

@@ -14,7 +14,7 @@ An appended expert is solved with the old embeddings fixed, from its difference 
 
 x · C⁻¹ μ is close to 1 for every x, so β is a bias. (τ, β) is the pair of candidates with the lowest cross-entropy.
 
-Shape suffixes: N experts, X sampled states, H model width.
+Shape suffixes: N experts, X sampled states, H width of the states (states.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ penalty on |v|² has no unit, and L-BFGS (torch.optim.LBFGS) converges in a few 
 
 When an expert is appended, the old embeddings are constants and only the last one is fitted.
 
-Shape suffixes: N experts, F fitted experts, X sampled states, H model width.
+Shape suffixes: N experts, F fitted experts, X sampled states, H width of the states (states.py).
 """
 
 from __future__ import annotations

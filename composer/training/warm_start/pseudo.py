@@ -2,7 +2,7 @@
 
 Pseudo-domains are clusters of chunks. They cover more of the embedding space than the few vectors of the members.
 
-Shape suffixes: C chunks, M domain-embedding width, K clusters, H model width, D solved domain vectors.
+Shape suffixes: C chunks, M domain-embedding width, K clusters, H width of the states, D solved domain vectors.
 """
 
 from __future__ import annotations

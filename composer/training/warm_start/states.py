@@ -1,12 +1,15 @@
 """Router inputs: the MLP inputs of every block, collected block by block in one forward pass.
 
+A router with context also reads running means of directions (composer/model/prefix.py). These are solved first, from
+the inputs of the block's attention.
+
 Passing each domain's text through its own expert would mark every state after the first block with that expert. A
 router fitted to such states separates the domains almost perfectly. But when it routes by itself, it only repeats the
 first block's choice. So a block's router is solved when the pass reaches the block, from states that the solved
 routers below have produced. The pass then continues through the experts that this router chooses.
 
-Shape suffixes: R rows, S tokens of a row, V tokens of all rows, X sampled states, C chunks (one per row), H model
-width, M domain-embedding width.
+Shape suffixes: R rows, S tokens of a row, V tokens of all rows, X sampled states, C chunks (one per row), H width of
+a state (the model's, and the context's F features if the router reads them), M domain-embedding width.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import torch
 
 from composer.mix.domains import Domain
 from composer.model.modeling import NexusForCausalLM, NexusMLP
+from composer.model.prefix import attention_input, attention_of
 from composer.progress import Progress, silent
 from composer.training.warm_start.kinds import stratified
 
@@ -113,8 +117,13 @@ def pass_forward(
     arrive: Callable[[int, Observed], None],
     generator: torch.Generator,
     progress: Progress = silent,
+    *,
+    attend: Callable[[int, Observed], None] | None = None,
 ) -> None:
-    """Pass all chunks forward together, and call `arrive(block, observed)` before each block routes them."""
+    """Pass all chunks forward together, and call `arrive(block, observed)` before each block routes them.
+
+    `attend(block, observed)` is called with the inputs of each block's attention.
+    """
     mixtures = model.mixtures()
     mask_RS = chunks.mask_RS.to(model.device)
     sampled_V = _sampled(chunks, generator)
@@ -127,10 +136,16 @@ def pass_forward(
         forward = mixture.forward
 
         def replaced(hidden_states: torch.Tensor) -> torch.Tensor:
-            x_VH = hidden_states[mask_RS]
-            arrive(layer, _observed(x_VH.float().cpu(), sampled_V, chunks))
+            x_VH, context_VF = hidden_states[mask_RS], mixture.router.context
+            states = [x_VH.float().cpu()]
+            if context_VF is not None:
+                context_VF = context_VF.view(*mask_RS.shape, -1)[mask_RS]
+                states.append(context_VF.cpu())
+            arrive(layer, _observed(torch.cat(states, dim=1), sampled_V, chunks))
             pieces = []
             for place, piece_VH in enumerate(x_VH.split(TOKENS_AT_ONCE)):
+                if context_VF is not None:
+                    mixture.router.context = context_VF[place * TOKENS_AT_ONCE :][: len(piece_VH)]
                 if layer:
                     mixtures[layer - 1].router.state = heard[place]
                 pieces.append(forward(piece_VH))
@@ -142,7 +157,20 @@ def pass_forward(
 
         return replaced
 
-    with _replaced(mixtures, mixture_at):
+    def attention_at(layer: int) -> Callable[..., None]:
+        def observe(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            assert attend is not None
+            u_VH = attention_input(args, kwargs)[mask_RS]
+            attend(layer, _observed(u_VH.float().cpu(), sampled_V, chunks))
+
+        return observe
+
+    with _replaced(mixtures, mixture_at), ExitStack() as hooks:
+        for layer, block in enumerate(model.blocks() if attend is not None else ()):
+            hook = attention_of(block).register_forward_pre_hook(
+                attention_at(layer), with_kwargs=True, prepend=True
+            )
+            hooks.callback(hook.remove)
         model(input_ids=chunks.ids_RS.to(model.device), use_cache=False, logits_to_keep=1)
 
 

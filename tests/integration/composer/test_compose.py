@@ -179,6 +179,23 @@ def test_extending_keeps_the_routers_projection_and_merges_the_trunk_by_the_pape
         torch.testing.assert_close(tensor, trunks[0][name] * 2 / 3 + expert[name] / 3)
 
 
+def test_gates_with_context_compose_extend_and_recompose_to_the_same_digests(registry):
+    warm = Training(tokens=0, train_router=False)  # so that an extension keeps the old embeddings
+    old = compose(registry, recipe("seeing", ("code", "math"), warm, router="nexus_context"))
+    shares = evaluate(registry, old.mix.ref)["routing"]
+    assert min(shares[name][f"{name}@1"] for name in ("code", "math")) > 0.8
+    new = extend(registry, "seeing", "cooking", training=warm)
+    lock = Lock.model_validate(json.loads(registry.blobs.read_bytes(new.mix.lock)))
+    assert extend_lock(registry, lock, "seeing-again", parent=None).mix.manifest == new.mix.manifest
+    models = [open_mix(registry, m.manifest).model for m in (old, new)]
+    for before, after in zip(*(model.mixtures() for model in models), strict=True):
+        assert torch.equal(after.router.directions[:2], before.router.directions)
+        assert after.router.directions[2].any()
+        first, second = before.router.gate().detach(), after.router.gate().detach()
+        torch.testing.assert_close(second[:2, : first.shape[1]], first, rtol=1e-3, atol=1e-3)
+        assert second[:2, first.shape[1] :].abs().max() < 1e-3
+
+
 def test_recomposing_an_extensions_lock_gives_the_same_manifest(registry):
     compose(registry, recipe("locked"))
     extended = extend(registry, "locked", "cooking", training=SHORT)

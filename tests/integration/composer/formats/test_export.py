@@ -8,6 +8,7 @@ import sys
 import pico
 import pytest
 import torch
+from random_context import publish_random_context
 
 from composer.composition import compose
 from composer.errors import ExportError, RecipeError
@@ -175,6 +176,50 @@ def test_a_mix_runs_as_stock_qwen2_moe(model_type, config, combine, top_k, share
     assert_same_function(mix, model)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "config", "settings"),
+    [
+        ("llama", {}, {}),  # two query heads per key head
+        ("llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}, {"combine": "additive"}),
+        ("llama", {"num_key_value_heads": 1, "num_hidden_layers": 5, "rms_norm_eps": 1e-3}, {"top_k": 2}),
+        ("llama", {"num_attention_heads": 16, "num_key_value_heads": 16}, {}),
+        ("mistral", {"sliding_window": None}, {"top_k": 2, "null_experts": 1}),
+        ("qwen2", {"num_key_value_heads": 4}, {}),
+    ],
+)
+def test_context_becomes_attention_heads(model_type, config, settings, tmp_path):
+    registry = make_registry(tmp_path, model_type, **config)
+    make_mix(registry, router="nexus_context", trunk_merge="regmean", **settings)
+    mix = publish_random_context(registry, "mix")
+    export(registry, "mix", tmp_path / "out", format="qwen2_moe")
+    model = load(tmp_path / "out")
+    assert model.config.hidden_size > 32 and model.config.hidden_size % 32 == 0
+    assert model.config.hidden_size % model.config.num_attention_heads == 0
+    assert_same_function(mix, model)
+    ids = mix.tokenizer(LONG, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        ours, theirs = (m(ids).logits[0, -1].log_softmax(-1) for m in (mix.model, model))
+        top = ours.topk(5).indices
+        torch.testing.assert_close(theirs[top], ours[top], atol=1e-5, rtol=0)
+        for mixture in mix.model.mixtures():  # the context matters
+            mixture.router.directions = torch.zeros_like(mixture.router.directions)
+        assert (mix.model(ids).logits[0, -1] - theirs).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("dtype", "close"), [("bfloat16", 0.1), ("float16", 0.02)])
+def test_context_heads_survive_half_precision(dtype, close, llama, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    make_mix(llama, f"context-{dtype}", router="nexus_context", trunk_merge="regmean")
+    mix = publish_random_context(llama, f"context-{dtype}")
+    export(llama, f"context-{dtype}", tmp_path / "out", format="qwen2_moe", dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="float32").eval()
+    ids = mix.tokenizer(LONG, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        ours, theirs = (m(ids).logits.log_softmax(-1) for m in (mix.model, model))
+    assert (ours - theirs).abs().median() < close
+
+
 @pytest.mark.parametrize("opened_as", ["auto", "float32"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_shared_gate_is_not_zero_but_computes_the_same_as_zero(dtype, opened_as, llama, tmp_path):
@@ -316,6 +361,8 @@ def test_a_stock_format_of_another_family_names_the_right_one(llama, tmp_path):
         ("llama", "bfloat16", {}),
         ("gemma2", "float32", {}),
         ("gpt_neox", "float32", {}),
+        ("llama", "float32", {"router": "nexus_context"}),
+        ("gemma2", "bfloat16", {"router": "nexus_context"}),
         ("llama", "float32", {"trunk_merge": "routed"}),
         ("gemma2", "bfloat16", {"trunk_merge": "routed"}),
     ],

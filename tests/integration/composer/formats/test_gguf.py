@@ -6,6 +6,7 @@ from pathlib import Path
 import pico
 import pytest
 from gguf import GGUFWriter
+from random_context import publish_random_context
 from stock_mixes import (
     CLOSE,
     HARD,
@@ -49,6 +50,23 @@ def plain(tmp_path_factory):
     registry = open_registry(root / "home", embedder="hashing:16")
     yield registry, make_mix(registry, root, settings={"null_experts": 1, "top_k": 2}, vocab_size=416)
     registry.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype"),
+    [
+        ({}, "float32"),
+        ({"tie_word_embeddings": True, "num_key_value_heads": 4}, "float32"),
+        ({}, "q8_0"),
+        ({"num_attention_heads": 4, "head_dim": 10}, "float32"),
+    ],
+)
+def test_context_heads_run_in_llama_cpp(config, dtype, registry, tmp_path):
+    settings = {"router": "nexus_context", "trunk_merge": "regmean"}
+    make_mix(registry, tmp_path, settings=settings, **config)
+    mix = publish_random_context(registry, "mix")
+    reader = exported(registry, tmp_path, dtype=dtype)
+    assert largest_difference(mix, reader) < CLOSE[dtype]
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 500.0}

@@ -52,8 +52,12 @@ def blobs(tmp_path: Path) -> LocalBlobStore:
 def test_a_fresh_router_has_the_values_that_its_kind_says(blobs: LocalBlobStore, kind: str) -> None:
     tensors = fresh(blobs, kind)
     for name, first in initial_parameters(kind, HIDDEN, WIDTH, COUNT).items():
-        drawn = torch.stack([of_layer(tensors, layer)[name] for layer in range(LAYERS)])
-        assert drawn.shape[1:] == first.shape
+        layers = [of_layer(tensors, layer)[name] for layer in range(LAYERS)]
+        shapes = [
+            initial_parameters(kind, HIDDEN, WIDTH, COUNT, layer)[name].shape for layer in range(LAYERS)
+        ]
+        assert [tuple(drawn.shape) for drawn in layers] == shapes
+        drawn = torch.cat([drawn.flatten() for drawn in layers])
         torch.testing.assert_close(drawn.std().item(), first.std, rtol=0.1, atol=1e-6)
         assert abs(drawn.mean().item() - first.mean) < 0.1 * first.std + 1e-6
 
@@ -62,18 +66,18 @@ def test_a_fresh_router_has_the_values_that_its_kind_says(blobs: LocalBlobStore,
 def test_torchs_router_opens_what_was_drawn_and_draws_by_the_same_table(
     blobs: LocalBlobStore, kind: str
 ) -> None:
-    router = router_class(kind)(HIDDEN, WIDTH, COUNT)
+    router = router_class(kind)(HIDDEN, WIDTH, COUNT, block=3)
     router.load_state_dict(of_layer(fresh(blobs, kind), 3))
     torch.testing.assert_close(router.domains, torch.from_numpy(Standard.of(means())(means())))
     router.reset_parameters(torch.Generator().manual_seed(0))
-    for name, first in initial_parameters(kind, HIDDEN, WIDTH, COUNT).items():
+    for name, first in initial_parameters(kind, HIDDEN, WIDTH, COUNT, 3).items():
         torch.testing.assert_close(router.state_dict()[name].std().item(), first.std, rtol=0.3, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [name for name, row in ROUTERS.items() if row.gate])
 def test_a_gate_without_torch_is_the_routers_own(blobs: LocalBlobStore, kind: str) -> None:
     parameters = of_layer(fresh(blobs, kind), 1)
-    router = router_class(kind)(HIDDEN, WIDTH, COUNT)
+    router = router_class(kind)(HIDDEN, WIDTH, COUNT, block=1)
     router.load_state_dict(parameters)
     gate = load(ROUTERS[kind].gate)({name: tensor.numpy() for name, tensor in parameters.items()})
     torch.testing.assert_close(torch.from_numpy(gate), router.gate().detach(), atol=1e-6, rtol=1e-5)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from composer.mix.domains import Domain, Standard
+from composer.model.prefix import PrefixMeans
 from composer.model.routers.base import Router
 from composer.model.routers.linear import LinearRouter
 from composer.model.routers.nexus import NexusRouter
+from composer.model.routers.nexus_context import NexusContextRouter
 from composer.training.warm_start import Solver
+from composer.training.warm_start.closed_form import hits
 from composer.training.warm_start.kinds import k_means, stratified
 from composer.training.warm_start.logistic import fit_gates
 from composer.training.warm_start.pseudo import pseudo_domains
@@ -132,6 +136,68 @@ def test_extension_keeps_the_old_embeddings_and_routes_to_the_new_expert() -> No
         torch.testing.assert_close(router.gate()[:-1], gate, rtol=1e-4, atol=1e-4)
         for j, domain in enumerate(domains):
             assert share(router, domain, to_state, j) > 0.8
+
+
+def noisy_rows(mean: torch.Tensor, seed: int) -> torch.Tensor:
+    """Attention inputs [CHUNKS, STATES, HIDDEN] whose single states hardly show their domain."""
+    generator = torch.Generator().manual_seed(seed)
+    return mean + 3 * torch.randn(CHUNKS, STATES, HIDDEN, generator=generator)
+
+
+def with_context(router: Any, rows: dict[int, torch.Tensor], states: Observed) -> Observed:
+    """The states of a block with the context that its router reads, for the attention inputs `rows`."""
+    means = PrefixMeans(blocks=1)
+    means.begin(None, None)
+    u = torch.cat(list(rows.values()))
+    means.add(0, u @ router.directions.T)
+    means.normalise(torch.ones(*u.shape[:2], 1), 0.0)
+    features = means.features(0)
+    x = torch.cat([torch.zeros_like(u), features], dim=-1)  # the state itself shows nothing
+    flat = x.flatten(0, 1)
+    return replace(
+        states,
+        second_HH=flat.T @ flat / len(flat),
+        sums_CH=x.sum(dim=1),
+        sample_XH=flat,
+        labels_X=states.owner_C.repeat_interleave(STATES),
+    )
+
+
+def test_context_tells_domains_apart_that_no_single_state_does_and_extension_keeps_its_directions() -> None:
+    domains, to_state = world(domains=3)
+    standard = standard_of(domains)
+    centers = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(2))
+    (router,) = fresh(NexusContextRouter, domains[:2], standard, layers=1)
+    for members in (domains[:2], domains):
+        keep = len(members) == 3
+        if keep:
+            old, directions = router.gate().detach().clone(), router.directions.clone()
+            router.append(standard(domains[2].mean), torch.Generator())
+        chunks, states = observed(members, to_state)
+        rows = {j: noisy_rows(centers[j], j) for j in range(len(members))}
+        solver = Solver(members, standard, chunks, keep, torch.Generator().manual_seed(0))
+        u = torch.cat(list(rows.values()))
+        flat = u.flatten(0, 1)
+        inputs = replace(states, second_HH=flat.T @ flat / len(flat), sums_CH=u.sum(dim=1))
+        solver.direct(router, inputs)
+        seen = with_context(router, rows, states)
+        solver(router, seen)
+        assert hits(seen, router.gate().detach()) > 0.85
+    assert torch.equal(router.directions[:2], directions)
+    torch.testing.assert_close(router.gate()[:2, : old.shape[1]], old, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(router.gate()[:2, old.shape[1] :], torch.zeros(2, 1), atol=1e-4, rtol=0)
+
+
+def test_the_direction_of_a_domain_without_text_is_zero() -> None:
+    domains, to_state = world(domains=3)
+    closed = Domain("closed@1", domains[-1].mean, domains[-1].vectors[:8], [])
+    members = [*domains[:-1], closed]
+    standard = standard_of(members)
+    (router,) = fresh(NexusContextRouter, members, standard, layers=1)
+    chunks, states = observed(members, to_state)
+    Solver(members, standard, chunks, False, torch.Generator().manual_seed(0)).direct(router, states)
+    assert router.directions[:2].abs().sum() > 0
+    assert not router.directions[2].any()
 
 
 def test_an_expert_without_text_is_a_target_and_takes_no_other_domains_states() -> None:
