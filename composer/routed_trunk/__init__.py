@@ -10,27 +10,25 @@ If the recipe asks for tokens, a fine-tune follows (fine_tune.py). That of an ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
 from composer.errors import MissingTextError
-from composer.experts.weights import folder_weights
 from composer.gathering import Composition, load_domains
 from composer.mix.domains import Domain, load_domain
-from composer.mix.lock import Lock, LockedExpert, lock_seed
+from composer.mix.lock import Lock, LockedExpert
 from composer.mix.opening import Manifest, Member, open_tokenizer, seed_config
 from composer.mix.recipe import Training
 from composer.mix.router_blob import BIGRAMS, FILTER, UNIGRAMS
 from composer.model.routed import SHARPNESS, SWITCHING
 from composer.progress import Progress, timed
 from composer.routed_trunk.profiles import Profile, profile
-from composer.routed_trunk.strengths import find_strength, strength_of
+from composer.routed_trunk.strengths import find_strength
 from composer.tensors.torch_blobs import map_tensors, put_tensors
 from registry.domains import documents
-from registry.domains.token_profile import STRENGTH, TOKENIZER_FILE
+from registry.domains.token_profile import STRENGTH
 from registry.home import Registry
-from registry.records import Digest, SeedRecord, TokenProfile
+from registry.records import Digest
 
 Counter = Callable[[Sequence[str]], Profile]
 """Function that counts the tokens of documents."""
@@ -163,25 +161,6 @@ def _counter(registry: Registry, lock: Lock) -> Counter:
     tokenizer = open_tokenizer(registry.blobs, lock.seed.files)
     vocabulary = seed_config(registry.blobs, lock.seed)["vocab_size"]
     return lambda texts: profile(tokenizer, texts, vocabulary)
-
-
-def shared_profile(
-    registry: Registry, seed: SeedRecord, documents: Sequence[str], expert: Path | None = None
-) -> TokenProfile:
-    """Return the token profile that the owner of private documents shares in place of them.
-
-    With the folder of the `expert`, a checkpoint or an adapter, it contains the expert's strength too. Raises the
-    errors of `composer.experts.weights.folder_weights`.
-    """
-    end = None if expert is None else folder_weights(registry, seed, expert)
-    tokenizer = open_tokenizer(registry.blobs, seed.files)
-    counted = profile(tokenizer, documents, int(seed.config["vocab_size"]))
-    strength = None
-    if end is not None:
-        strength = strength_of(registry, lock_seed(seed), end, documents, str(expert))
-    return TokenProfile(
-        seed.files[TOKENIZER_FILE], *(table.half().numpy() for table in counted), strength=strength
-    )
 
 
 def _put_router(registry: Registry, columns: Sequence[Profile]) -> Digest:

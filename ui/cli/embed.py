@@ -60,7 +60,7 @@ def embed(
         texts = list(read_documents(data))
         embedding, _chunks = embed_domain(embedder, texts)
         if for_seed is not None:
-            from composer.routed_trunk import shared_profile
+            from composer.experts.closed import shared_profile
 
             found = shared_profile(registry, for_seed, texts, expert)
             embedding = dataclasses.replace(embedding, profile=found)

@@ -10,6 +10,7 @@ import torch
 from composer.composition import compose, compose_lock
 from composer.errors import ExportError, MissingTextError, RecipeError
 from composer.evaluation.evaluate import evaluate
+from composer.experts.closed import shared_profile
 from composer.extension import extend, extend_lock, remove
 from composer.formats import export
 from composer.gathering import first_lock
@@ -18,7 +19,6 @@ from composer.mix.opening import find_mix, open_dense, open_mix, read_manifest
 from composer.mix.presets import with_preset
 from composer.mix.recipe import Recipe, Training
 from composer.model.modeling import forced
-from composer.routed_trunk import shared_profile
 from composer.routed_trunk.strengths import best_strength
 from composer.tensors.torch_blobs import map_tensors
 from registry.catalog import queries

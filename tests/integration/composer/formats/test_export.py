@@ -81,6 +81,7 @@ def make_registry(root, model_type="llama", *, widths=(None, None), dtype="float
 
 
 def make_mix(registry, name="mix", **settings):
+    settings = {"trunk_merge": "regmean", **settings}
     recipe = Recipe(name=name, seed="pico", experts=["code", "math"], training=UNTRAINED, **settings)
     compose(registry, recipe)
     return open_mix(registry, find_mix(registry, name)[1])

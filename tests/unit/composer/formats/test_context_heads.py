@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from composer.formats.rows import Zeros
 
 from composer.formats.context_heads import EPSILON, ContextHeads, context_heads
+from composer.tensors.rows import Zeros
 
 
 def heads(*, blocks=2, experts=3, hidden=32, head_dim=2, group=2):

@@ -23,16 +23,20 @@ def test_without_options_experts_stay_whole_and_nothing_is_trained() -> None:
         {"router": "linear"},
         {"top_k": 2},
         {"combine": "additive"},
-        {"training": {"tokens": 0}},
-        {"training": Training(tokens=1000)},
+        {"training": {"train": "ffn"}},
+        {"training": Training(load_balance=0.1)},
+        {"training": {"data_mix": "regmix"}},
         {"research": {"z_loss": 0.1}},
     ],
 )
-def test_an_option_of_routing_or_training_chooses_a_merged_trunk(options: dict[str, object]) -> None:
+def test_an_option_that_only_a_merged_trunk_has_chooses_one(options: dict[str, object]) -> None:
     assert Recipe.parse({**BASE, **options}).trunk_merge.method == "regmean"
 
 
-@pytest.mark.parametrize("training", [{"random_seed": 3}, {"warm_start": False}])
+@pytest.mark.parametrize(
+    "training",
+    [{"random_seed": 3}, {"warm_start": False}, {"tokens": 0}, {"tokens": 500, "lora_rank": 4}],
+)
 def test_options_that_every_mix_has_choose_no_trunk(training: dict[str, object]) -> None:
     assert Recipe.parse({**BASE, "training": training}).trunk_merge.method == "routed"
 
@@ -64,4 +68,6 @@ def test_a_written_recipe_reads_back_as_it_was(recipe: dict[str, object], tmp_pa
 def test_an_option_of_the_command_line_reaches_a_file_before_its_trunk_is_chosen(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x\nseed: s\nexperts: [a]\n")
     found = Recipe.from_yaml(tmp_path / "recipe.yaml", training={"tokens": 500})
-    assert (found.trunk_merge.method, found.training.tokens) == ("regmean", 500)
+    assert (found.trunk_merge.method, found.training.tokens) == ("routed", 500)
+    merged = Recipe.from_yaml(tmp_path / "recipe.yaml", top_k=1)
+    assert merged.trunk_merge.method == "regmean"
