@@ -116,3 +116,32 @@ def test_a_bad_name_leaves_the_recipe_as_it_was_chosen(page: Any, url: str) -> N
     page.get_by_role("textbox", name="Name", exact=True).fill("up")
     page.get_by_test_id("stBaseButton-primary").filter(has_text="Compose").click()
     page.get_by_role("link", name="Open up@1").wait_for()
+
+
+def test_a_reload_and_another_page_keep_what_a_form_was_given(page: Any, url: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{url}/contribute")
+    settle(page)
+    name = page.get_by_role("textbox", name="Name", exact=True)
+    name.fill("sea")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**name=sea**")
+    expect(page).to_have_title("Contribute an expert · nexusmix")
+    page.reload()
+    expect(name).to_have_value("sea")
+    page.get_by_role("link", name="Runs").first.click()
+    expect(page).to_have_title("Runs · nexusmix")
+    page.get_by_role("link", name="Contribute").first.click()
+    expect(name).to_have_value("sea")
+    page.wait_for_url("**name=sea**")
+
+
+def test_focus_by_the_keyboard_is_visible_on_a_link(page: Any, url: str) -> None:
+    page.goto(f"{url}/map")
+    settle(page)
+    page.get_by_role("link", name="Catalog").last.wait_for()
+    page.keyboard.press("Tab")
+    page.get_by_test_id("stMainBlockContainer").get_by_role("link", name="Catalog").focus()
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"

@@ -55,7 +55,8 @@ def render() -> None:
         left, result = st.columns([5, 3], gap="large")
         with left:
             seed, source = _source(form, seeds)
-        with result, st.container(key="numbers"):
+        # With a source, the result's room is kept from the first paint, so that the fields below do not move.
+        with result, st.container(key="numbers"), st.container(key="check" if source else None):
             passed = _check(registry, seed, source)
         # A second row, so that a narrow window shows the check's result right after the folder.
         rest, _ = st.columns([5, 3], gap="large")

@@ -43,7 +43,8 @@ def render() -> None:
                 help="A Hugging Face folder with config.json, tokenizer.json and safetensors.",
                 **form.field("source", ""),
             ).strip()
-        with right, st.container(key="numbers"):
+        # With a source, the result's room is kept from the first paint, so that the fields below do not move.
+        with right, st.container(key="numbers"), st.container(key="check" if source else None):
             passed = _check(registry, source)
         rest, _ = st.columns([5, 3], gap="large")
         with rest:
