@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from composer.evaluation.evaluate import MAX_BYTES
 from composer.experts.train import train_expert
-from composer.mix.recipe import Training
+from composer.mix.recipe import LORA_LEARNING_RATE, Training
 from composer.reproduce.plan import Settings
 from ui.cli import app
 
@@ -48,11 +48,14 @@ def test_the_defaults_in_the_help_are_those_of_the_recipe() -> None:
     command: Any = typer.main.get_command(app)
     shown = {option.name: option.show_default for option in command.commands["extend"].params}
     training = Training()
-    assert shown["tokens"] == f"{training.tokens // 1000}k"
+    assert shown["tokens"] == f"none for whole experts, {training.tokens // 1000}k for a merged trunk"
     assert shown["warm_start"] == ("warm-start" if training.warm_start else "no-warm-start")
     assert shown["train"] == training.train
     assert shown["data_mix"] == training.data_mix
-    assert shown["learning_rate"] == str(training.learning_rate)
+    assert shown["learning_rate"] == (
+        f"{LORA_LEARNING_RATE} for whole experts, {training.learning_rate} for a merged trunk"
+    )
+    assert shown["lora_rank"] == str(training.lora_rank)
 
 
 def test_the_other_defaults_in_the_help_are_those_of_the_functions() -> None:

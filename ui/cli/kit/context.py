@@ -133,7 +133,7 @@ TrainTokens = Annotated[
         parser=parse_count,
         metavar="N",
         help="Tokens of fine-tuning, as in 300k.",
-        show_default="100k",
+        show_default="none for whole experts, 100k for a merged trunk",
         rich_help_panel=TRAINING,
     ),
 ]

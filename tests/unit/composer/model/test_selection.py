@@ -77,6 +77,8 @@ def test_a_null_expert_begins_as_the_average_expert_and_learns_from_there(kind):
     router.reset_parameters(torch.Generator().manual_seed(0))
     router.domains = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    if router.reads_context:
+        router.context = torch.zeros(5, len(router.readout))
     logits = router(x)
     assert logits.shape == (5, 5)
     torch.testing.assert_close(logits[:, 3:], logits[:, :3].mean(dim=1, keepdim=True).expand(-1, 2))
