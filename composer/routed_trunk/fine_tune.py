@@ -19,8 +19,9 @@ from composer.mix.tensor_names import PREFIX
 from composer.model.routed import add_differences, differences
 from composer.progress import Progress, timed
 from composer.tensors.torch_blobs import put_tensors
-from composer.training.data import characters, mixed_rows, shares
-from composer.training.trainer import Schedule, fit
+from composer.training.data import characters, shares
+from composer.training.fine_tune import rows_of, schedule_of
+from composer.training.trainer import fit
 from registry.domains import documents
 from registry.home import Registry
 from registry.records import Digest
@@ -48,24 +49,11 @@ def fine_tune(
         torch.manual_seed(training.random_seed)
         add_differences(mix.model, trained, training.lora_rank)
         weights = dict.fromkeys(texts, 1.0) if training.data_mix == "uniform" else characters(texts)
-        rows = mixed_rows(
-            mix.tokenizer,
-            texts,
-            shares(weights),
-            tokens=training.tokens,
-            length=training.sequence_length,
-            random_seed=training.random_seed,
-            experts=mix.model.config.experts,
-        )
-        schedule = Schedule(
-            learning_rate=training.learning_rate,
-            batch_rows=training.batch_rows,
-            random_seed=training.random_seed,
-            micro_batches=training.micro_batches,
-            gradient_checkpointing=training.gradient_checkpointing,
-        )
+        rows = rows_of(mix, texts, shares(weights), training)
         parameters = [p for j in trained for p in differences(mix.model, j).values()]
-        losses = fit(mix.model, rows, parameters, schedule, work, stage="fine-tuning", progress=progress)
+        losses = fit(
+            mix.model, rows, parameters, schedule_of(training), work, stage="fine-tuning", progress=progress
+        )
         mix.model.router.forced = None
         members = list(draft.members)
         for j in trained:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -33,22 +34,7 @@ def finetune(
 
     Raises MissingTextError, RecipeError (also if the settings train no parameter), TrainingDivergedError.
     """
-    rows = mixed_rows(
-        mix.tokenizer,
-        domains,
-        share,
-        tokens=training.tokens,
-        length=training.sequence_length,
-        random_seed=training.random_seed,
-        experts=mix.model.config.experts,
-    )
-    schedule = Schedule(
-        learning_rate=training.learning_rate,
-        batch_rows=training.batch_rows,
-        random_seed=training.random_seed,
-        micro_batches=training.micro_batches,
-        gradient_checkpointing=training.gradient_checkpointing,
-    )
+    rows, schedule = rows_of(mix, domains, share, training), schedule_of(training)
     router = trains_router(training, mix.manifest.router_kind)
     trained = list(parameters(mix.model, training.train, router=router))
     if not trained:
@@ -82,6 +68,32 @@ def finetune(
         )
     finally:
         set_temperature(mix.model, None)
+
+
+def rows_of(
+    mix: OpenMix, domains: Mapping[str, Documents], share: Mapping[str, float], training: Training
+) -> Any:
+    """Return the rows of a fine-tune with the expert of each. Raises the errors of `mixed_rows`."""
+    return mixed_rows(
+        mix.tokenizer,
+        domains,
+        share,
+        tokens=training.tokens,
+        length=training.sequence_length,
+        random_seed=training.random_seed,
+        experts=mix.model.config.experts,
+    )
+
+
+def schedule_of(training: Training) -> Schedule:
+    """Return the schedule of a fine-tune with these settings."""
+    return Schedule(
+        learning_rate=training.learning_rate,
+        batch_rows=training.batch_rows,
+        random_seed=training.random_seed,
+        micro_batches=training.micro_batches,
+        gradient_checkpointing=training.gradient_checkpointing,
+    )
 
 
 def temperature(step: int, steps: int, share: float) -> float | None:
