@@ -89,7 +89,7 @@ def test_private_text_stays_at_home_and_its_embedding_is_enough(
 
 def test_a_mix_is_composed_extended_evaluated_run_and_reduced(stocked: Shell) -> None:
     options = ("--seed", "pico", "--experts", "code,law", "--tokens", "1k", "--no-warm-start")
-    mix = stocked.json("compose", "team", *options)
+    mix = stocked.json("compose", "team", *options, "--preset", "merged")
     assert (mix["mix"], mix["parent"], mix["experts"]) == ("team@1", None, ["code@1", "law@1"])
     assert mix["lock"].startswith("sha256:") and mix["bytes_written"] > 0
 
@@ -241,7 +241,9 @@ def test_a_reader_that_had_enough_is_no_error(stocked: Shell) -> None:
 
 def test_an_interrupt_ends_a_composition_cleanly(stocked: Shell) -> None:
     process = stocked.start(
-        "compose", "endless", "--seed", "pico", "--experts", "code,law", "--tokens", "500M"
+        "compose",
+        "endless",
+        *("--seed", "pico", "--experts", "code,law", "--tokens", "500M", "--preset", "merged"),
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -274,7 +276,7 @@ def test_whole_experts_are_the_default_from_composing_to_the_export(stocked: She
 def test_a_mix_is_shown_with_its_bill_of_materials(stocked: Shell) -> None:
     pytest.importorskip("cyclonedx", reason="the extra `bom` is not installed")
     options = ("--seed", "pico", "--experts", "code,law", "--tokens", "0", "--no-warm-start")
-    stocked.json("compose", "listed", *options)
+    stocked.json("compose", "listed", *options, "--preset", "merged")
     shown = stocked.json("show", "listed")
     assert (shown["mix"], shown["experts"]) == ("listed@1", ["code@1", "law@1"])
     assert "not measured: run the command evaluate" in stocked.run("show", "listed").stdout

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def pair(stocked: Shell) -> str:
     """An untrained mix of `code` and `law`."""
-    return stocked.json("compose", "pair", "--seed", "pico", "--experts", "code,law", "--tokens", "0")["mix"]
+    return stocked.json(
+        "compose", "pair", "--seed", "pico", "--experts", "code,law", "--preset", "merged", "--tokens", "0"
+    )["mix"]
 
 
 def settle(page: Any) -> None:

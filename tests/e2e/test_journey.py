@@ -19,7 +19,9 @@ ENDLESS = "10M"  # tokens: more than a pico mix can train on during a test
 @pytest.fixture(scope="module")
 def pair(stocked: Shell) -> str:
     """An untrained mix of `code` and `law`."""
-    return stocked.json("compose", "pair", "--seed", "pico", "--experts", "code,law", "--tokens", "0")["mix"]
+    return stocked.json(
+        "compose", "pair", "--seed", "pico", "--experts", "code,law", "--preset", "merged", "--tokens", "0"
+    )["mix"]
 
 
 def settle(page: Any) -> None:

@@ -75,6 +75,7 @@ def queue(registry: Registry, name: str, steps: int = STEPS, random_seed: int = 
         "random_seed": random_seed,
     }
     recipe = {"name": name, "seed": "pico", "experts": ["code", "law"], "training": training}
+    recipe["trunk_merge"] = "regmean"
     return jobs.submit(registry, "compose", {"recipe": recipe})
 
 

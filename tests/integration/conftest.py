@@ -136,6 +136,7 @@ def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     )
     training = {"warm_start": False, "tokens": 0}
     recipe = {"name": "team", "seed": "smol", "experts": ["code", "law"], "training": training}
+    recipe |= {"trunk_merge": "regmean"}
     first = compose(registry, Recipe.parse(recipe))
     queries.record_evaluation(registry, "team@1", EVALUATION)
     queries.publish_mix(

@@ -71,7 +71,9 @@ def fill(disk: Path, left: int) -> Path:
 def test_a_full_disk_keeps_existing_data_and_work_resumes_once_there_is_space(
     registry: Registry, disk: Path, pico_anchored: Path, tmp_path: Path, work: str, left: int
 ) -> None:
-    recipe = Recipe.parse({"name": "team", "seed": "pico", "experts": ["code"], "training": TRAINING})
+    recipe = Recipe.parse(
+        {"name": "team", "seed": "pico", "experts": ["code"], "trunk_merge": "regmean", "training": TRAINING}
+    )
     do: dict[str, Callable[[], object]] = {
         "contribute": lambda: add(registry, "law", pico_anchored, tmp_path),
         "compose": lambda: compose(registry, recipe),

@@ -51,7 +51,7 @@ def test_what_was_asked_for_is_the_recipe_without_its_defaults(app_registry: Reg
     run = runs.submit(app_registry, "compose", {"recipe": recipe, "evaluate": True})
     (asked,) = (block for block in code(open_page("run", id=str(run.id))) if block.startswith("recipe:"))
     assert yaml.safe_load(asked) == {
-        "recipe": {**REQUEST["recipe"], "trunk_merge": "regmean", "training": {"tokens": 77}},
+        "recipe": {**REQUEST["recipe"], "trunk_merge": "routed", "training": {"tokens": 77}},
         "evaluate": True,
     }
     foreign = runs.submit(app_registry, "compose", {"recipe": {**recipe, "from_the_future": 1}})
