@@ -136,8 +136,10 @@ class Training(BaseModel):
                 "the fine-tune of whole experts trains one low-rank difference per expert and no router: leave out "
                 f"{', '.join(asked)}, or choose another trunk merge, for example regmean"
             )
-        defaults = {"tokens": 0, "learning_rate": LORA_LEARNING_RATE}
-        return self.model_copy(update={k: v for k, v in defaults.items() if k not in self.model_fields_set})
+        if not (self.tokens and "tokens" in self.model_fields_set):
+            return self.model_copy(update={"tokens": 0})
+        given = "learning_rate" in self.model_fields_set
+        return self if given else self.model_copy(update={"learning_rate": LORA_LEARNING_RATE})
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Training:

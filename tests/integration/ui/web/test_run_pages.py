@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pages import captions, code, html, links, open_page
 
-from composer.mix.recipe import Recipe
+from composer.mix.recipe import LORA_LEARNING_RATE, Recipe
 from registry.home import Registry
 from registry.queue import claims, runs
 from registry.records import Metric, RunRecord
@@ -47,11 +47,12 @@ def test_a_queued_run_waits_and_is_cancelled_at_once(app_registry: Registry) -> 
 
 
 def test_what_was_asked_for_is_the_recipe_without_its_defaults(app_registry: Registry) -> None:
+    trained = {"tokens": 77, "learning_rate": LORA_LEARNING_RATE}
     recipe = Recipe.parse({**REQUEST["recipe"], "training": {"tokens": 77}}).model_dump(mode="json")
     run = runs.submit(app_registry, "compose", {"recipe": recipe, "evaluate": True})
     (asked,) = (block for block in code(open_page("run", id=str(run.id))) if block.startswith("recipe:"))
     assert yaml.safe_load(asked) == {
-        "recipe": {**REQUEST["recipe"], "trunk_merge": "routed", "training": {"tokens": 77}},
+        "recipe": {**REQUEST["recipe"], "trunk_merge": "routed", "training": trained},
         "evaluate": True,
     }
     foreign = runs.submit(app_registry, "compose", {"recipe": {**recipe, "from_the_future": 1}})
