@@ -9,11 +9,12 @@ channels. Channel 0 is constant, and channel 1 + l · N + j is the mean of exper
     v            rows V_l, in the first new key head(s)
     o            ε · r_l to the channels of block l
     norms        the channels add almost nothing to the mean square: weights × √(H / H′), eps × H / H′
-                 before the FFN, the channels' weight is √(H / H′) / ε, so the gate reads r / rms(h)
+                 before the FFN, the channels' weight is √(U / H′) / ε, so the gate reads r / rms(h)
                  in the other norms it is 0, so nothing else reads the channels
     FFNs, head   columns and rows of zeros
 
 H′ = H + D is a multiple of 32 if H is one, because quantised types store rows in blocks of 32.
+U is the seed's width; H is larger if the model was padded before.
 Shape suffixes: H model width, H′ that of the export, D = H′ − H, N experts, P gate rows, F features.
 """
 
@@ -32,12 +33,17 @@ EPSILON = 2.0**-10  # a power of two: exact in every float type
 BLOCK = 32
 
 
-def context_heads(directions: Sequence[np.ndarray], config: Mapping[str, Any]) -> ContextHeads | None:
-    """Return the heads that a plain Qwen2-MoE configuration needs; None if the gates read no context."""
+def context_heads(
+    directions: Sequence[np.ndarray], config: Mapping[str, Any], unpadded: int
+) -> ContextHeads | None:
+    """Return the heads that a plain Qwen2-MoE configuration needs; None if the gates read no context.
+
+    `unpadded` is the width over whose channels the seed takes the mean square.
+    """
     if not directions:
         return None
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    return ContextHeads(directions, hidden, hidden // heads, heads, config["num_key_value_heads"])
+    return ContextHeads(directions, hidden, hidden // heads, heads, config["num_key_value_heads"], unpadded)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class ContextHeads:
     head_dim: int
     heads: int
     kv_heads: int
+    unpadded: int
 
     @property
     def group(self) -> int:
@@ -109,7 +116,8 @@ class ContextHeads:
         *parents, part, kind = name.split(".")
         added = self.channels
         if part.endswith("norm"):
-            read = self.scale / EPSILON if part == "post_attention_layernorm" else 0.0
+            seen = math.sqrt(self.unpadded / self.width) / EPSILON
+            read = seen if part == "post_attention_layernorm" else 0.0
             return Below([Scaled(rows, self.scale), Given(np.full(added, read, np.float32))])
         if part == "embed_tokens":
             constant = np.zeros(added, np.float32)

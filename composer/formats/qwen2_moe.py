@@ -100,7 +100,7 @@ def _gated(
     """Add the gates [P, H′], and the heads for the context that they read, to a model padded from `hidden` to H′."""
     more = config["hidden_size"] - hidden
     contexts = [np.pad(block_NH, ((0, 0), (0, more))) for block_NH in directions(blobs, manifest)]
-    heads = context_heads(contexts, config)
+    heads = context_heads(contexts, config, unpadded=hidden)
     tensors, stock = (heads.tensors(plain), heads.config(config)) if heads else (plain, config)
     for layer, rows in enumerate(gates(blobs, manifest)):
         gate = np.concatenate([np.pad(rows[:, :hidden], ((0, 0), (0, more))), rows[:, hidden:]], axis=1)

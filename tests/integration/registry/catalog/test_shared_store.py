@@ -56,7 +56,7 @@ def migrate_from_before(registry: Registry) -> None:
     """Turn a database into an earlier one, which has no id, and migrate it again."""
     with registry.engine.begin() as connection:
         connection.execute(text("DROP TABLE database_id"))
-        for later in ("profile", "chat_template"):
+        for later in ("profile", "difference", "chat_template"):
             connection.execute(text(f"ALTER TABLE experts DROP COLUMN {later}"))  # of a later migration
         connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
     migrate(registry.engine)

@@ -38,7 +38,6 @@ def test_a_message_gets_the_reply_that_follows_the_template(mixes: Registry, nam
         (("whole", "refuse"), 4),
         (("whole", "x" * 300), 2),
         (("whole", " "), 2),
-        (("whole", "hi", "--template", "code"), 2),
         (("whole", "hi", "--template", "nobody"), 2),
         (("whole", "hi", "--top-p", "0"), 2),
         (("nobody", "hi"), 3),

@@ -56,13 +56,18 @@ def merged_form() -> AppTest:
     return app
 
 
-def test_a_mix_of_whole_experts_is_the_default_and_asks_for_nothing_more(filled: Registry) -> None:
+def test_a_mix_of_whole_experts_is_the_default_and_asks_for_a_fine_tune_alone(filled: Registry) -> None:
     app = open_page("compose", seed="smol", experts="code@1,law@1")
-    assert not app.select_slider and not app.number_input
+    (tokens,) = app.select_slider
+    assert not app.number_input
     file = yaml.safe_load(code(app)[-1])
     assert (file["trunk_merge"], file["training"]["tokens"]) == ("routed", 0)
     toggle(app, "Measure each expert's strength").set_value(False).run()
-    assert code(app)[-2] == "nexusmix compose code-law --seed smol --experts code@1,law@1 --no-warm-start"
+    command = "nexusmix compose code-law --seed smol --experts code@1,law@1"
+    assert code(app)[-2] == f"{command} --no-warm-start"
+    tokens.set_value(10_000).run()
+    assert code(app)[-2].startswith(f"{command} --tokens 10000")
+    assert yaml.safe_load(code(app)[-1])["trunk_merge"] == "routed"
 
 
 def test_a_merged_trunk_is_part_of_the_command(filled: Registry) -> None:

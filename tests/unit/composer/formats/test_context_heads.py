@@ -12,7 +12,7 @@ def heads(*, blocks=2, experts=3, hidden=32, head_dim=2, group=2):
         np.random.default_rng(k).standard_normal((experts, hidden), dtype=np.float32) for k in range(blocks)
     ]
     count = hidden // head_dim
-    return ContextHeads(directions, hidden, head_dim, count, count // group)
+    return ContextHeads(directions, hidden, head_dim, count, count // group, unpadded=hidden)
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_a_gates_features_by_expert_become_channels_by_block():
 
 
 def test_gates_without_context_need_no_heads():
-    assert context_heads([], {}) is None
+    assert context_heads([], {}, 8) is None
