@@ -108,6 +108,7 @@ def test_a_bad_name_leaves_the_recipe_as_it_was_chosen(page: Any, url: str) -> N
     page.goto(f"{url}/compose?seed=pico&experts=code%401,law%401")
     settle(page)
     page.get_by_text("Merged trunk", exact=True).click()
+    page.get_by_text("What to train").wait_for()
     page.get_by_role("slider").first.focus()
     page.keyboard.press("Home")
     page.get_by_text("--tokens 0").wait_for()

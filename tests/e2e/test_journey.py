@@ -154,6 +154,7 @@ def test_the_same_click_in_two_browsers_makes_one_run_that_both_see(
         page.goto(f"{url}/compose?seed=pico&experts=code@1,law@1")
         page.get_by_text("2 plus the seed").wait_for()
         page.get_by_text("Merged trunk", exact=True).click()
+        page.get_by_text("What to train").wait_for()
         page.get_by_role("slider").first.focus()
         page.keyboard.press("End")  # it must not end before the click in the other window
         page.get_by_text("--tokens 10").wait_for()
