@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from composer.evaluation.comparison import gain_kept
 from composer.extras import require
+from composer.mix.named_blobs import own_weights, weights_of
 from composer.mix.opening import Manifest, find_mix
 from registry.catalog import queries
 from registry.home import Registry
@@ -71,20 +72,12 @@ def _mix(record: MixRecord, manifest: Manifest) -> Component:
             for domain, row in record.evaluation["bits_per_byte"].items()
             for column, score in row.items()
         }
-    own = {"manifest": record.manifest, "router": manifest.router}
-    if not manifest.routed_trunk:
-        own["trunk"] = manifest.trunk
-    own |= {
-        f"FFNs of {member.expert.ref}, fine-tuned": member.ffn
-        for member in manifest.members
-        if member.ffn != member.expert.ffn
-    }
     return _model(
         record.name,
         str(record.version),
         license=manifest.license,
         description=manifest.routing_in_words,
-        files=own,
+        files={"manifest": record.manifest, **own_weights(manifest)},
         facts=facts,
     )
 
@@ -122,7 +115,7 @@ def _expert(expert: ExpertRecord) -> Component:
         str(expert.version),
         license=expert.license,
         description=expert.description,
-        files={"FFNs": expert.ffn, "trunk": expert.trunk},
+        files=weights_of(expert),
         facts=facts,
         source=expert.provenance.get("source"),
     )

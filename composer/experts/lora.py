@@ -2,7 +2,7 @@
 
     W = W_seed + s · B A        A [r, in], B [out, r], s = α / r (arXiv 2106.09685) or α / √r (arXiv 2312.03732)
 
-A routed mix applies B A to the tokens of the expert. Other uses need whole weights: composer/experts/dense.py.
+A routed mix applies B A to the tokens of the expert. Other uses need whole weights: composer/mix/dense.py.
 Shape suffixes: R rank, I in, O out.
 """
 

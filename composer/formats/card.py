@@ -6,7 +6,7 @@ Its front matter follows the Hugging Face Hub's metadata of model cards.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,12 +14,13 @@ import yaml
 from composer.evaluation.comparison import gain_kept, text_bytes
 from composer.evaluation.contenders import TITLES, score_rows
 from composer.evaluation.heatmap import routing_svg
+from composer.mix.named_blobs import own_weights, weights_of
 from composer.mix.opening import Manifest
 from composer.variants import EXPORT_FORMATS
 from registry.catalog import queries
 from registry.home import Registry
 from registry.hub_licenses import tag_of
-from registry.records import Digest, ExpertRecord, MixRecord, SeedRecord
+from registry.records import ExpertRecord, MixRecord, SeedRecord
 
 HEAT_MAP_FILE = "routing.svg"
 
@@ -145,31 +146,18 @@ def _tasks(tasks: Mapping[str, Any]) -> str:
 
 def _digests(record: MixRecord, manifest: Manifest, seed: SeedRecord, experts: Sequence[ExpertRecord]) -> str:
     """Return the sha256 of every part, with which each of them can be identified in a registry."""
-    rows = [*_own_digests(record, manifest), *_digests_of(seed.name, seed.ffn, seed.trunk)]
+    rows = [[record.ref, "manifest", record.manifest], [record.ref, "lock", record.lock]]
+    rows += [[record.ref, part, digest] for part, digest in own_weights(manifest).items()]
+    rows += [[seed.name, "FFNs", seed.ffn], [seed.name, "trunk", seed.trunk]]
     if seed.sample is not None:
         rows.append([seed.name, "sample of its text", seed.sample])
     for expert in experts:
-        rows += _digests_of(expert.ref, expert.ffn, expert.trunk)
+        rows += [[expert.ref, part, digest] for part, digest in weights_of(expert).items()]
         rows.append([expert.ref, "sample of its text", expert.sample or expert.embedding.sample_sha256])
         if "source" in expert.provenance:
             rows.append([expert.ref, "source", str(expert.provenance["source"])])
     cells = [[owner, part, digest.removeprefix("sha256:")] for owner, part, digest in rows]
     return f"## Digests\n\nThe sha256 of each part.\n\n{_table(['model', 'part', 'sha256'], cells)}\n"
-
-
-def _own_digests(record: MixRecord, manifest: Manifest) -> Iterator[list[str]]:
-    yield [record.ref, "manifest", record.manifest]
-    yield [record.ref, "lock", record.lock]
-    yield [record.ref, "router", manifest.router]
-    if not manifest.routed_trunk:
-        yield [record.ref, "trunk", manifest.trunk]
-    for member in manifest.members:
-        if member.ffn != member.expert.ffn:
-            yield [record.ref, f"FFNs of {member.expert.ref}, fine-tuned", member.ffn]
-
-
-def _digests_of(owner: str, ffn: Digest, trunk: Digest) -> list[list[str]]:
-    return [[owner, "FFNs", ffn], [owner, "trunk", trunk]]
 
 
 def _score(value: float | None) -> str:

@@ -113,11 +113,12 @@ class Manifest(RoutingOptions):
 
     def parts(self) -> Parts:
         """Return the parts of a routed mix. The seed is the last base if it is a choice or an expert builds on it."""
-        own = [member for member in self.members if member.expert.difference is None]
-        bases = [Base(member.strength, (member.ffn, member.expert.trunk)) for member in own]
-        base_of = [own.index(member) if member in own else len(own) for member in self.members]
-        base_of += [len(own)] * self.null_experts
-        if len(own) in base_of:
+        whole = [member for member in self.members if member.expert.difference is None]
+        bases = [Base(member.strength, (member.ffn, member.expert.trunk)) for member in whole]
+        number, seed = iter(range(len(whole))), len(whole)
+        base_of = [next(number) if m.expert.difference is None else seed for m in self.members]
+        base_of += [seed] * self.null_experts
+        if seed in base_of:
             bases.append(Base(1.0, (self.shared, self.trunk)))
         added = {choice: member.added() for choice, member in enumerate(self.members)}
         return Parts(bases, base_of, {j: difference for j, difference in added.items() if difference})

@@ -175,6 +175,17 @@ def test_an_exported_folder_contains_the_differences(registry, tmp_path):
     assert any(".differences.2." in name for name in loaded.state_dict())
 
 
+def test_a_card_names_the_matrices_of_a_low_rank_expert_and_what_a_fine_tune_added(registry, tmp_path):
+    result = compose(registry, tuned("proven", ("code", "cooking")))
+    export(registry, result.mix.ref, tmp_path / "out", format="nexus")
+    card = (tmp_path / "out" / "README.md").read_text()
+    low_rank = queries.get_expert(registry, "code")
+    assert f"low-rank difference | {low_rank.difference.removeprefix('sha256:')} |" in card
+    for member in result.manifest.members:
+        assert f"{member.difference.removeprefix('sha256:')} |" in card
+    assert "code@1 | FFNs" not in card and "cooking@1 | FFNs" in card
+
+
 # --- the fine-tune ----------------------------------------------------------------------------------------
 
 
