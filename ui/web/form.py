@@ -7,6 +7,8 @@ from typing import Any
 
 import streamlit as st
 
+from ui.web import address
+
 _ALWAYS = object()  # equal to no value
 
 
@@ -19,10 +21,8 @@ class Form:
 
     def __init__(self, page: str) -> None:
         self._page = page
-        self._stamp = f"{page} address"
         self._defaults: dict[str, Any] = {}
-        given = st.query_params.to_dict()
-        self._given = given if given != st.session_state.get(self._stamp) else {}
+        self._given = address.opened()
 
     def key(self, name: str) -> str:
         """Return the key of the field's widget."""
@@ -70,8 +70,7 @@ class Form:
             for name, default in self._defaults.items()
             if st.session_state.get(self.key(name), default) != default and self.key(name) in st.session_state
         }
-        st.session_state[self._stamp] = values
-        st.query_params.from_dict(values)
+        address.write(values)
 
 
 def yes_or_no(text: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui.web import routes, theme
+from ui.web import address, routes, theme
 from ui.web.pages import (
     catalog,
     compose,
@@ -42,4 +42,6 @@ st.set_page_config(page_title="nexusmix", page_icon=str(theme.ICON), layout="wid
 for style in theme.STYLES:
     st.html(style)
 st.logo(theme.LOGO, size="large")
-st.navigation(PAGES, position="top").run()
+page = st.navigation(PAGES, position="top")
+address.visit(page.url_path)
+page.run()

@@ -14,8 +14,8 @@ from streamlit.delta_generator import DeltaGenerator
 from registry.catalog.queries import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
+from ui.web import address, models, routes
 from ui.web import knobs as settings
-from ui.web import models, routes
 from ui.web.components import empty_state, escaped, label
 from ui.web.knobs import Knobs
 from ui.web.models import Speaker
@@ -76,11 +76,10 @@ def render() -> None:
 def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
     """Return the mix in the address, or the newest one, and the speakers: the mix and the model to compare."""
     refs = sorted(mixes, key=lambda ref: mixes[ref].created_at, reverse=True)
-    given = (st.query_params.get("mix"), st.query_params.get("beside", NOTHING))
-    if st.session_state.get("played_address") != given:  # the user opened or edited the address
-        if given[0] in mixes:
-            st.session_state["played"] = given[0]
-        st.session_state["beside"] = given[1]
+    if given := address.opened():
+        if given.get("mix") in mixes:
+            st.session_state["played"] = given["mix"]
+        st.session_state["beside"] = given.get("beside", NOTHING)
     if st.session_state.get("played") not in mixes:
         st.session_state["played"] = refs[0]
     mix = mixes[st.selectbox("Mix", refs, key="played", persist_state="session")]
@@ -96,8 +95,7 @@ def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
         format_func=lambda choice: names.get(choice, choice),
         help="Continues the same prompt with the same sampling settings.",
     )
-    st.session_state["played_address"] = (mix.ref, other)
-    st.query_params.from_dict({"mix": mix.ref, **({"beside": other} if other else {})})
+    address.write({"mix": mix.ref, **({"beside": other} if other else {})})
     speakers = [Speaker(mix.ref)]
     if other:
         speakers.append(Speaker(mix.seed, is_seed=True) if other == SEED else Speaker(other))

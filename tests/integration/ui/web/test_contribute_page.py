@@ -200,6 +200,20 @@ def test_the_address_follows_the_form_and_opens_it_again_as_it_was(seeded: Regis
     assert [field(again, name).value for name in names] == [field(app, name).value for name in names]
 
 
+def test_a_late_address_of_the_same_visit_changes_no_field(seeded: Registry) -> None:
+    app = open_page("contribute", name="../up", license="MIT")
+    late = dict(app.query_params)
+    field(app, "Name").set_value("up").run()
+    app.query_params.clear()
+    app.query_params.update(late)  # the browser clicked before the new address reached it
+    field(app, "Description").set_value("Speaks law.").run()
+    assert field(app, "Name").value == "up"
+    assert app.query_params["name"] == "up"
+    app.query_params["name"] = "sea"  # a person edits the address
+    app.run()
+    assert (field(app, "Name").value, field(app, "Licence").value) == ("sea", "MIT")
+
+
 def test_the_text_is_kept_while_the_other_kind_of_domain_is_looked_at(
     seeded: Registry, tmp_path: Path
 ) -> None:

@@ -217,6 +217,15 @@ def test_the_seed_or_another_mix_writes_next_to_a_mix(mixed: Registry) -> None:
     assert "beside" not in app.query_params
 
 
+def test_a_late_address_does_not_undo_the_choice_of_a_mix(mixed: Registry) -> None:
+    app = open_page("playground", mix="team@1")
+    app.selectbox(key="played").set_value("team@2").run()
+    app.query_params["mix"] = "team@1"
+    app.text_area(key="prompt").set_value("court").run()
+    assert app.selectbox(key="played").value == "team@2"
+    assert app.query_params["mix"] == "team@2"
+
+
 def test_a_token_is_shown_by_one_block_or_by_every_block(mixed: Registry) -> None:
     app = played(open_page("playground", mix="team@1"))
     app.select_slider(key="played_block").set_value(2).run()
