@@ -85,7 +85,7 @@ def train_expert(
         length=sequence_length,
         random_seed=random_seed,
     )
-    model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
+    model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32, trainable=True)
     trained = [p for name, p in model.named_parameters() if not freeze_trunk or ".mlp." in name]
     schedule = Schedule(learning_rate, max(1, batch_tokens // sequence_length), random_seed)
     with occupied(registry, out.with_name(f".{out.name}{TRAINING}"), keep=True) as work:

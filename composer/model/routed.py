@@ -266,7 +266,11 @@ class TiedHead(RoutedLayer):
         self._embeddings = (embeddings,)  # a tuple, so that it does not become a part of this module
 
     def _of(self, base: int, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self._embeddings[0].choices[base].weight)  # type: ignore[arg-type]
+        embedding: Any = self._embeddings[0].choices[base]
+        if hasattr(embedding, "project"):  # it computes its rows on demand (on_demand.py)
+            projected: torch.Tensor = embedding.project(x)
+            return projected
+        return F.linear(x, embedding.weight)
 
 
 class LowRank(nn.Module):
