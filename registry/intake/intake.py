@@ -179,7 +179,7 @@ def contribute(
         chat_template=None
         if weights.template is None
         else registry.blobs.put_bytes(weights.template.encode()),
-        provenance={**(provenance or {}), "difference_from_seed": differences},
+        provenance={**(provenance or {}), **weights.remarks, "difference_from_seed": differences},
     )
     return publish_expert(registry, new)
 

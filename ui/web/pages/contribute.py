@@ -153,6 +153,7 @@ def _findings(checkpoint: Checkpoint) -> dict[str, object]:
         "FFNs": f"{plural(len(roles.ffn), 'tensor')}, width {roles.ffn_width:,}",
         "Trunk": plural(len(roles.trunk), "tensor"),
         "Weights": roles.dtype,
+        **({"Removed from names": ", ".join(roles.wrappers)} if roles.wrappers else {}),
         "Storage needed": f"at most {size(sum(tensor.end - tensor.start for tensor in tensors))}",
     }
 
