@@ -47,14 +47,16 @@ PAIR_COLUMNS = (
     ("question", "answer"),
 )
 JOINT = "\n\n"
+DATA_SETS = (".jsonl", ".ndjson", ".parquet")
+ABOUT = ("readme", "license", "licence", "changelog", "citation")  # files about a data set, in its folder
 
 
 def read_documents(paths: Paths, *, column: str | None = None) -> Iterator[str]:
     """Yield the documents of files and folders in a reproducible order; empty documents are skipped.
 
     `column` is the column of a table's text; without it, the usual names are tried. Folders are walked recursively in
-    the order of sorted names. Hidden entries and binary files in them are skipped, and a table without text is read as
-    a text file. A file that is given explicitly must have text.
+    the order of sorted names. Hidden entries and binary files in them are skipped, and so is a README of a data set.
+    A table without text is read as a text file. A file that is given explicitly must have text.
 
     Raises:
         NotFoundError: a path does not exist.
@@ -66,7 +68,10 @@ def read_documents(paths: Paths, *, column: str | None = None) -> Iterator[str]:
         refuse_system_path(path)
         if not path.exists():
             raise NotFoundError(f"no such file or folder: {path}")
-        for file in _walk(path):
+        files = list(_walk(path))
+        if any(_kind(file)[0] in DATA_SETS for file in files if path.is_dir()):
+            files = [file for file in files if file.stem.lower() not in ABOUT]
+        for file in files:
             for document in _documents(file, column, explicit=file == path):
                 yield from (piece for piece in _pieces(document) if piece.strip())
 

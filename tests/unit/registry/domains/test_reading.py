@@ -96,6 +96,16 @@ def test_a_named_column_is_read_and_its_absence_names_the_remedy_that_works(tmp_
         list(read_documents(tmp_path, column="title"))
 
 
+def test_the_readme_of_a_data_set_is_not_its_text(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A data set")
+    (tmp_path / "LICENSE").write_text("MIT")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_bytes(FILES["a.parquet"])
+    (tmp_path / "data" / "dev.jsonl").write_bytes(FILES["a.jsonl"])
+    assert list(read_documents(tmp_path)) == TEXTS * 2
+    assert list(read_documents(tmp_path / "README.md")) == ["# A data set"]
+
+
 def test_tables_without_text_in_a_folder_of_code_are_text_themselves(tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text('{"name": "x"}')
     (tmp_path / "points.csv").write_text("x,y\n1,2\n")
