@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     import torch
 
     from composer.model.modeling import NexusConfig
+
+# Building a model replaces functions of torch for a moment; two threads at once would restore the wrong ones.
+_BUILDING = threading.Lock()
 
 
 class Member(BaseModel):
@@ -359,8 +363,10 @@ def _build(
 ) -> Any:
     """Build a model from the given tensors. A tensor that already has the dtype is used directly, without a copy."""
     from accelerate import init_empty_weights
+    from transformers.initialization import no_init_weights
 
-    with init_empty_weights(include_buffers=False):
+    # All weights are given; drawing random ones first would take most of the time of opening a small mix.
+    with _BUILDING, init_empty_weights(include_buffers=False), no_init_weights():
         model = make()
     converted = {
         name: t if any(part in name for part in keep_float32) else t.to(dtype) for name, t in tensors.items()
