@@ -11,6 +11,7 @@ from ui.cli.kit.context import (
     Description,
     Json,
     License,
+    TextColumn,
     examples,
     open_registry,
 )
@@ -51,6 +52,7 @@ def add(
     license: License,
     description: Description = "",
     data: Data = None,
+    text_column: TextColumn = None,
     as_json: Json = False,
 ) -> None:
     """Publish a dense causal LM as a seed.
@@ -73,6 +75,7 @@ def add(
             license=license,
             description=description,
             data=data or (),
+            text_column=text_column,
             check=check_runs,
             progress=report,
         )

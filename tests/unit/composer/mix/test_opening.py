@@ -9,20 +9,19 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from composer.mix.opening import build_dense
+from composer.tensors.weights import stored
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_opening_a_model_draws_no_random_weights_and_leaves_torch_as_it_was(tmp_path, monkeypatch, tied):
     folder = pico.write_pico(tmp_path / "seed", tie_word_embeddings=tied)
-    config, tensors = (
-        json.loads((folder / "config.json").read_text()),
-        load_file(folder / "model.safetensors"),
-    )
+    config = json.loads((folder / "config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
     drawn = []
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.init, "kaiming_uniform_", lambda tensor, **_: drawn.append(tensor))
         patch.setattr(PreTrainedModel, "initialize_weights", lambda model: drawn.append(model))
-        model = build_dense(config, tensors, torch.float32)
+        model = build_dense(config, stored(tensors), torch.float32)
         assert not drawn
         torch.nn.Linear(4, 4)
         assert len(drawn) == 1
