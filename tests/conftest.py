@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,11 +35,30 @@ def _own_home(
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp()))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap() -> None:
+    """Exclude the imported libraries from garbage collections: each training run requests several full ones."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database that `registry` copies, so that the migrations run once."""
+    from registry.home import open_registry
+
+    opened = open_registry(tmp_path_factory.mktemp("empty") / "home", embedder="hashing:16")
+    opened.engine.dispose()
+    return opened.home / "registry.db"
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
+def registry(empty_database: Path, tmp_path: Path) -> Iterator[Registry]:
     """An empty registry in a temporary home, with the offline hashing embedder of dimension 16."""
     from registry.home import open_registry
 
+    (tmp_path / "home").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "home" / "registry.db")
     opened = open_registry(tmp_path / "home", embedder="hashing:16")
     yield opened
     opened.engine.dispose()

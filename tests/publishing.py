@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import warm_process
 
 from registry.catalog.publish import publish_expert, publish_mix, publish_seed
 from registry.home import Registry
 from registry.records import DomainEmbedding, EmbedderId, ExpertRecord, MixRecord, NewExpert, SeedRecord
 
-TESTS = Path(__file__).parent
 EMBEDDER = EmbedderId("hashing", "1", 4, "mean")
 
 
@@ -83,28 +79,13 @@ def add_mix(registry: Registry, name: str = "blend", *, experts: list[str], **ch
     return publish_mix(registry, name, **(values | changes))
 
 
-def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    """Run a script in a separate Python that can import the project and the tests' modules."""
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        env=os.environ | {"PYTHONPATH": paths},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def race(imports: str, body: str, count: int, *arguments: str) -> list[str]:
     """Run `body` in `count` processes and return their outputs. All start `body` together after their `imports`."""
     script = f"import sys\n{imports}\nprint('ready', flush=True)\nsys.stdin.readline()\n{body}"
-    processes = [start(script, *arguments) for _ in range(count)]
+    processes = [warm_process.start(script, *arguments) for _ in range(count)]
     for process in processes:
-        assert process.stdout is not None
         process.stdout.readline()
     for process in processes:
-        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     results = [process.communicate() for process in processes]

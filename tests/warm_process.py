@@ -1,6 +1,6 @@
-"""Runs nexusmix commands in processes that start warm: forked from a server that imported the libraries once.
+"""Runs Python in processes that start warm: forked from a server that imported the libraries once.
 
-Each command has its own process, streams and exit code, as from a shell, but does not wait for its imports.
+Each has its own process, streams and exit code, as from a shell, but does not wait for its imports.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 
 # `pytest` is the main module of the tests' process, which each fork imports.
 IMPORTED = (
@@ -21,28 +21,75 @@ IMPORTED = (
     "composer.composition",
     "registry.intake.intake",
 )
+COMMAND = "import sys; from ui.cli import main; sys.exit(main())"
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
+class Warm:
+    """A running script, with the part of subprocess.Popen that the tests use."""
+
+    def __init__(self, script: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        _CONTEXT.set_forkserver_preload(list(IMPORTED))
+        pipes = [_CONTEXT.Pipe(duplex=False) for _ in range(3)]
+        (stdin, given), (output, stdout), (errors, stderr) = pipes
+        streams = [stdin, stdout, stderr]
+        self._process = _CONTEXT.Process(
+            target=_execute, args=(script, list(arguments), dict(environment), streams)
+        )
+        self._process.start()
+        self.stdin = os.fdopen(os.dup(given.fileno()), "w")
+        self.stdout, self.stderr = (os.fdopen(os.dup(stream.fileno())) for stream in (output, errors))
+        for pipe in pipes:
+            for end in pipe:
+                end.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or minus the signal that killed it; None while it is running."""
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+    def communicate(self) -> tuple[str, str]:
+        """Close the input, wait for the end of the process, and return the rest of both streams."""
+        self.stdin.close()
+        with ThreadPoolExecutor() as threads:
+            output, errors = threads.map(lambda stream: stream.read(), (self.stdout, self.stderr))
+        self._process.join()
+        self.stdout.close()
+        self.stderr.close()
+        return output, errors
+
+
+def start(script: str, *arguments: str, environment: Mapping[str, str] = os.environ) -> Warm:
+    """Start a Python script with these arguments in a forked process."""
+    return Warm(script, arguments, environment)
+
+
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run one command in a forked process and wait for its exit."""
-    _CONTEXT.set_forkserver_preload(list(IMPORTED))
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder) / "output", Path(folder) / "errors"]
-        process = _CONTEXT.Process(target=_command, args=(list(arguments), dict(environment), streams))
-        process.start()
-        process.join()
-        output, errors = (stream.read_text() if stream.exists() else "" for stream in streams)
-    assert process.exitcode is not None
-    return subprocess.CompletedProcess(arguments, process.exitcode, output, errors)
+    """Run one nexusmix command in a forked process and wait for its exit."""
+    process = start(COMMAND, *arguments, environment=environment)
+    output, errors = process.communicate()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
-def _command(arguments: list[str], environment: dict[str, str], streams: list[Path]) -> None:
-    for number, stream in enumerate(streams, start=1):
-        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
+def _execute(
+    script: str, arguments: list[str], environment: dict[str, str], streams: list[Connection]
+) -> None:
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+        stream.close()
+    sys.stdin = os.fdopen(0, closefd=False)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["nexusmix", *arguments]
-    from ui.cli import main
-
-    sys.exit(main())
+    exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})

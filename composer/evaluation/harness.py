@@ -54,14 +54,14 @@ def evaluate_tasks(
     require("lm_eval", "eval")
     record, manifest = find_mix(registry, mix_ref)
     contenders = _contenders(registry, record.ref, manifest, against)
-    loaded = _load(tasks, task_path)
+    loaded, manager = _load(tasks, task_path)
     if queries.get_mix(registry, record.ref).evaluation is None:
         evaluate(registry, record.ref, progress=progress)
     tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
     found: dict[str, dict[str, Any]] = {name: {"limit": limit, "metrics": {}} for name in loaded}
     for done, contender in enumerate(contenders):
         progress("running tasks", done, len(contenders))
-        for task, metrics in _run(contender.open(), tokenizer, loaded, limit).items():
+        for task, metrics in _run(contender.open(), tokenizer, loaded, manager, limit).items():
             found[task]["metrics"][contender.column] = metrics
     progress("running tasks", len(contenders), len(contenders))
     earlier: dict[str, Any] = queries.get_mix(registry, record.ref).evaluation or {}
@@ -83,8 +83,8 @@ def _contenders(registry: Registry, ref: str, manifest: Manifest, against: Seque
     ]
 
 
-def _load(names: Sequence[str], folder: Path | None) -> dict[str, Any]:
-    """Load the harness's task objects by name; a group or a tag gives all its tasks."""
+def _load(names: Sequence[str], folder: Path | None) -> tuple[dict[str, Any], Any]:
+    """Load the harness's task objects by name, with their manager; a group or a tag gives all its tasks."""
     from lm_eval.tasks import TaskManager
 
     if folder is not None and not folder.is_dir():
@@ -102,10 +102,12 @@ def _load(names: Sequence[str], folder: Path | None) -> dict[str, Any]:
         tasks: dict[str, Any] = manager.load(list(names))["tasks"]
     except OSError as error:  # from the hub, or from a file that the task names
         raise RecipeError(f"the data of {', '.join(names)} cannot be loaded: {error}") from error
-    return tasks
+    return tasks, manager
 
 
-def _run(model: Any, tokenizer: Any, tasks: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+def _run(
+    model: Any, tokenizer: Any, tasks: Mapping[str, Any], manager: Any, limit: int | None
+) -> dict[str, Any]:
     """Run the tasks on one model and return its metrics by task."""
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -113,6 +115,7 @@ def _run(model: Any, tokenizer: Any, tasks: Mapping[str, Any], limit: int | None
     results = simple_evaluate(
         HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=BATCH),
         tasks=list(tasks.values()),
+        task_manager=manager,  # by default, each call would read thousands of files
         limit=limit,
         log_samples=False,
         bootstrap_iters=1000,

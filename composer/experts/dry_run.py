@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from registry.checkpoints.safe_files import printable
 from registry.errors import IncompatibleError
 
@@ -78,6 +76,7 @@ def _attempt(folder: Path, fault: str, step: Any) -> None:
 
 
 def _forward(folder: Path) -> None:
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
     from composer.model.modeling import NexusConfig
     from composer.tensors.weights import Weight
+
+# Building a model replaces functions of torch for a moment; two threads at once would restore the wrong ones.
+_BUILDING = threading.Lock()
 
 
 class Member(BaseModel):
@@ -402,10 +406,12 @@ def _build(
 ) -> Any:
     """Build a model from the given weights. One that needs no computing is mapped; the others: see `open_mix`."""
     from accelerate import init_empty_weights
+    from transformers.initialization import no_init_weights
 
     from composer.model.on_demand import can_compute, compute_on_demand
 
-    with init_empty_weights(include_buffers=False):
+    # All weights are given; drawing random ones first would take most of the time of opening a small mix.
+    with _BUILDING, init_empty_weights(include_buffers=False), no_init_weights():
         model = make()
     computed = {
         name: weight

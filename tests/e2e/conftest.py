@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ COMMAND = Path(sys.executable).with_name("nexusmix")
 class Shell:
     """Runs nexusmix like a user's shell, in a separate process, on one registry.
 
-    With `warm`, commands that must succeed run in processes that have their imports already.
+    With `warm`, commands that end by themselves run in processes that have their imports already.
     """
 
     home: Path
@@ -44,18 +44,22 @@ class Shell:
         """The command with the registry's home before the verb."""
         return [str(COMMAND), "--home", str(self.home), *map(str, arguments)]
 
+    @property
+    def cold(self) -> Shell:
+        """The same shell without warm processes."""
+        return replace(self, warm=False)
+
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run one command and wait for its exit."""
+        if self.warm:
+            return warm_process.run(self.command(*arguments)[1:], self.environment)
         return subprocess.run(
             self.command(*arguments), capture_output=True, text=True, env=self.environment, check=False
         )
 
     def json(self, *arguments: object) -> Any:
         """Run one command that must succeed, and return the JSON from its output."""
-        if self.warm:
-            done = warm_process.run(self.command(*arguments, "--json")[1:], self.environment)
-        else:
-            done = self.run(*arguments, "--json")
+        done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -115,6 +119,12 @@ def stocked(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> She
     return Shell(home, warm=True)
 
 
+@pytest.fixture
+def copied(stocked_home: Path, tmp_path: Path) -> Shell:
+    """A warm shell on a registry like `stocked` that belongs to the test."""
+    return Shell(shutil.copytree(stocked_home, tmp_path / "home"), warm=True)
+
+
 @cache
 def find_chromium() -> str | None:
     """Path of the system's Chromium or of Playwright's."""
@@ -167,7 +177,8 @@ def new_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[
         dialog.dismiss()
 
     def opened() -> Any:
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        # Streamlit's animations would use more of the processor than the tests.
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
         page.on("dialog", refuse)

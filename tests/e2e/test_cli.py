@@ -56,7 +56,7 @@ def test_search_puts_the_expert_of_the_same_words_first(stocked: Shell, tmp_path
 
 
 def test_tables_go_to_standard_output_and_messages_to_standard_error(stocked: Shell) -> None:
-    listed = stocked.run("list")
+    listed = stocked.cold.run("list")
     assert listed.returncode == 0
     assert "law@1" in listed.stdout and "Speaks law." in listed.stdout
     assert listed.stderr == ""
@@ -117,17 +117,12 @@ def test_a_mix_is_composed_extended_evaluated_run_and_reduced(stocked: Shell) ->
     assert stocked.json("mixes", "team@2")["evaluation"] == measured
 
 
-def test_a_withdrawn_expert_leaves_the_list_with_its_reason_on_record(
-    shell: Shell, pico_seed: Path, pico_expert: Path, tmp_path: Path
-) -> None:
-    text = pico.write_documents(tmp_path / "code.jsonl", "code")
-    shell.json("seed", "add", "pico", pico_seed, "--license", "MIT")
-    shell.json("contribute", "code", pico_expert, "--seed", "pico", "--license", "MIT", "--data", text)
-    shell.json("withdraw", "code", "--reason", "asked by its author")
-    assert shell.json("list") == []
-    (row,) = shell.json("list", "--withdrawn")
+def test_a_withdrawn_expert_leaves_the_list_with_its_reason_on_record(copied: Shell) -> None:
+    copied.json("withdraw", "code", "--reason", "asked by its author")
+    assert [row["expert"] for row in copied.json("list")] == ["cooking@1", "law@1"]
+    (row,) = [row for row in copied.json("list", "--withdrawn") if row["expert"] == "code@1"]
     assert row["withdrawn"] == "asked by its author"
-    assert shell.run("withdraw", "code@1", "--reason", "again").returncode == 5
+    assert copied.run("withdraw", "code@1", "--reason", "again").returncode == 5
 
 
 @pytest.mark.parametrize(
@@ -191,22 +186,22 @@ def test_a_pickle_in_disguise_is_refused_before_it_is_read(
     assert "model.safetensors" in done.stderr
 
 
-def test_verify_finds_one_flipped_byte(shell: Shell, pico_seed: Path) -> None:
-    digest = shell.json("seed", "add", "pico", pico_seed, "--license", "MIT")["ffn"].removeprefix("sha256:")
-    path = shell.home / "blobs" / "sha256" / digest[:2] / digest
+def test_verify_finds_one_flipped_byte(copied: Shell) -> None:
+    digest = copied.json("seed", "show", "pico")["ffn"].removeprefix("sha256:")
+    path = copied.home / "blobs" / "sha256" / digest[:2] / digest
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    done = shell.run("verify")
+    done = copied.run("verify")
     assert done.returncode == 4
     assert "seed pico" in done.stdout and digest in done.stdout
 
 
 def test_debug_adds_the_traceback_and_version_says_which_one(stocked: Shell) -> None:
-    done = stocked.run("--debug", "show", "nobody")
+    done = stocked.cold.run("--debug", "show", "nobody")
     assert done.returncode == 3
     assert done.stderr.startswith("Traceback") and "NotFoundError" in done.stderr
-    assert stocked.run("--version").stdout.startswith("nexusmix ")
+    assert stocked.cold.run("--version").stdout.startswith("nexusmix ")
 
 
 def test_garbage_collection_keeps_all_that_is_referred_to(stocked: Shell) -> None:

@@ -13,6 +13,7 @@ import pico
 import pytest
 import sqlalchemy
 
+from registry.database.engine import create_engine, migrate
 from registry.home import Registry, open_registry
 
 HOSTILE = "<script>alert(1)</script> [click](javascript:alert(1)) \u202eevil"
@@ -42,34 +43,48 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     server.cleanup()
 
 
-@pytest.fixture
-def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Makes an empty database of the given type and returns its URL."""
+@pytest.fixture(scope="session")
+def new_postgres(postgres_server: Any) -> Callable[..., str]:
+    """Copies a PostgreSQL database, by default the empty one, and returns the URL of the copy."""
 
-    def create(kind: str) -> str:
-        if kind == "sqlite":
-            return f"sqlite:///{tmp_path / 'registry.db'}"
-        server = request.getfixturevalue("postgres_server")
+    def create(template: str = "template1") -> str:
         name = f"test_{uuid4().hex}"
-        url = sqlalchemy.make_url(server.get_uri())
+        url = sqlalchemy.make_url(postgres_server.get_uri())
         engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         engine.dispose()
         return url.set(database=name).render_as_string(hide_password=False)
 
     return create
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(new_postgres: Callable[..., str]) -> str:
+    """The name of the PostgreSQL database that `database_url` copies for `any_registry`."""
+    engine = create_engine(new_postgres())
+    migrate(engine)
+    engine.dispose()
+    assert engine.url.database is not None
+    return engine.url.database
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> str:
-    """The URL of an empty database, of each type in turn."""
-    return new_database(request.param)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database of each type in turn: empty, or migrated if the test uses `any_registry`."""
+    migrated = "any_registry" in request.fixturenames
+    if request.param == "sqlite":
+        path = tmp_path / "registry.db"
+        if migrated:
+            shutil.copyfile(request.getfixturevalue("empty_database"), path)
+        return f"sqlite:///{path}"
+    template = [request.getfixturevalue("migrated_postgres")] if migrated else []
+    return request.getfixturevalue("new_postgres")(*template)
 
 
 @pytest.fixture
 def any_registry(database_url: str, tmp_path: Path) -> Iterator[Registry]:
-    """An empty registry on each type of database in turn."""
+    """An empty registry on each type of database in turn; the migrations ran once for all tests."""
     registry = open_registry(tmp_path / "home", database_url=database_url, embedder="hashing:16")
     yield registry
     registry.engine.dispose()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import publishing
 import pytest
+import warm_process
 
 from registry.blobs import LocalBlobStore, parse_digest
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError
@@ -96,7 +97,7 @@ try:
 except StorageError as error:
     print(error)
 """
-    out, error = publishing.start(script, str(store.root)).communicate()
+    out, error = warm_process.start(script, str(store.root)).communicate()
     assert out.startswith("cannot write a blob under"), error
     assert files_in(store) == []
 
@@ -149,7 +150,7 @@ from registry.blobs import LocalBlobStore
 Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 LocalBlobStore(Path(sys.argv[1])).put_bytes(b"never seen")
 """
-    process = publishing.start(script, str(store.root))
+    process = warm_process.start(script, str(store.root))
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert list(store.iter_digests()) == []

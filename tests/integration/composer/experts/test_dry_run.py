@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from registry.checkpoints.families import FAMILIES
 from registry.errors import IncompatibleError, NotFoundError
 from registry.home import Registry
 from registry.intake.intake import add_seed
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
@@ -49,9 +53,14 @@ def test_a_configuration_that_cannot_run_is_refused_before_anything_is_stored(
 ) -> None:
     folder = pico.edit_config(pico.write_pico(tmp_path / "seed"), **changes)
     with pytest.raises(IncompatibleError, match=r"config\.json does not run .*nonsense"):
-        add_seed(registry, "base", folder, license="MIT", check=check_runs)
+        add_seed(registry, "base", folder, license="MIT", check=attempt)
     with pytest.raises(NotFoundError):
         queries.get_seed(registry, "base")
+
+
+def test_importing_the_check_does_not_import_torch() -> None:
+    script = "import sys, composer.experts.dry_run; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
 def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

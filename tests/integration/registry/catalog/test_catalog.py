@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import publishing
 import pytest
+import warm_process
 from publishing import add_expert, add_mix, add_seed, make_embedding
 from sqlalchemy import func, select
 
@@ -322,7 +323,7 @@ registry = open_registry(Path(sys.argv[1]), database_url=sys.argv[2])
 Session.commit = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 add_expert(registry, sample=None)
 """
-    process = publishing.start(script, str(any_registry.home), database_url)
+    process = warm_process.start(script, str(any_registry.home), database_url)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert queries.list_experts(any_registry) == []

@@ -164,9 +164,9 @@ def test_the_remedy_that_the_error_names_works(opener: Opener, tmp_path: Path) -
 
 
 def test_a_store_is_used_by_both_types_of_database_separately(
-    opener: Opener, new_database: Callable[[str], str], tmp_path: Path
+    opener: Opener, new_postgres: Callable[..., str], tmp_path: Path
 ) -> None:
-    url = new_database("postgresql")
+    url = new_postgres()
     server = opener("home", database_url=url)
     publishing.add_seed(server)
     assert collect_now(opener("home", database_url=url)).blobs == ()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pico
 import publishing
 import pytest
+import warm_process
 
 from composer.formats.folder import new_folder
 from registry.catalog import queries
@@ -40,7 +41,7 @@ registry = open_registry(Path(sys.argv[1]), embedder="hashing:16")
 
 def killed(script: str, *arguments: str) -> None:
     """Run a script that kills itself."""
-    process = publishing.start(OPEN + script, *arguments)
+    process = warm_process.start(OPEN + script, *arguments)
     _out, error = process.communicate()
     assert process.returncode == -signal.SIGKILL, error
 
