@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Engine, Select, func, select
 from sqlalchemy.orm import Session
 
+from registry.database.engine import mapped_errors
 from registry.database.rows import decode_vector, made_by
 from registry.database.schema import DatabaseId, Embedding, Expert
 from registry.domains import segments as files
@@ -36,7 +37,7 @@ SEALED = 512  # experts of the tail; reading them from SQL takes some millisecon
 WAITING = 4 * SEALED  # a search seals a tail of this length, which means that no contribution did
 _ABSORBED = 2  # a new segment absorbs the last one if that has at most this many times its experts
 _ROWS_A_TIME = 1_000
-_WIDER = 4  # factor by which a search grows if too few results pass the filters
+_WIDER = 2  # least factor by which a search grows if too few results pass the filters
 _MOST_NAMED = 1_000  # above this, reading every filtered id is faster than an IN list
 _NARROW = 1_000  # so few experts are compared one by one
 _VECTORS_AN_EXPERT = 5  # a guess: results per expert, which has up to MAX_CENTROIDS + 1 vectors
@@ -69,10 +70,13 @@ def search(
         found = [(expert_id, score) for expert_id, score in best.items() if expert_id in kept]
         if len(found) >= limit or count == total:
             return found[:limit]
-        few = _few(registry, embedder, wanted)
-        if few is not None:
-            return sorted(_scores(few, query).items(), key=lambda each: -each[1])[:limit]
-        count = min(total, count * _WIDER)
+        # As many vectors as hold enough results, if the filters pass as often among them; some more to be sure.
+        needed = count * limit * 2 // len(found) if found else total
+        if needed > total // 4:
+            few = _few(registry, embedder, wanted)
+            if few is not None:
+                return sorted(_scores(few, query).items(), key=lambda each: -each[1])[:limit]
+        count = min(total, max(needed, count * _WIDER))
     return []
 
 
@@ -140,22 +144,22 @@ class _Index:
 
     def parts(self, registry: Registry) -> list[_Part]:
         """Return what is to be searched now, without empty parts."""
-        with self._lock:
-            segments = self._segments(registry)
-            self._read_tail(registry, segments)
-            if self._tail.experts < WAITING:
-                return self._drawn(segments)
-        update(registry, self.embedder, at_least=WAITING)  # its lock is not this one
-        with self._lock:
-            segments = self._segments(registry)
-            self._read_tail(registry, segments)
+        parts = self._read(registry)
+        if self._tail.experts >= WAITING and update(registry, self.embedder, at_least=WAITING):
+            parts = self._read(registry)
+        return parts
+
+    def _read(self, registry: Registry) -> list[_Part]:
+        with self._lock, registry.session(read_only=True) as session:
+            segments = self._segments(session)
+            self._read_tail(session, segments)
             return self._drawn(segments)
 
     def seal(self, registry: Registry, at_least: int) -> bool:
         """Write the tail, with the segments that it absorbs, as one segment. The caller holds the folder's lock."""
-        with self._lock:
-            kept = self._segments(registry)
         with registry.session(read_only=True) as session:
+            with self._lock:
+                kept = self._segments(session)
             newest = _newest(session)
             fresh = _count(session, self.embedder, _last(kept), newest)
             if fresh < at_least:
@@ -186,12 +190,11 @@ class _Index:
         files.write_manifest(self.folder, self.database, [*kept, made])
         return True
 
-    def _segments(self, registry: Registry) -> list[Segment]:
+    def _segments(self, session: Session) -> list[Segment]:
         """Return the valid segments and open them: those before the first that is damaged or of other experts."""
         for attempt in range(3):
             listed = files.read_manifest(self.folder, self.database)
-            with registry.session(read_only=True) as session:
-                marks = _marks(session, [segment.marked for segment in listed])
+            marks = _marks(session, [segment.marked for segment in listed])
             opened: dict[str, Any] = {}
             valid: list[Segment] = []
             for segment in listed:
@@ -206,23 +209,20 @@ class _Index:
         self._opened = opened
         return valid
 
-    def _read_tail(self, registry: Registry, segments: Sequence[Segment]) -> None:
-        after = _last(segments)
-        with registry.session(read_only=True) as session:
-            newest = _newest(session)
-            tail = self._tail
-            marked = _marks(session, [tail.marked]).get(tail.marked) if tail.experts else ""
-            if tail.after != after or tail.last > newest or marked != tail.mark:
-                tail = _Tail(after, after)
-            if tail.last == newest:
-                self._tail = tail
-                return
+    def _read_tail(self, session: Session, segments: Sequence[Segment]) -> None:
+        """Add the experts to the tail that were published since it was read; start again if others were before."""
+        after, newest = _last(segments), _newest(session)
+        tail = self._tail
+        marked = _marks(session, [tail.marked]).get(tail.marked) if tail.experts else ""
+        if tail.after != after or tail.last > newest or marked != tail.mark:
+            tail = _Tail(after, after)
+        if tail.last < newest:
             for ids, rows in _batches(session, self.embedder, tail.last, newest):
                 tail.batches.append((ids, rows))
                 tail.experts += len(np.unique(ids))
                 tail.marked = int(ids[-1])
             tail.last = newest
-            tail.mark = _marks(session, [tail.marked]).get(tail.marked, "")
+            tail.mark = _marks(session, [tail.marked]).get(tail.marked, "") if tail.experts else ""
         self._tail = tail
 
     def _drawn(self, segments: Sequence[Segment]) -> list[_Part]:
@@ -234,11 +234,13 @@ class _Index:
 
 
 def _open(registry: Registry, embedder: EmbedderId) -> _Index:
-    return _opened(registry.home, registry.engine.url, _database(registry), embedder)
+    return _opened(registry.home, registry.engine, embedder)
 
 
 @lru_cache(maxsize=8)
-def _opened(home: Path, _url: Any, database: str, embedder: EmbedderId) -> _Index:
+def _opened(home: Path, engine: Engine, embedder: EmbedderId) -> _Index:
+    with mapped_errors(engine), engine.connect().execution_options(read_only=True) as connection:
+        database = connection.scalar(select(DatabaseId.id)) or ""
     name = hashlib.sha256(repr((database, embedder)).encode()).hexdigest()[:16]
     return _Index(home / "index" / name, database, embedder)
 
@@ -253,11 +255,6 @@ def _unit(vector: np.ndarray, embedder: EmbedderId) -> np.ndarray:
     if not np.isfinite(length) or length == 0:
         raise InvalidEmbeddingError("the query is a zero vector or contains NaN or infinite values")
     return query / np.float32(length)
-
-
-def _database(registry: Registry) -> str:
-    with registry.session(read_only=True) as session:
-        return session.scalar(select(DatabaseId.id)) or ""
 
 
 def _last(segments: Sequence[Segment]) -> int:
@@ -279,6 +276,8 @@ def _count(session: Session, embedder: EmbedderId, after: int, upto: int) -> int
 
 def _marks(session: Session, expert_ids: Sequence[int]) -> dict[int, str]:
     """Return by expert id a digest of its centroids and its time of publication, which never change."""
+    if not expert_ids:
+        return {}
     rows = (
         select(Expert.id, Expert.created_at, Embedding.centroids)
         .join(Expert.embedding)

@@ -163,6 +163,24 @@ def test_a_large_segment_is_an_inverted_file_with_a_measured_recall(
     assert segment["experts"] == 301
 
 
+def test_the_recall_counts_an_expert_with_several_vectors_once(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    topics = np.repeat(np.eye(16, dtype=np.float32), 4_000, axis=0)
+    rows = topics + 0.05 * numbers.standard_normal(topics.shape).astype(np.float32)
+    ids = np.repeat(np.arange(len(rows) // 4), 4)
+    segment = segments_module.build_segment(
+        tmp_path,
+        lambda step: iter([(ids[::step], rows[::step])]),
+        dimension=16,
+        vectors=len(rows),
+        last=1,
+        marked=1,
+        mark="",
+        experts=len(rows) // 4,
+    )
+    assert segment.recall >= 0.99 and 0 < segment.lists < 256
+
+
 def test_processes_that_seal_together_leave_one_valid_index(
     registry: Registry, experts: dict[str, int]
 ) -> None:
