@@ -59,6 +59,7 @@ class DomainEmbedding:
     profile: TokenProfile | None = (
         None  # only in a file that replaces text; stored as a blob, not with the vectors
     )
+    card: np.ndarray | None = None  # unit vectors [2, m] of the expert's description and name; in no file
 
 
 @dataclass(frozen=True)
@@ -162,10 +163,23 @@ class MixRecord:
 
 @dataclass(frozen=True)
 class Hit:
-    """A search result: the score is the cosine between the query and the expert's nearest centroid."""
+    """A search result. `passage` is the expert's stored text that is nearest to the query, if it was read.
+
+    The score is the mean of two cosines with the query: that of the expert's nearest text, and that of its name
+    (registry/domains/scores.py).
+    """
 
     expert: ExpertRecord
     score: float
+    passage: str | None = None
+
+
+@dataclass(frozen=True)
+class ExpertPage:
+    """One page of a list of experts. `next` is the cursor of the next page; None on the last one."""
+
+    experts: list[ExpertRecord]
+    next: str | None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from registry.home import Registry
     from registry.records import DomainEmbedding
 
-# Minimum cosine of related texts. Below it, sentence embedders find hardly more in common than being text.
-CLOSE = 0.15
+# Least scores of a strong match, and of some match. A request shares the words of PHRASE with every name.
+# Measured on 57 requests to the demo's experts and 10 that none of them fits (bench/RESULTS.md, Registry).
+STRONG_REQUEST, CLOSE_REQUEST = 0.42, 0.34
+STRONG_SAMPLE, CLOSE = 0.25, 0.14
+
+
+def closeness(score: float, *, request: bool) -> str:
+    """Return "strong", "some" or "none" for the score of a request in words, or else of a sample of text."""
+    strong, close = (STRONG_REQUEST, CLOSE_REQUEST) if request else (STRONG_SAMPLE, CLOSE)
+    return "strong" if score >= strong else "some" if score >= close else "none"
 
 
 def vector_of_files(registry: Registry, paths: Sequence[Path]) -> np.ndarray:

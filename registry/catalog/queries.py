@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from sqlalchemy import ColumnElement, func, not_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select
 
+from registry.catalog.filters import Sides, wanted_by
+from registry.catalog.pages import page_experts
 from registry.catalog.publish import (
     publish_expert,
     publish_mix,
@@ -30,7 +31,6 @@ from registry.database.rows import (
 )
 from registry.database.schema import (
     Embedding,
-    Evaluation,
     Expert,
     Measurement,
     Mix,
@@ -62,6 +62,7 @@ __all__ = [
     "list_refs",
     "list_seeds",
     "list_versions",
+    "page_experts",
     "publish_expert",
     "publish_mix",
     "publish_seed",
@@ -71,20 +72,6 @@ __all__ = [
     "verify",
     "withdraw",
 ]
-
-
-class Sides(TypedDict, total=False):
-    """Filters for experts; a filter that is absent or None matches every expert.
-
-    `parameters` is a range that includes its first number and excludes its second; None means no upper limit.
-    `measured` selects experts that were measured alone or in a mix that contains them.
-    """
-
-    seed: str | None
-    license: str | None
-    anchored: bool | None
-    parameters: tuple[int, int | None] | None
-    measured: bool | None
 
 
 def get_seed(registry: Registry, name: str) -> SeedRecord:
@@ -130,19 +117,26 @@ def list_experts(
     Raises NotFoundError for an unknown seed.
     """
     with registry.session(read_only=True) as session:
-        wanted = _wanted(session, sides, include_withdrawn)
+        wanted = wanted_by(session, sides, include_withdrawn)
         query = select(Expert).where(*wanted).order_by(Expert.name_key, Expert.version)
         return [expert_record(row) for row in session.scalars(query.limit(limit).offset(offset))]
 
 
-def count_experts(registry: Registry, *, include_withdrawn: bool = False, **sides: Unpack[Sides]) -> int:
+def count_experts(
+    registry: Registry, *, include_withdrawn: bool = False, at_most: int | None = None, **sides: Unpack[Sides]
+) -> int:
     """Return the number of experts that `list_experts` returns without a limit.
+
+    `at_most` ends the count there: an exact count of a million rows takes longer than a page of them.
 
     Raises NotFoundError for an unknown seed.
     """
     with registry.session(read_only=True) as session:
-        wanted = _wanted(session, sides, include_withdrawn)
-        return session.scalar(select(func.count()).select_from(Expert).where(*wanted)) or 0
+        wanted = wanted_by(session, sides, include_withdrawn)
+        if at_most is None:
+            return session.scalar(select(func.count()).select_from(Expert).where(*wanted)) or 0
+        some = select(Expert.id).where(*wanted).limit(at_most).subquery()
+        return session.scalar(select(func.count()).select_from(some)) or 0
 
 
 def list_refs(registry: Registry, *, embedder: EmbedderId | None = None, **sides: Unpack[Sides]) -> list[str]:
@@ -153,7 +147,7 @@ def list_refs(registry: Registry, *, embedder: EmbedderId | None = None, **sides
     Raises NotFoundError for an unknown seed.
     """
     with registry.session(read_only=True) as session:
-        query = select(Expert.name, Expert.version).where(*_wanted(session, sides))
+        query = select(Expert.name, Expert.version).where(*wanted_by(session, sides))
         if embedder is not None:
             query = query.join(Expert.embedding).where(made_by(embedder))
         rows = session.execute(query.order_by(Expert.name_key, Expert.version))
@@ -186,7 +180,7 @@ def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]
             select(Expert.name, Expert.version, Expert.description, Seed.name, Embedding.mean, *maker)
             .join(Expert.seed)
             .join(Expert.embedding)
-            .where(*_wanted(session, {"seed": seed}))
+            .where(*wanted_by(session, {"seed": seed}))
             .order_by(Expert.name_key, Expert.version)
         )
         rows = {row[0]: row for row in session.execute(query)}  # a later version replaces an earlier one
@@ -237,61 +231,40 @@ def list_mixes(registry: Registry, *, expert: str | None = None) -> list[MixReco
 
 
 def search(
-    registry: Registry, query: str | np.ndarray, *, limit: int = 10, **sides: Unpack[Sides]
+    registry: Registry, query: str | np.ndarray, *, limit: int = 10, passages: int = 3, **sides: Unpack[Sides]
 ) -> list[Hit]:
     """Return the experts nearest to a text, or to a vector [m] of the registry's embedder; best first.
 
-    A score is the cosine between the query and the expert's nearest centroid. Withdrawn experts, and experts
-    embedded by another embedder, are excluded. Raises InvalidInputError for an empty text or a limit below 1,
+    The first `passages` hits have their nearest passage, unless the expert's text is private. Withdrawn experts, and
+    experts embedded by another embedder, are excluded. Raises InvalidInputError for an empty text or a limit below 1,
     InvalidEmbeddingError for a wrong vector, NotFoundError for an unknown seed.
     """
     from registry.domains.embedding import load_embedder
-    from registry.domains.index import search as nearest
+    from registry.domains.search import search as nearest
 
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}, expected at least 1")
     with registry.session(read_only=True) as session:
-        wanted = _wanted(session, sides)
+        wanted = wanted_by(session, sides)
     embedder = load_embedder(registry.embedder)
     vector = _query_vector(embedder, query)
-    found = nearest(registry, vector, embedder.id, limit=limit, wanted=wanted)
+    found = nearest(registry, vector, embedder, limit=limit, wanted=wanted, passages=passages)
     with registry.session(read_only=True) as session:
-        rows = session.scalars(select(Expert).where(Expert.id.in_([expert_id for expert_id, _ in found])))
+        rows = session.scalars(select(Expert).where(Expert.id.in_([each.expert_id for each in found])))
         experts = {row.id: expert_record(row) for row in rows}
-    return [Hit(experts[expert_id], score) for expert_id, score in found]
-
-
-def _wanted(session: Session, sides: Sides, include_withdrawn: bool = False) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions of the filters. Raises NotFoundError for an unknown seed."""
-    wanted: list[ColumnElement[bool]] = []
-    if (seed := sides.get("seed")) is not None:
-        wanted.append(Expert.seed_id == find_seed(session, seed).id)
-    if (license := sides.get("license")) is not None:
-        wanted.append(Expert.license == license)
-    if (anchored := sides.get("anchored")) is not None:
-        wanted.append(Expert.anchored.is_(anchored))
-    if (parameters := sides.get("parameters")) is not None:
-        least, below = parameters
-        wanted.append(Expert.parameters >= least)
-        if below is not None:
-            wanted.append(Expert.parameters < below)
-    if (measured := sides.get("measured")) is not None:
-        in_a_mix = select(MixExpert.expert_id).join(Evaluation, Evaluation.mix_id == MixExpert.mix_id)
-        those = Expert.id.in_(in_a_mix.union(select(Measurement.expert_id)))
-        wanted.append(those if measured else not_(those))
-    if not include_withdrawn:
-        wanted.append(Expert.withdrawn.is_(None))
-    return wanted
+    return [Hit(experts[each.expert_id], each.score, each.passage) for each in found]
 
 
 def _query_vector(embedder: Embedder, query: str | np.ndarray) -> np.ndarray:
     """Return the query as a unit vector [m], float32."""
+    from registry.domains.scores import request_vector
+
     if isinstance(query, str):
         if not query.strip():
             raise InvalidInputError(
                 "the search text is empty: describe the domain that the expert should know"
             )
-        query = embedder.encode([query])[0]
+        query = request_vector(embedder, query)
     vector = np.asarray(query, dtype=np.float32)
     if vector.shape != (embedder.id.dimension,):
         raise InvalidEmbeddingError(

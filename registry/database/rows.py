@@ -139,18 +139,20 @@ def encode_embedding(embedding: DomainEmbedding) -> Embedding:
         mean=embedding.mean.astype(_FLOAT32).tobytes(),
         centroids=embedding.centroids.astype(_FLOAT32).tobytes(),
         weights=embedding.centroid_weights.astype(_FLOAT32).tobytes(),
+        card=None if embedding.card is None else embedding.card.astype(_FLOAT32).tobytes(),
         chunk_count=embedding.chunk_count,
         sample_sha256=embedding.sample_sha256,
     )
 
 
 def decode_embedding(row: Embedding) -> DomainEmbedding:
-    """Return a row's domain embedding: mean [m], centroids [c, m], weights [c], all float32 and read-only."""
+    """Return a row's domain embedding: mean [m], centroids [c, m], weights [c], card [2, m], float32, read-only."""
     return DomainEmbedding(
         embedder=EmbedderId(row.embedder_name, row.embedder_revision, row.dimension, row.pooling),
         mean=decode_vector(row.mean),
         centroids=decode_vector(row.centroids).reshape(-1, row.dimension),
         centroid_weights=decode_vector(row.weights),
+        card=None if row.card is None else decode_vector(row.card).reshape(2, row.dimension),
         chunk_count=row.chunk_count,
         sample_sha256=row.sample_sha256,
     )

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0009"  # the newest migration, which these classes describe
+REVISION = "0010"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -135,7 +135,14 @@ class Expert(Base):
     """One version of an expert; only `withdrawn` (the reason) ever changes."""
 
     __tablename__ = "experts"
-    __table_args__ = (UniqueConstraint("name_key", "version"),)
+    __table_args__ = (
+        UniqueConstraint("name_key", "version"),
+        # one per order of a list, and one per filter that is often narrow
+        Index("ix_experts_seed_id_name_key", "seed_id", "name_key", "version"),
+        Index("ix_experts_license_name_key", "license", "name_key", "version"),
+        Index("ix_experts_created_at", "created_at", "id"),
+        Index("ix_experts_parameters", "parameters", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
@@ -177,7 +184,10 @@ class Alias(Base):
 
 
 class Embedding(Base):
-    """An expert's domain embedding: mean [m], centroids [c, m] and weights [c] as float32 bytes."""
+    """An expert's domain embedding: mean [m], centroids [c, m], weights [c] and card [2, m] as float32 bytes.
+
+    `card` is missing in rows of earlier versions until a search computes it.
+    """
 
     __tablename__ = "embeddings"
 
@@ -190,6 +200,7 @@ class Embedding(Base):
     mean: Mapped[bytes]
     centroids: Mapped[bytes]
     weights: Mapped[bytes]
+    card: Mapped[bytes | None]
     chunk_count: Mapped[int]
     sample_sha256: Mapped[str] = mapped_column(String(71))
 

@@ -76,11 +76,20 @@ def load_documents(blobs: BlobStore, digest: Digest) -> list[str]:
         NotFoundError: no such blob.
         IntegrityError: the blob is not a list of documents.
     """
+    content = blobs.read_bytes(digest)
+    try:
+        return parse_documents(content)
+    except IntegrityError as error:
+        raise IntegrityError(f"blob {digest} is {error}") from error
+
+
+def parse_documents(content: bytes) -> list[str]:
+    """Return the documents of a .jsonl blob's bytes. Raises IntegrityError."""
     try:
         # Not splitlines(): U+2028 and similar characters are line breaks in Python but not in JSON.
-        return [json.loads(line)["text"] for line in blobs.read_bytes(digest).split(b"\n") if line]
+        return [json.loads(line)["text"] for line in content.split(b"\n") if line]
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"blob {digest} is not a list of documents: {error}") from error
+        raise IntegrityError(f"not a list of documents: {error}") from error
 
 
 def documents_sha256(documents: Iterable[str]) -> str:

@@ -1,4 +1,8 @@
-"""External embedders: sentence-transformers models, resolved offline if possible, and a hashing embedder."""
+"""External embedders: sentence-transformers models, resolved offline if possible, and a hashing embedder.
+
+A model whose weights are known (KNOWN_REVISIONS) runs in numpy: importing torch for one query takes seconds and a
+gigabyte. The vectors are equal, and documents take no longer. Any other model runs in sentence-transformers.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from registry.domains.minilm import MiniLmEmbedder
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError
 from registry.records import EmbedderId
 
@@ -48,8 +53,8 @@ class Embedder(Protocol):
 def load_embedder(name: str) -> Embedder:
     """Resolve an embedder by name; offline sources are tried first.
 
-    `hashing:<dimension>` is a hashing embedder without weights. Any other name is a local folder, a cached hub
-    snapshot, a bundled package or a hub model, in this order. A name without an organization means
+    `hashing:<dimension>` is a hashing embedder without weights. Any other name is a local folder, a bundled
+    package, a cached hub snapshot or a hub model, in this order. A name without an organization means
     sentence-transformers/<name>. Each process loads an embedder once.
 
     Raises:
@@ -61,17 +66,24 @@ def load_embedder(name: str) -> Embedder:
         return HashingEmbedder(_hashing_dimension(name))
     path = Path(name).expanduser()
     if path.is_dir():
-        return SentenceTransformerEmbedder(path.name, path)
+        return _in_folder(path.name, path)
     model = name.removeprefix(f"{ORGANIZATION}/")
-    return SentenceTransformerEmbedder(model, _cached(model) or _bundled(model) or _download(model))
+    return _in_folder(model, _bundled(model) or _cached(model) or _download(model))
+
+
+def _in_folder(name: str, folder: Path) -> Embedder:
+    identity = _identify(name, folder)
+    if identity.revision in KNOWN_REVISIONS:
+        return MiniLmEmbedder(identity, folder)
+    return SentenceTransformerEmbedder(identity, folder)
 
 
 class SentenceTransformerEmbedder:
     """A sentence-transformers model in a local folder; its weights are loaded at the first `encode`."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, identity: EmbedderId, folder: Path) -> None:
+        self.id = identity
         self.folder = folder
-        self.id = _identify(name, folder)
 
     @cached_property
     def _model(self) -> Any:

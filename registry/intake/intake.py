@@ -33,7 +33,9 @@ from registry.domains.embedding import (
     load_embedding,
     validate_embedding,
 )
+from registry.domains.index import update as update_index
 from registry.domains.reading import read_documents
+from registry.domains.scores import card_vectors
 from registry.domains.token_profile import check_profile, put_profile
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
@@ -163,13 +165,14 @@ def contribute(
     stored = weights.store(registry, base, progress)
     domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
     assert domain.embedding is not None, "the domain comes from the data or from the file"
+    about = card_vectors(embedder, [(check_name(name), description)])[0]
     new = NewExpert(
         name=name,
         seed=base.name,
         license=expression,
         description=description,
         **stored,
-        embedding=domain.embedding,
+        embedding=dataclasses.replace(domain.embedding, card=about),
         sample=domain.sample,
         held_out=domain.held_out,
         chunk_vectors=domain.chunk_vectors,
@@ -181,7 +184,9 @@ def contribute(
         else registry.blobs.put_bytes(weights.template.encode()),
         provenance={**(provenance or {}), **weights.remarks, "difference_from_seed": differences},
     )
-    return publish_expert(registry, new)
+    published = publish_expert(registry, new)
+    update_index(registry, embedder.id)
+    return published
 
 
 def _checkpoint(registry: Registry, seed: SeedRecord, folder: Path) -> CheckpointWeights:

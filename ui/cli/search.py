@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ui.cli.kit.context import Json, SeedFilter, examples, open_registry
-from ui.cli.kit.output import Column, print_json, print_table
+from ui.cli.kit.output import Column, note, print_json, print_table
 from ui.wording.display import parameters
 from ui.wording.shapes import hit_row
 
+PASSAGE_CHARS = 160
 EXAMPLES = examples(
     'nexusmix search "prove a theorem about integrals"',
     "nexusmix search --like ./my-notes --seed smol --limit 3",
@@ -36,22 +38,24 @@ def search(
 ) -> None:
     """Find experts by meaning.
 
-    The score is the cosine of the query and the expert's nearest centroid. 1 means identical meaning.
+    The score is the mean of two cosines with the query: of the expert's nearest texts, and of its name.
     """
     if (query is None or not query.strip()) == (not like):
         raise typer.BadParameter("give either TEXT or --like PATH")
     from registry.catalog.queries import search as find
-    from ui.query import vector_of_files
+    from ui.query import closeness, vector_of_files
 
     with open_registry(ctx) as registry:
         what = vector_of_files(registry, like) if like else query
         assert what is not None  # guaranteed by the check above
-        rows = [hit_row(hit) for hit in find(registry, what, seed=seed, limit=limit)]
+        hits = find(registry, what, seed=seed, limit=limit)
+    rows = [{**hit_row(hit), "match": closeness(hit.score, request=not like)} for hit in hits]
     if as_json:
         print_json(rows)
         return
     columns = [
         Column("score", "Score", show="{:.2f}".format, justify="right"),
+        Column("match", "Match"),
         Column("expert", "Expert", style="bold"),
         Column("seed", "Seed"),
         Column("license", "Licence"),
@@ -60,3 +64,8 @@ def search(
         Column("description", "About"),
     ]
     print_table(rows, columns, empty="no experts to search: nexusmix contribute, or nexusmix demo")
+    for row in rows:
+        if row["passage"] is not None:
+            note(f"{row['expert']}: “{textwrap.shorten(row['passage'], PASSAGE_CHARS, placeholder=' …')}”")
+    if rows and all(row["match"] == "none" for row in rows):
+        note("no expert fits this well")

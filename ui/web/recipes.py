@@ -12,6 +12,7 @@ from ui.query import CLOSE
 
 if TYPE_CHECKING:
     from composer.mix.recipe import Recipe
+    from composer.proposals import Proposal
     from registry.home import Registry
     from registry.records import ExpertRecord
 
@@ -63,26 +64,15 @@ def default_name(experts: Sequence[ExpertRecord]) -> str:
     return name or "mix"
 
 
-def propose(registry: Registry, text: str, seed: str, limit: int = MOST_PROPOSED) -> dict[str, float]:
-    """Find the experts of a seed that are nearest to pasted samples: cosine by expert, best first.
+def propose(registry: Registry, text: str, seed: str, limit: int = MOST_PROPOSED) -> list[Proposal]:
+    """Propose experts of a seed for pasted samples, which lines of three or more dashes separate.
 
-    Lines of three or more dashes separate samples. The result has the best expert of each sample, and then the best
-    of the others. An expert whose cosine is below CLOSE is never proposed, so the result may be empty. Raises the
-    errors of `catalog.queries.search`.
+    An expert whose score is below CLOSE is never proposed, so the result may be empty. Raises the errors of
+    `composer.proposals.propose`.
     """
-    from registry.catalog import queries
+    from composer.proposals import propose as choose
     from ui.query import vector_of_sample
 
     samples = [sample.strip() for sample in BETWEEN_SAMPLES.split(text) if sample.strip()]
-    best: dict[str, float] = {}
-    others: dict[str, float] = {}
-    for sample in samples:
-        hits = queries.search(registry, vector_of_sample(registry, sample), seed=seed, limit=limit)
-        for rank, hit in enumerate(hits):
-            pool = best if rank == 0 else others
-            if hit.score >= CLOSE:
-                pool[hit.expert.ref] = max(hit.score, pool.get(hit.expert.ref, -1.0))
-    close = {ref: score for ref, score in others.items() if ref not in best}
-    for ref in sorted(close, key=lambda ref: -close[ref])[: max(0, limit - len(best))]:
-        best[ref] = close[ref]
-    return dict(sorted(best.items(), key=lambda item: -item[1]))
+    vectors = [vector_of_sample(registry, sample) for sample in samples]
+    return choose(registry, vectors, seed=seed, limit=limit, least=CLOSE)

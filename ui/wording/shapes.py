@@ -68,8 +68,9 @@ def expert_row(expert: ExpertRecord) -> dict[str, Any]:
 
 
 def hit_row(hit: Hit) -> dict[str, Any]:
-    """Return a search result: the expert, and the cosine of the query and the expert's best centroid."""
-    return {"expert": hit.expert.ref, "score": round(float(hit.score), 4), **expert_row(hit.expert)}
+    """Return a search result: the expert, its score, and the passage of its text that is nearest to the query."""
+    score = round(float(hit.score), 4)
+    return {"expert": hit.expert.ref, "score": score, **expert_row(hit.expert), "passage": hit.passage}
 
 
 def mix_shape(mix: MixRecord) -> dict[str, Any]:

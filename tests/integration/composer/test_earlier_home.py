@@ -47,6 +47,18 @@ def test_an_earlier_home_opens_with_all_that_it_contains(earlier: Registry) -> N
     assert queries.verify(earlier) == []
 
 
+def test_experts_of_an_earlier_home_are_found_and_get_the_vectors_of_their_cards(earlier: Registry) -> None:
+    experts = queries.list_experts(earlier)
+    assert [expert.embedding.card for expert in experts] == [None] * 3
+    hits = queries.search(earlier, "the plaintiff asked the court")
+    assert len(hits) == 3 and all(hit.passage for hit in hits)
+    cards = [expert.embedding.card for expert in queries.list_experts(earlier)]
+    assert [card is not None and card.shape for card in cards] == [(2, 8)] * 3
+    assert {hit.expert.ref for hit in queries.search(earlier, "the plaintiff asked the court")} == {
+        expert.ref for expert in experts
+    }
+
+
 @pytest.mark.parametrize("mix", MIXES)
 def test_locks_and_manifests_of_an_earlier_version_are_read_and_written_unchanged(
     earlier: Registry, mix: str

@@ -16,13 +16,14 @@ from registry.catalog.queries import (
 )
 from registry.home import Registry
 from registry.records import ExpertRecord
-from ui.query import CLOSE, vector_of_sample
+from ui.query import closeness, vector_of_sample
 from ui.web.components import cards, contribute_link, empty_state, label, page_title
 from ui.web.session import current_registry, first_steps, shown_errors, shown_refusal
 from ui.wording.display import plural
 
 CARDS_PER_PAGE = 12  # each takes the browser about ten milliseconds
 SEARCH_LIMIT = 48
+MOST_COUNTED = 12_000  # an exact count of a million experts takes longer than a page of them
 SAMPLE_CHARS = 100_000
 # Parameters from (included) up to (excluded); the names appear in addresses.
 SIZES: dict[str, tuple[str, tuple[int, int | None]]] = {
@@ -213,20 +214,21 @@ def _search(registry: Registry, query: str, sample: str, sides: Sides) -> tuple[
     what = vector_of_sample(registry, sample) if sample else query
     hits = search(registry, what, limit=SEARCH_LIMIT, **sides)
     of = "your sample" if sample else f"“{query}”"
-    far = "No close match. " if all(hit.score < CLOSE for hit in hits) else ""
-    caption = f"{far}Nearest to {of} first; a score of 1 means the same meaning"
+    close = any(closeness(hit.score, request=not sample) != "none" for hit in hits)
+    caption = f"{'' if close else 'No close match. '}Nearest to {of} first, by text and name"
     found = [(hit.expert, hit.score) for hit in hits]
     return len(found), lambda limit, offset: list(found[offset : offset + limit]), caption
 
 
 def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
     """Return the same for all experts that match the filters."""
-    count = count_experts(registry, **sides)
+    count = count_experts(registry, at_most=MOST_COUNTED, **sides)
 
     def read(limit: int, offset: int) -> list[tuple[ExpertRecord, float | None]]:
         return [(each, None) for each in list_experts(registry, limit=limit, offset=offset, **sides)]
 
-    return count, read, plural(count, "expert") + ", sorted by name"
+    more = " or more" if count == MOST_COUNTED else ""
+    return count, read, f"{plural(count, 'expert')}{more}, sorted by name"
 
 
 def _paged_cards(read: Reader, pages: int) -> None:

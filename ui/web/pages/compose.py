@@ -132,26 +132,28 @@ def _proposals(registry: Registry, form: Form, seed: SeedRecord) -> None:
             if not (text or "").strip():
                 refuse("Paste a sample first.")
                 return
-            scores = None
+            proposals = None
             with shown_refusal(), st.spinner("Comparing domains …"):
-                scores = propose(registry, text, seed.name)
-            if scores is None:
+                proposals = propose(registry, text, seed.name)
+            if proposals is None:
                 return
-            if not scores:
+            if not proposals:
                 st.info(
                     "No expert of this seed fits this text. The experts that were chosen are unchanged.",
                     icon=":material/search_off:",
                 )
                 return
-            st.session_state["proposed"] = scores
-            form.set("experts", list(scores))
+            st.session_state["proposed"] = {proposal.expert.ref: proposal for proposal in proposals}
+            form.set("experts", [proposal.expert.ref for proposal in proposals])
 
 
 def _chosen_row(expert: ExpertRecord) -> None:
-    score = st.session_state.get("proposed", {}).get(expert.ref)
+    proposal = st.session_state.get("proposed", {}).get(expert.ref)
     with st.container(key=f"row-{expert.ref}"):
         expert_link(expert)
-        bar = "" if score is None else score_bar(score)
+        bar = ""
+        if proposal is not None:
+            bar = f'{score_bar(proposal.score)}<p class="nm-line">{escaped(proposal.reason)}</p>'
         st.html(f'<p class="nm-line">{escaped(expert.description)}</p>{facts(expert)}{bar}')
 
 

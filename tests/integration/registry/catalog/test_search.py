@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from publishing import EMBEDDER, add_expert, add_seed
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from registry.catalog import queries
 from registry.database.schema import Expert
+from registry.domains.search import Found
 from registry.errors import InvalidEmbeddingError, InvalidInputError, NotFoundError
 from registry.home import Registry
-from registry.records import EmbedderId
 
 
 @pytest.fixture
@@ -27,16 +28,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return np.tile(np.array([1, 0, 0, 0], dtype=np.float32), (len(texts), 1))
 
     def search(
-        opened: Registry, vector: np.ndarray, embedder: EmbedderId, *, limit: int, wanted: Sequence[Any]
-    ) -> list[tuple[int, float]]:
-        noted.append({"vector": vector, "embedder": embedder, "limit": limit})
+        opened: Registry,
+        vector: np.ndarray,
+        embedder: Any,
+        *,
+        limit: int,
+        wanted: Sequence[Any],
+        passages: int,
+    ) -> list[Found]:
+        noted.append({"vector": vector, "embedder": embedder.id, "limit": limit})
         with opened.session(read_only=True) as session:
             ids = session.scalars(select(Expert.id).where(*wanted).order_by(Expert.id.desc())).all()
-        return [(expert_id, 1.0 - 0.1 * place) for place, expert_id in enumerate(ids)][:limit]
+        return [Found(expert_id, 1.0 - 0.1 * place, None) for place, expert_id in enumerate(ids)][:limit]
 
     embedder = SimpleNamespace(id=EMBEDDER, encode=encode)
     monkeypatch.setattr("registry.domains.embedding.load_embedder", lambda _name: embedder)
-    monkeypatch.setattr("registry.domains.index.search", search)
+    monkeypatch.setattr("registry.domains.search.search", search)
     return noted
 
 
@@ -84,6 +91,12 @@ def test_a_search_is_narrowed_by_seed_licence_and_anchoring(any_registry: Regist
     assert found(license="MIT", seed="other") == ["maths"]
     assert found(anchored=True) == ["prose"]
     assert found(anchored=False) == ["maths", "python"]
+    with any_registry.session() as session:
+        session.execute(
+            update(Expert).where(Expert.name == "prose").values(created_at=datetime(2020, 5, 1, tzinfo=UTC))
+        )
+    assert found(created=(None, datetime(2021, 1, 1, tzinfo=UTC))) == ["prose"]
+    assert found(created=(datetime(2021, 1, 1, tzinfo=UTC), None)) == ["maths", "python"]
 
 
 @pytest.mark.usefixtures("calls")

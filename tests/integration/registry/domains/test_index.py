@@ -1,16 +1,19 @@
-"""Search through the FAISS index; the index is built again when it is missing, stale or corrupt."""
+"""Search through the index: sealed segments, the tail in SQL, and segments that are missing, damaged or foreign."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from publishing import add_expert, add_seed
+from publishing import add_expert, add_seed, race
+from sqlalchemy.orm import Session
 
 from registry.catalog.queries import get_expert, withdraw
-from registry.database.rows import find_expert
+from registry.database.rows import encode_embedding, find_expert
 from registry.database.schema import Expert
 from registry.domains import index
+from registry.domains import segments as segments_module
 from registry.errors import InvalidEmbeddingError
 from registry.home import Registry
 from registry.records import DomainEmbedding, EmbedderId
@@ -31,8 +34,21 @@ def publish(
         return find_expert(session, ref).id
 
 
-def files(registry: Registry) -> list[Path]:
-    return sorted(path for path in (registry.home / "index").rglob("*") if path.is_file())
+def add_row(session: Session, like: Expert, name: str, centroid: np.ndarray) -> None:
+    """Add a copy of an expert with one centroid, without the checks of publishing."""
+    copied = [
+        column.key for column in Expert.__table__.columns if column.key not in ("id", "name", "name_key")
+    ]
+    columns = {key: getattr(like, key) for key in copied}
+    row = Expert(**columns, name=name, name_key=name)
+    row.embedding = encode_embedding(
+        DomainEmbedding(EMBEDDER, centroid, centroid[None], np.ones(1, dtype=np.float32), 1, "0" * 64)
+    )
+    session.add(row)
+
+
+def segments(registry: Registry) -> list[Path]:
+    return sorted((registry.home / "index").rglob("*.faiss"))
 
 
 @pytest.fixture
@@ -64,39 +80,141 @@ def test_the_limit_counts_experts_and_the_query_need_not_be_normalised(
     assert all(score <= 1 for _, score in found)
 
 
-def test_a_new_expert_is_found_at_once_and_the_stale_index_goes(
+def test_a_new_expert_is_found_at_once_and_writes_no_file(
     registry: Registry, experts: dict[str, int]
 ) -> None:
-    index.search(registry, AXES[5], EMBEDDER, limit=1)
-    stale = files(registry)
+    index.update(registry, EMBEDDER, at_least=1)
+    before = segments(registry)
     physics = publish(registry, "physics", [5])
     assert index.search(registry, AXES[5], EMBEDDER, limit=1) == [(physics, 1.0)]
-    assert len(files(registry)) == 1
-    assert files(registry) != stale
+    assert segments(registry) == before != []
+    chemistry = publish(registry, "chemistry", [5])
+    assert dict(index.search(registry, AXES[5], EMBEDDER, limit=2)) == {physics: 1.0, chemistry: 1.0}
 
 
-def test_an_index_is_reused_until_the_experts_change(
+def test_a_full_tail_is_sealed_and_absorbs_segments_that_are_not_much_larger(
+    registry: Registry, experts: dict[str, int]
+) -> None:
+    assert not index.update(registry, EMBEDDER, at_least=4)
+    assert index.update(registry, EMBEDDER, at_least=3)
+    (first,) = segments(registry)
+    publish(registry, "physics", [5])
+    assert index.update(registry, EMBEDDER, at_least=1)
+    assert len(segments(registry)) == 2 and first in segments(registry)
+    publish(registry, "chemistry", [6])
+    assert index.update(registry, EMBEDDER, at_least=1)
+    assert len(segments(registry)) == 1 and first not in segments(registry)
+    assert len(index.search(registry, np.ones(8), EMBEDDER, limit=9)) == 5
+
+
+def test_a_sealed_index_is_not_read_from_sql_again(
     registry: Registry, experts: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = index.search(registry, AXES[2], EMBEDDER, limit=3)
-    monkeypatch.setattr(index, "_build", lambda *_: pytest.fail("built again"))
+    index.update(registry, EMBEDDER, at_least=1)
+    index._opened.cache_clear()
+    assert index.search(registry, AXES[2], EMBEDDER, limit=3) == first
+    index._opened.cache_clear()
+    monkeypatch.setattr(index, "decode_vector", lambda *_: pytest.fail("read again"))
     assert index.search(registry, AXES[2], EMBEDDER, limit=3) == first
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
-def test_a_corrupt_or_missing_index_is_rebuilt(
+def test_a_search_seals_a_long_tail_that_no_contribution_sealed(
+    registry: Registry, experts: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "WAITING", 3)
+    assert index.search(registry, AXES[2], EMBEDDER, limit=1) == [(experts["math"], 1.0)]
+    assert len(segments(registry)) == 1
+
+
+def test_a_segment_of_another_state_of_the_database_is_not_searched(
+    registry: Registry, experts: dict[str, int]
+) -> None:
+    index.update(registry, EMBEDDER, at_least=1)
+    with registry.session() as session:  # as after a restored backup and other contributions
+        expert = session.get_one(Expert, experts["law"])
+        expert.embedding.centroids = AXES[[6, 7]].tobytes()
+    index._opened.cache_clear()
+    assert index.search(registry, AXES[6], EMBEDDER, limit=1) == [(experts["law"], 1.0)]
+    assert index.search(registry, AXES[3], EMBEDDER, limit=1)[0][1] == 0
+
+
+def test_a_large_segment_is_an_inverted_file_with_a_measured_recall(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments_module, "FLAT_VECTORS", 100)
+    add_seed(registry)
+    numbers = np.random.default_rng(0)
+    rows = numbers.standard_normal((300, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with registry.session() as session:
+        one = publish(registry, "first", [0])
+        template = session.get_one(Expert, one)
+        for number, row in enumerate(rows):
+            add_row(session, template, f"e{number}", row)
+    index.update(registry, EMBEDDER, at_least=1)
+    found = index.search(registry, rows[7], EMBEDDER, limit=10)
+    exact = np.argsort(-(rows @ rows[7]))[:10] + one + 1
+    assert found[0][0] == exact[0]
+    assert len({expert for expert, _ in found} & set(exact.tolist())) >= 9
+    (manifest,) = (registry.home / "index").rglob("manifest.json")
+    (segment,) = json.loads(manifest.read_bytes())["segments"]
+    assert segment["lists"] >= 1 and segment["recall"] >= 0.99
+    assert segment["experts"] == 301
+
+
+def test_the_recall_counts_an_expert_with_several_vectors_once(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    topics = np.repeat(np.eye(16, dtype=np.float32), 4_000, axis=0)
+    rows = topics + 0.05 * numbers.standard_normal(topics.shape).astype(np.float32)
+    ids = np.repeat(np.arange(len(rows) // 4), 4)
+    segment = segments_module.build_segment(
+        tmp_path,
+        lambda step: iter([(ids[::step], rows[::step])]),
+        dimension=16,
+        vectors=len(rows),
+        last=1,
+        marked=1,
+        mark="",
+        experts=len(rows) // 4,
+    )
+    assert segment.recall >= 0.99 and 0 < segment.lists < 256
+
+
+def test_processes_that_seal_together_leave_one_valid_index(
+    registry: Registry, experts: dict[str, int]
+) -> None:
+    imports = (
+        "from registry.domains import index; from registry.home import open_registry;"
+        "from registry.records import EmbedderId; import numpy as np; e = EmbedderId('hashing', '1', 8, 'sum');"
+        "r = open_registry(sys.argv[1])"
+    )
+    body = "index.update(r, e, at_least=1); print(len(index.search(r, np.ones(8), e, limit=9)))"
+    assert race(imports, body, 3, str(registry.home)) == ["3"] * 3
+    assert len(segments(registry)) == 1
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove", "manifest"])
+def test_a_damaged_or_missing_segment_is_replaced_by_sql(
     registry: Registry, experts: dict[str, int], damage: str
 ) -> None:
     expected = index.search(registry, AXES[3], EMBEDDER, limit=3)
-    (path,) = files(registry)
+    index.update(registry, EMBEDDER, at_least=1)
+    (path,) = segments(registry)
+    if damage == "manifest":
+        path = path.with_name("manifest.json")
     sound = path.read_bytes()
     if damage == "remove":
         path.unlink()
     else:
         flipped = bytes([*sound[:-1], sound[-1] ^ 1])
-        path.write_bytes({"flip": flipped, "truncate": sound[:50], "empty": b""}[damage])
+        path.write_bytes({"flip": flipped, "truncate": sound[:50], "empty": b"", "manifest": b"{"}[damage])
+    index._opened.cache_clear()
     assert index.search(registry, AXES[3], EMBEDDER, limit=3) == expected
-    assert path.read_bytes() == sound
+    index.update(registry, EMBEDDER, at_least=1)
+    assert len(segments(registry)) == 1
+    index._opened.cache_clear()
+    assert index.search(registry, AXES[3], EMBEDDER, limit=3) == expected
 
 
 def test_experts_that_are_not_wanted_are_not_found(registry: Registry, experts: dict[str, int]) -> None:
@@ -124,7 +242,9 @@ def test_vectors_of_different_embedders_never_meet(registry: Registry, experts: 
     alone = publish(registry, "newer", [0], embedder=newer)
     assert index.search(registry, AXES[0], newer, limit=9) == [(alone, 1.0)]
     assert alone not in dict(index.search(registry, AXES[0], EMBEDDER, limit=9))
-    assert len(files(registry)) == 2
+    assert index.update(registry, newer, at_least=1) and index.update(registry, EMBEDDER, at_least=1)
+    assert len(segments(registry)) == 2
+    assert index.search(registry, AXES[0], newer, limit=9) == [(alone, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -139,4 +259,5 @@ def test_a_home_that_cannot_be_written_slows_the_search_but_does_not_stop_it(
     registry: Registry, experts: dict[str, int]
 ) -> None:
     (registry.home / "index").write_text("in the way")
+    assert not index.update(registry, EMBEDDER, at_least=1)
     assert index.search(registry, AXES[2], EMBEDDER, limit=1) == [(experts["math"], 1.0)]

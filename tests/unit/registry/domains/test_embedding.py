@@ -99,6 +99,7 @@ def test_an_embedder_is_the_same_whichever_way_it_was_resolved(
     assert load_embedder(str(copy)).id == expected
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("registry.domains.embedders.BUNDLED", {})
     load_embedder.cache_clear()
     cached: Any = load_embedder("all-MiniLM-L6-v2")
     load_embedder.cache_clear()

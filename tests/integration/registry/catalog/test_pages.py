@@ -1,0 +1,92 @@
+"""Pages of the list of experts: orders, cursors and filters, on both databases."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from publishing import add_expert, add_seed
+from sqlalchemy import update
+
+from registry.catalog.pages import Order
+from registry.catalog.queries import count_experts, list_experts, page_experts, withdraw
+from registry.database.schema import Expert
+from registry.errors import InvalidInputError
+from registry.home import Registry
+
+
+@pytest.fixture
+def experts(any_registry: Registry) -> Registry:
+    add_seed(any_registry)
+    for number, name in enumerate(("eel", "ant", "Dog", "cat", "bee", "ant")):
+        add_expert(
+            any_registry,
+            name,
+            parameters=(number % 3 + 1) * 1_000_000_000_000,
+            license=("MIT", "Apache-2.0")[number % 2],
+        )
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    with any_registry.session() as session:
+        for number in range(1, 7):
+            moment = start + timedelta(days=number // 2)
+            session.execute(update(Expert).where(Expert.id == number).values(created_at=moment))
+    return any_registry
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("name", "ant@1 ant@2 bee@1 cat@1 Dog@1 eel@1"),
+        ("newest", "ant@2 bee@1 cat@1 Dog@1 ant@1 eel@1"),
+        ("smallest", "eel@1 cat@1 ant@1 bee@1 Dog@1 ant@2"),
+        ("largest", "ant@2 Dog@1 bee@1 ant@1 cat@1 eel@1"),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 6, 9])
+def test_pages_together_are_the_whole_list_in_order(
+    experts: Registry, order: Order, expected: str, limit: int
+) -> None:
+    found, cursor = [], None
+    while True:
+        page = page_experts(experts, order=order, limit=limit, cursor=cursor)
+        found += [expert.ref for expert in page.experts]
+        if (cursor := page.next) is None:
+            break
+        assert len(page.experts) == limit
+    assert found == expected.split()
+
+
+def test_a_page_contains_only_what_passes_the_filters(experts: Registry) -> None:
+    withdraw(experts, "bee@1", "wrong")
+    mit = page_experts(experts, license="MIT", limit=1)
+    assert [expert.ref for expert in mit.experts] == ["Dog@1"]
+    rest = page_experts(experts, license="MIT", limit=5, cursor=mit.next)
+    assert [expert.ref for expert in rest.experts] == ["eel@1"] and rest.next is None
+    day = datetime(2026, 1, 3, tzinfo=UTC)
+    assert [e.ref for e in page_experts(experts, created=(day, None)).experts] == ["ant@2", "cat@1"]
+    assert [e.ref for e in page_experts(experts, created=(None, day), order="newest").experts] == [
+        *("Dog@1", "ant@1", "eel@1")
+    ]
+
+
+def test_an_expert_published_between_two_pages_moves_nothing(experts: Registry) -> None:
+    first = page_experts(experts, limit=2)
+    add_expert(experts, "aaa")
+    second = page_experts(experts, limit=2, cursor=first.next)
+    assert [expert.ref for expert in second.experts] == ["bee@1", "cat@1"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "bm90IGpzb24=", "WzFd"])
+def test_a_cursor_of_another_list_is_refused(registry: Registry, cursor: str) -> None:
+    with pytest.raises(InvalidInputError, match="first page"):
+        page_experts(registry, cursor=cursor)
+
+
+def test_a_cursor_belongs_to_its_order(experts: Registry) -> None:
+    cursor = page_experts(experts, limit=1, order="newest").next
+    with pytest.raises(InvalidInputError, match="newest"):
+        page_experts(experts, cursor=cursor)
+
+
+def test_a_count_may_end_early(experts: Registry) -> None:
+    assert count_experts(experts) == len(list_experts(experts)) == 6
+    assert count_experts(experts, at_most=4) == 4
+    assert count_experts(experts, at_most=40, license="MIT") == 3
