@@ -1,14 +1,17 @@
 """Time one mix in its readers: python -m bench.readers HOME MIX [--vllm DIR] [--message TEXT] [--rounds N].
 
-Each round generates equally many tokens greedily with every reader in turn, in float32 and on one thread. The prompt
-is the message, in the mix's chat template if it has one. It prints tokens per second, the size of each export, the
-largest difference of a log-probability from the mix's, and the text of each reader.
+Each round runs every reader in turn, on one thread. Prefill is the rate of reading a text of 160 tokens, up to the
+first new token. Decode is the rate of the tokens after the first, written greedily after the message, in the mix's
+chat template if it has one. It prints both rates, the size of each export, the largest difference of a
+log-probability from the mix's, and the text of each reader. llama.cpp's text never contains the token that ends a
+text, so the texts can differ after it.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -22,6 +25,8 @@ from bench.elsewhere import Elsewhere
 from composer.formats import export
 from composer.mix.opening import find_mix, open_mix
 from registry.home import open_registry
+
+LICENCE = Path(__file__).parent.parent / "LICENSE"
 
 
 class Nexus(Transformers):
@@ -46,6 +51,31 @@ def prompt_of(tokenizer: Any, message: str) -> list[int]:
         text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(text)["input_ids"]
     return ids
+
+
+def write(tokenizer: Any, reader: Reader, ids: list[int], count: int) -> tuple[str, float]:
+    """The text of `count` greedy tokens, and the seconds it took."""
+    start = time.perf_counter()
+    # llama.cpp's server returns the text of one request, the others their tokens.
+    if isinstance(reader, LlamaCpp):
+        text = reader.write(ids, count)
+    else:
+        text = tokenizer.decode(reader.greedy(ids, count=count))
+    return text, time.perf_counter() - start
+
+
+def measured(tokenizer: Any, reader: Reader, ids: list[int], count: int) -> tuple[str, float, float]:
+    """The text of `count` greedy tokens, and tokens per second of prefill and of decode."""
+    long = tokenizer(LICENCE.read_text(encoding="utf-8"))["input_ids"][:160]
+    prefill = len(long) / write(tokenizer, reader, long, 1)[1]
+    first = write(tokenizer, reader, ids, 1)[1]
+    text, whole = write(tokenizer, reader, ids, count)
+    return text, prefill, (count - 1) / (whole - first)
+
+
+def spread(rates: list[float]) -> str:
+    """The median of rates, with the lowest and the highest."""
+    return f"{statistics.median(rates):.1f} ({min(rates):.1f}–{max(rates):.1f})"
 
 
 def main() -> None:
@@ -82,26 +112,23 @@ def main() -> None:
             rows.append((f"llama.cpp, {dtype}", LlamaCpp(folder / "model.gguf"), folder))
         if arguments.vllm:
             folder = root / f"{stock}-float32"
-            reader = stack.enter_context(Elsewhere(arguments.vllm, "vllm", folder))
-            rows.append((f"{reader.version}, {stock}", reader, folder))
+            try:
+                reader = stack.enter_context(Elsewhere(arguments.vllm, "vllm", folder))
+                rows.append((f"{reader.version}, {stock}", reader, folder))
+            except RuntimeError as error:
+                print(f"vllm cannot open the export: {error}", file=sys.stderr)
         differences = {name: largest_difference(mix, reader) for name, reader, _ in rows}
-        speeds: dict[str, list[float]] = {name: [] for name, *_ in rows}
+        rates: dict[str, list[tuple[float, float]]] = {name: [] for name, *_ in rows}
         for _ in range(arguments.rounds):
             for name, reader, _folder in rows:
-                start = time.perf_counter()
-                # llama.cpp's server returns the text of one request, the others their tokens.
-                written = (
-                    reader.write(ids, count)
-                    if isinstance(reader, LlamaCpp)
-                    else mix.tokenizer.decode(reader.greedy(ids, count=count))
-                )
-                speeds[name].append(count / (time.perf_counter() - start))
-                texts[name] = written
-        print("| reader | tokens/s (lowest–highest) | largest difference | weights, MB |\n|---|---|---|---|")
+                texts[name], *found = measured(mix.tokenizer, reader, ids, count)
+                rates[name].append((found[0], found[1]))
+                print(f"{name}: {found} tokens/s", differences[name], file=sys.stderr, flush=True)
+        print("| reader | prefill, tokens/s | decode, tokens/s | largest difference | weights, MB |")
+        print("|---|---|---|---|---|")
         for name, _reader, folder in rows:
-            found = sorted(speeds[name])
-            spread = f"{statistics.median(found):.1f} ({found[0]:.1f}–{found[-1]:.1f})"
-            print(f"| {name} | {spread} | {differences[name]:.1e} | {size(folder):.1f} |")
+            prefill, decode = (spread(list(each)) for each in zip(*rates[name], strict=True))
+            print(f"| {name} | {prefill} | {decode} | {differences[name]:.1e} | {size(folder):.1f} |")
     for name, text in texts.items():
         print(f"\n{name}: {text!r}")
     registry.engine.dispose()
