@@ -278,7 +278,7 @@ def read(out: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
     """Read the figures of a kind by contender, one entry per random seed."""
     found = {}
     for contender in CONTENDERS:
-        paths = folder_of(out, kind, contender).glob(f"{_file_name(contender)}-*.json")
+        paths = folder_of(out, kind, contender).glob(f"{_file_name(contender)}-[0-9]*.json")
         found[contender] = [json.loads(path.read_text()) for path in sorted(paths)]
     return found
 

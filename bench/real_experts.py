@@ -40,7 +40,8 @@ from composer.progress import measuring
 from composer.training.data import mixed_rows
 from composer.training.trainer import Schedule, fit
 from registry.catalog import queries
-from registry.domains.documents import HELD_OUT_ONE_IN, is_held_out, read_documents
+from registry.domains.documents import HELD_OUT_ONE_IN, is_held_out
+from registry.domains.reading import read_documents
 from registry.errors import NotFoundError
 from registry.home import Registry, open_registry
 from registry.intake.intake import add_seed, contribute

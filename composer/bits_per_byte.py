@@ -1,6 +1,6 @@
 """Bits per byte: a measure of how well a causal LM predicts text, comparable across tokenizers. Lower is better.
 
-Shape suffixes: W windows, S tokens per window.
+Shape suffixes: W windows of a batch, R rows, S tokens per row, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from composer.training.data import separator
 
 BATCH_WINDOWS = 8
+LOGITS = 2**28  # elements: one gigabyte in float32
 PIECE_BYTES = 2048  # about one window
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out text of a domain, as token windows [W, S + 1] that overlap by one token."""
+    """Held-out text of a domain, as token windows [S + 1] that overlap by one token."""
 
     windows: list[torch.Tensor]
     text_bytes: int
@@ -73,20 +74,36 @@ def excerpts(documents: Sequence[str], max_bytes: int) -> list[str]:
     return [text for text in taken if text]
 
 
-@torch.inference_mode()
 def bits_per_byte(model: Any, held_out: HeldOut, after_batch: Callable[[], None] | None = None) -> float:
     """Return the mean bits per byte of the held-out text. `after_batch` is called after each forward pass."""
-    nats = 0.0
     full = [w for w in held_out.windows if len(w) == len(held_out.windows[0])]
     rest = [w for w in held_out.windows if len(w) != len(held_out.windows[0])]
-    batches = [torch.stack(full[i : i + BATCH_WINDOWS]) for i in range(0, len(full), BATCH_WINDOWS)]
-    for batch_WS in [*batches, *(w[None] for w in rest)]:
+    nats = 0.0
+    for rows_RS in [torch.stack(full), *(w[None] for w in rest)] if full else []:
+        nats += token_nats(model, rows_RS, after_batch).double().sum().item()
+    return nats / math.log(2) / held_out.text_bytes
+
+
+@torch.inference_mode()
+def token_nats(
+    model: Any, ids_RS: torch.Tensor, after_batch: Callable[[], None] | None = None, *, last: bool = False
+) -> torch.Tensor:
+    """Return −log p of every token except the first, [R, S − 1].
+
+    `after_batch` is called after each forward pass. With `last`, the last token passes forward as well, for its
+    routing. A batch has at most BATCH_WINDOWS rows, and logits of at most LOGITS elements.
+    """
+    vocabulary = model.config.get_text_config().vocab_size
+    size = max(1, min(BATCH_WINDOWS, LOGITS // (ids_RS.shape[1] * vocabulary)))
+    found = []
+    for batch_WS in ids_RS.split(size):
         ids = batch_WS.to(model.device)
-        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-        nats += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
+        logits = model(input_ids=ids if last else ids[:, :-1], use_cache=False).logits
+        for logits_SV, ids_S in zip(logits, ids[:, 1:], strict=True):
+            found.append(F.cross_entropy(logits_SV[: len(ids_S)].float(), ids_S, reduction="none").cpu())
         if after_batch is not None:
             after_batch()
-    return nats / math.log(2) / held_out.text_bytes
+    return torch.stack(found)
 
 
 class ScoreCache:

@@ -16,6 +16,7 @@ from composer.mix.lock import Lock, LockedExpert, LockedSeed
 from composer.mix.opening import Manifest, Member, seed_config
 from composer.mix.recipe import Recipe, Training
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
+from composer.routed_trunk import compose_routed
 from composer.tensors.stream import merge_trunks
 from registry import licenses
 from registry.catalog.publish import publish_mix
@@ -87,8 +88,6 @@ def assemble(
     config = seed_config(registry.blobs, lock.seed)
     training, merge = settings.training, settings.merge
     if merge.routed:
-        from composer.routed_trunk import compose_routed  # imports torch
-
         return compose_routed(registry, composition, license_of_mix, progress), nearly_equal(
             lock.experts, means
         )

@@ -18,13 +18,13 @@ CLOSE = 0.15
 
 def vector_of_files(registry: Registry, paths: Sequence[Path]) -> np.ndarray:
     """Return the mean vector [m] of the text in files and folders, or of a file written by `nexusmix embed`."""
-    from registry.domains.documents import read_documents
     from registry.domains.embedding import (
         embed_domain,
         load_embedder,
         load_embedding,
         validate_embedding,
     )
+    from registry.domains.reading import read_documents
 
     embedder = load_embedder(registry.embedder)
     if len(paths) == 1 and paths[0].suffix == ".json":

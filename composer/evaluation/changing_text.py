@@ -16,12 +16,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from composer.bits_per_byte import HeldOut
+from composer.bits_per_byte import HeldOut, token_nats
 from composer.errors import MissingTextError
 
-BATCH_ROWS = 8
 ROWS = 16  # of an evaluation
 # First distance of each group; the last group extends to the end of the row.
 DISTANCES = (0, 4, 16, 64)
@@ -103,22 +101,6 @@ def own_experts_bits(models: Sequence[Any], text: ChangingText) -> float:
     return bits
 
 
-@torch.inference_mode()
-def token_nats(
-    model: Any, ids_RS: torch.Tensor, after_batch: Callable[[], None] | None = None
-) -> torch.Tensor:
-    """Return −log p [R, S − 1] of every token except the first. `after_batch` is called after each forward pass."""
-    found = []
-    for batch_BS in ids_RS.split(BATCH_ROWS):
-        ids_BS = batch_BS.to(model.device)
-        logits = model(input_ids=ids_BS, use_cache=False).logits[:, :-1]
-        nats_T = F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none")
-        found.append(nats_T.view(len(ids_BS), -1).cpu())
-        if after_batch is not None:
-            after_batch()
-    return torch.cat(found)
-
-
 def measure(model: Any, text: ChangingText, choices: Choices | None = None) -> dict[str, Any]:
     """Measure a model and return its `summary`; `choices` gives the routing of the model's last batch."""
     own: list[torch.Tensor] = []
@@ -131,7 +113,7 @@ def measure(model: Any, text: ChangingText, choices: Choices | None = None) -> d
         owner_BS = text.owner_RS[done : done + chosen_LBSK.shape[1]]
         own.append((chosen_LBSK == owner_BS[None, :, :, None]).float().mean(dim=(0, 3)))
 
-    nats_RS = token_nats(model, text.ids_RS, count if choices is not None else None)
+    nats_RS = token_nats(model, text.ids_RS, count if choices is not None else None, last=True)
     return summary(text, nats_RS, torch.cat(own) if own else None)
 
 

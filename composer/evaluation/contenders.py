@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from composer import resources
 from composer.errors import MissingTextError
 from composer.mix.lock import LockedExpert, LockedSeed
 from composer.mix.opening import (
     Manifest,
     build_dense,
+    expert_weights,
     find_mix,
     open_dense,
     open_expert,
     open_mix,
     seed_config,
+    seed_weights,
 )
 from registry.catalog import queries
 from registry.home import Registry
@@ -202,17 +205,10 @@ def domains(manifest: Manifest) -> dict[str, LockedExpert]:
 
 def open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Any:
     """Open a dense model whose every parameter is the mean over all experts and the seed."""
-    import torch
-
     from composer.tensors.torch_blobs import TORCH_DTYPES
+    from composer.tensors.weights import Mean
 
-    dense = [open_dense(registry, seed, seed.ffn, seed.trunk)]
-    dense += [open_expert(registry, seed, expert) for expert in experts]
-    parts = [dict(model.named_parameters()) for model in dense]
-    merged = {}
-    for name, tensor in parts[0].items():
-        total = torch.zeros(tensor.shape)
-        for tensors in parts:
-            total += tensors[name].detach()
-        merged[name] = total / len(parts)
-    return build_dense(seed_config(registry.blobs, seed), merged, TORCH_DTYPES[seed.dtype])
+    blobs = registry.blobs
+    models = [seed_weights(blobs, seed), *(expert_weights(blobs, expert) for expert in experts)]
+    mean = {name: Mean([model[name] for model in models]) for name in models[0]}
+    return build_dense(seed_config(blobs, seed), mean, resources.compute_dtype(TORCH_DTYPES[seed.dtype]))

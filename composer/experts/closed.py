@@ -7,8 +7,7 @@ from pathlib import Path
 
 from composer.experts.weights import folder_weights
 from composer.mix.lock import lock_seed
-from composer.mix.opening import open_tokenizer
-from composer.routed_trunk.profiles import profile
+from composer.routed_trunk.profiles import profile_of
 from composer.routed_trunk.strengths import strength_of
 from registry.domains.token_profile import TOKENIZER_FILE
 from registry.home import Registry
@@ -24,14 +23,7 @@ def shared_profile(
     errors of `folder_weights`.
     """
     end = None if expert is None else folder_weights(registry, seed, expert)
-    tokenizer = open_tokenizer(registry.blobs, seed.files)
-    counted = profile(tokenizer, documents, int(seed.config["vocab_size"]))
-    strength = None
-    if end is not None:
-        strength = strength_of(registry, lock_seed(seed), end, documents, str(expert))
-    return TokenProfile(
-        tokenizer=seed.files[TOKENIZER_FILE],
-        unigrams=counted.unigrams.half().numpy(),
-        bigrams=counted.bigrams.half().numpy(),
-        strength=strength,
-    )
+    locked = lock_seed(seed)
+    counted = profile_of(registry, locked, documents)
+    strength = None if end is None else strength_of(registry, locked, end, documents, str(expert))
+    return TokenProfile(seed.files[TOKENIZER_FILE], counted.unigrams, counted.bigrams, strength)

@@ -25,6 +25,7 @@ def contribute(
     license: str,
     data: Paths = (),
     held_out: Paths = (),
+    text_column: str | None = None,
     embedding: PathLike | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
@@ -36,6 +37,7 @@ def contribute(
     """Publish the next version of an expert from a checkpoint folder, a LoRA adapter, or "hf:owner/name".
 
     The domain comes from text (`data`) or, for private text, from an `embedding` file that `nexusmix embed` wrote.
+    `text_column` is the column of the text in tables.
     Raises HubError, and the errors of `registry.intake.intake.contribute` and `composer.experts.lora.place_adapter`.
     """
     with sources.opened(registry, os.fspath(source), seed=seed, progress=progress) as checkpoint:
@@ -49,6 +51,7 @@ def contribute(
             license=license,
             data=as_paths(data),
             held_out=as_paths(held_out),
+            text_column=text_column,
             embedding=None if embedding is None else as_path(embedding),
             description=description,
             provenance={**(provenance or {}), **checkpoint.provenance},

@@ -22,6 +22,7 @@ from registry.catalog import queries
 from registry.checkpoints.families import assign_roles, family_of
 from registry.checkpoints.tensors import read_header
 from registry.domains import documents
+from registry.domains.reading import read_documents
 from registry.home import Registry
 from registry.paths import PathLike, Paths, as_path, as_paths
 from registry.work_folders import TRAINING, occupied
@@ -47,6 +48,7 @@ def train_expert(
     out: PathLike,
     *,
     tokens: int,
+    text_column: str | None = None,
     freeze_trunk: bool = False,
     learning_rate: float = 1e-3,
     sequence_length: int = 256,
@@ -56,6 +58,7 @@ def train_expert(
 ) -> BranchResult:
     """Train the seed on `data` for `tokens` tokens and write the result to the new folder `out`.
 
+    `text_column` is the column of the text in tables (registry/domains/reading.py).
     Documents that the registry holds out, or keeps for choices between settings, are not used for training. With
     `freeze_trunk`, only the FFNs are trained. The expert is then anchored: its trunk stays the seed's, so composing
     loses nothing.
@@ -70,7 +73,7 @@ def train_expert(
     if out.exists():
         raise RecipeError(f"{out} exists already; give a new folder for the expert")
     seed = lock_seed(queries.get_seed(registry, seed_name))
-    texts = list(filter(_trains, documents.read_documents(data)))
+    texts = list(filter(_trains, read_documents(data, column=text_column)))
     if not texts:
         raise RecipeError(
             f"no text to train on in {', '.join(map(str, data))}; held-out documents, and those kept for choices, "
@@ -85,7 +88,7 @@ def train_expert(
         length=sequence_length,
         random_seed=random_seed,
     )
-    model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
+    model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32, trainable=True)
     trained = [p for name, p in model.named_parameters() if not freeze_trunk or ".mlp." in name]
     schedule = Schedule(learning_rate, max(1, batch_tokens // sequence_length), random_seed)
     with occupied(registry, out.with_name(f".{out.name}{TRAINING}"), keep=True) as work:

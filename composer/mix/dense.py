@@ -6,7 +6,6 @@ W_seed + B A is computed in float32 and rounded once to the seed's dtype, as in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from registry.checkpoints.canonical import canonical_header
 from registry.checkpoints.low_rank import pair_names
 from registry.checkpoints.tensors import TensorInfo
 from registry.records import Digest
-
-if TYPE_CHECKING:
-    import torch
 
 
 def dense_blobs(blobs: BlobStore, expert: LockedExpert) -> tuple[Digest, Digest]:
@@ -64,13 +60,3 @@ class Added:
         product = self.b.rows(start, stop, "F32") @ self.a.rows(0, self.a.shape[0], "F32")
         stored = decode(Stored(self.info).rows(start, stop, dtype), dtype)
         return encode(stored + product, dtype)
-
-
-def add_difference(tensors: dict[str, torch.Tensor], matrices: Mapping[str, torch.Tensor]) -> None:
-    """Replace the weights that have a low-rank difference by their sums with it, in their own dtype."""
-    import torch
-
-    for name, weight in tensors.items():
-        a, b = pair_names(name)
-        if a in matrices:
-            tensors[name] = torch.addmm(weight.float(), matrices[b], matrices[a]).to(weight.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from composer import resources
 from composer.errors import MixFormatError
 from composer.mix.lock import LockedExpert, LockedSeed, canonical_json
 from composer.mix.routed_parts import Base, Difference, Parts
@@ -23,6 +24,7 @@ from composer.mix.tensor_names import PREFIX, context_name, name_in_mixture, rou
 from registry.blobs import BlobStore, read_files
 from registry.catalog import queries
 from registry.checkpoints.families import Family, family_of
+from registry.checkpoints.low_rank import pair_names
 from registry.home import Registry
 from registry.records import Digest, MixRecord
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from composer.model.modeling import NexusConfig
+    from composer.tensors.weights import Weight
 
 
 class Member(BaseModel):
@@ -138,6 +141,9 @@ class Manifest(RoutingOptions):
         return sorted({digest for digest in (*own, *members, *samples) if digest is not None})
 
 
+COMPUTED_AT_ONCE = 2**26  # bytes of weights that are computed when a model is opened, not when it runs
+
+
 @dataclass(frozen=True)
 class OpenMix:
     """A mix in memory. `model` is a NexusForCausalLM whose weights are memory-mapped from the blobs.
@@ -174,24 +180,31 @@ def find_mix(registry: Registry, ref: str) -> tuple[MixRecord, Manifest]:
     return record, read_manifest(registry, record.manifest)
 
 
-def open_mix(registry: Registry, manifest: Manifest, *, dtype: torch.dtype | None = None) -> OpenMix:
-    """Map a mix's weights into memory. `dtype` converts them; the default is the seed's stored dtype.
+def open_mix(
+    registry: Registry, manifest: Manifest, *, dtype: torch.dtype | None = None, trainable: bool = False
+) -> OpenMix:
+    """Map a mix's weights into memory. `dtype` converts them; the default is the one that this processor computes
+    fast, the seed's or float32.
 
-    After the blobs are verified, an expert that no token reaches is never read from disk. Raises NotFoundError and
-    IntegrityError before any model is built.
+    Weights that must be converted or computed are so when their layer runs (on_demand.py), or now if they are
+    `trainable`. After the blobs are verified, an expert that no token reaches is never read from disk.
+    Raises NotFoundError and IntegrityError before any model is built.
     """
     from composer.model.modeling import NexusForCausalLM
     from composer.tensors.torch_blobs import TORCH_DTYPES
 
     blobs = registry.blobs
-    wanted = dtype or TORCH_DTYPES[manifest.seed.dtype]
+    wanted = dtype or resources.compute_dtype(TORCH_DTYPES[manifest.seed.dtype])
     family = family_of(seed_config(blobs, manifest.seed))
-    if manifest.routed_trunk:
-        tensors = dict(_routed_tensors(blobs, manifest, family, wanted))
-    else:
-        tensors = dict(_merged_tensors(blobs, manifest, family))
+    weights = _routed_weights if manifest.routed_trunk else _merged_weights
     config = nexus_config(blobs, manifest, wanted)
-    model = _build(lambda: NexusForCausalLM(config), tensors, wanted, keep_float32=("router",))
+    model = _build(
+        lambda: NexusForCausalLM(config),
+        dict(weights(blobs, manifest, family)),
+        wanted,
+        keep_float32=("router",),
+        trainable=trainable,
+    )
     tokenizer = open_tokenizer(blobs, manifest.seed.files)
     return OpenMix(model, tokenizer, manifest, end_tokens(blobs, manifest.seed, tokenizer))
 
@@ -211,6 +224,7 @@ def open_dense(
     *,
     ffn_width: int | None = None,
     dtype: torch.dtype | None = None,
+    trainable: bool = False,
 ) -> Any:
     """Map a dense model of the seed's family: the seed, or an expert with FFNs of the given width."""
     from composer.tensors.torch_blobs import TORCH_DTYPES
@@ -218,31 +232,54 @@ def open_dense(
     config = seed_config(registry.blobs, seed)
     if ffn_width is not None:
         config["intermediate_size"] = ffn_width
-    tensors = _map(registry.blobs, ffn) | _map(registry.blobs, trunk)
-    return build_dense(config, tensors, dtype or TORCH_DTYPES[seed.dtype])
+    weights = _weights(registry.blobs, ffn, trunk)
+    return build_dense(
+        config, weights, dtype or resources.compute_dtype(TORCH_DTYPES[seed.dtype]), trainable=trainable
+    )
 
 
 def open_expert(
     registry: Registry, seed: LockedSeed, expert: LockedExpert, *, dtype: torch.dtype | None = None
 ) -> Any:
     """Open an expert as a dense model. One that is stored as a low-rank difference is added to its seed."""
-    from composer.mix.dense import add_difference
     from composer.tensors.torch_blobs import TORCH_DTYPES
 
-    if expert.difference is None:
-        return open_dense(registry, seed, expert.ffn, expert.trunk, ffn_width=expert.ffn_width, dtype=dtype)
-    tensors = _map(registry.blobs, expert.ffn) | _map(registry.blobs, expert.trunk)
-    add_difference(tensors, _map(registry.blobs, expert.difference))
-    return build_dense(seed_config(registry.blobs, seed), tensors, dtype or TORCH_DTYPES[seed.dtype])
+    config = {**seed_config(registry.blobs, seed), "intermediate_size": expert.ffn_width}
+    return build_dense(
+        config,
+        expert_weights(registry.blobs, expert),
+        dtype or resources.compute_dtype(TORCH_DTYPES[seed.dtype]),
+    )
 
 
-def build_dense(config: dict[str, Any], tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
-    """Build a causal LM around the given tensors, which have the family's own names."""
+def seed_weights(blobs: BlobStore, seed: LockedSeed) -> dict[str, Weight]:
+    """Return the weights of the seed by canonical name."""
+    return _weights(blobs, seed.ffn, seed.trunk)
+
+
+def expert_weights(blobs: BlobStore, expert: LockedExpert) -> dict[str, Weight]:
+    """Return the whole weights of an expert by canonical name."""
+    from composer.tensors.weights import Added
+
+    weights = _weights(blobs, expert.ffn, expert.trunk)
+    if expert.difference is not None:
+        matrices = _map(blobs, expert.difference)
+        for name, weight in weights.items():
+            a, b = pair_names(name)
+            if a in matrices:
+                weights[name] = Added(weight, matrices[a], matrices[b])
+    return weights
+
+
+def build_dense(
+    config: dict[str, Any], weights: Mapping[str, Weight], dtype: torch.dtype, *, trainable: bool = False
+) -> Any:
+    """Build a causal LM around the given weights, which have the family's own names."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = dict(config)
     hf_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return _build(lambda: AutoModelForCausalLM.from_config(hf_config), tensors, dtype)
+    return _build(lambda: AutoModelForCausalLM.from_config(hf_config), weights, dtype, trainable=trainable)
 
 
 def seed_config(blobs: BlobStore, seed: LockedSeed) -> dict[str, Any]:
@@ -310,37 +347,32 @@ def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Ne
     )
 
 
-def _merged_tensors(
-    blobs: BlobStore, manifest: Manifest, family: Family
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors of a mix with one trunk by name; all are mapped."""
-    for name, tensor in _map(blobs, manifest.trunk).items():
-        yield PREFIX + name, tensor
+def _merged_weights(blobs: BlobStore, manifest: Manifest, family: Family) -> Iterator[tuple[str, Weight]]:
+    """Yield the weights of a mix with one trunk by name."""
+    for name, weight in _weights(blobs, manifest.trunk).items():
+        yield PREFIX + name, weight
     for place, digest in ffn_places(manifest).items():
-        for name, tensor in _map(blobs, digest).items():
-            yield name_in_mixture(family, place, name), tensor
-    for (layer, name), tensor in of_layers(_map(blobs, manifest.router)).items():
-        yield router_name(family, layer, name), tensor
+        for name, weight in _weights(blobs, digest).items():
+            yield name_in_mixture(family, place, name), weight
+    for (layer, name), weight in of_layers(_weights(blobs, manifest.router)).items():
+        yield router_name(family, layer, name), weight
 
 
-def _routed_tensors(
-    blobs: BlobStore, manifest: Manifest, family: Family, dtype: torch.dtype
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors of a routed mix by name. An expert at strength 1 is mapped; any other is computed."""
-    import torch
+def _routed_weights(blobs: BlobStore, manifest: Manifest, family: Family) -> Iterator[tuple[str, Weight]]:
+    """Yield the weights of a routed mix by name. An expert at strength 1 is mapped; any other is computed."""
+    from composer.tensors.weights import Blend, Stored
 
     parts = manifest.parts()
-    mapped = cache(partial(_map, blobs))
-    seed = mapped(manifest.seed.ffn) | mapped(manifest.seed.trunk)
+    weights = cache(partial(_weights, blobs))
+    seed = weights(manifest.seed.ffn, manifest.seed.trunk)
     for name, blob, stored, strength in parts.weights(blobs, family):
-        tensor = mapped(blob)[stored]
-        if strength != 1:
-            tensor = torch.lerp(seed[stored].float(), tensor.float(), strength).to(dtype)
-        yield name, tensor
+        end = weights(blob)[stored]
+        yield name, end if strength == 1 else Blend(seed[stored], end, strength)
+    mapped = cache(partial(_map, blobs))
     for name, blob, stored, factor in parts.matrices(blobs, family):
-        yield name, mapped(blob)[stored] * factor
-    for name, tensor in mapped(manifest.router).items():
-        yield context_name(name), tensor
+        yield name, Stored(mapped(blob)[stored] * factor)
+    for name, weight in weights(manifest.router).items():
+        yield context_name(name), weight
 
 
 def ffn_places(manifest: Manifest) -> dict[str, Digest]:
@@ -354,22 +386,51 @@ def _map(blobs: BlobStore, digest: Digest) -> dict[str, torch.Tensor]:
     return map_tensors(blobs.path(digest))
 
 
+def _weights(blobs: BlobStore, *digests: Digest) -> dict[str, Weight]:
+    from composer.tensors.weights import stored
+
+    return stored({name: tensor for digest in digests for name, tensor in _map(blobs, digest).items()})
+
+
 def _build(
-    make: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, keep_float32: tuple[str, ...] = ()
+    make: Callable[[], Any],
+    weights: Mapping[str, Weight],
+    dtype: torch.dtype,
+    *,
+    keep_float32: tuple[str, ...] = (),
+    trainable: bool = False,
 ) -> Any:
-    """Build a model from the given tensors. A tensor that already has the dtype is used directly, without a copy."""
+    """Build a model from the given weights. One that needs no computing is mapped; the others: see `open_mix`."""
     from accelerate import init_empty_weights
+
+    from composer.model.on_demand import can_compute, compute_on_demand
 
     with init_empty_weights(include_buffers=False):
         model = make()
-    converted = {
-        name: t if any(part in name for part in keep_float32) else t.to(dtype) for name, t in tensors.items()
+    computed = {
+        name: weight
+        for name, weight in weights.items()
+        if weight.stored(dtype) is None and not any(part in name for part in keep_float32)
     }
-    missing, unexpected = model.load_state_dict(converted, strict=False, assign=True)
+    needed = sum(weight.shape.numel() for weight in computed.values()) * dtype.itemsize
+    on_demand: dict[str, Weight] = {}
+    if not trainable and needed > COMPUTED_AT_ONCE:
+        known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        on_demand = {n: w for n, w in computed.items() if n in known and can_compute(model, n)}
+    ready = {
+        name: weight.value(dtype if name in computed else weight.dtype)
+        for name, weight in weights.items()
+        if name not in on_demand
+    }
+    missing, unexpected = model.load_state_dict(ready, strict=False, assign=True)
     model.tie_weights()
-    absent = [name for name in missing if name not in getattr(model, "all_tied_weights_keys", {})]
+    tied = getattr(model, "all_tied_weights_keys", {})
+    absent = [name for name in missing if name not in tied and name not in on_demand]
     if absent or unexpected:
         raise MixFormatError(
             f"the tensors do not fit the model: missing {absent[:5]}, unexpected {unexpected[:5]} (at most 5 shown)"
         )
+    on_demand |= {name: on_demand[source] for name, source in tied.items() if source in on_demand}
+    for name, weight in on_demand.items():
+        compute_on_demand(model, name, weight, dtype)
     return model.eval()

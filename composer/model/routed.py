@@ -36,11 +36,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.cache_utils import DynamicLayer
 
-from composer.model.initial import PAIR_BUCKETS
+from composer.model.initial import PAIR_BUCKETS, PAIR_FACTORS, SHARPNESS, SWITCHING
 from composer.model.selection import Routing
 
-# Measured on a small lab and on SmolLM2: sure within a domain, and 30 tokens after a change it has followed.
-SHARPNESS, SWITCHING = 0.2, 0.003
 NO_TOKEN = -1  # before the first one
 # Layers that read [B, heads, S, …]: their tokens are on axis 2. All others read [B, S, …].
 TRANSPOSED = {
@@ -129,8 +127,8 @@ class ContextRouter(nn.Module):
 
 
 def bucket(previous: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """The row of `bigrams` of each pair of token ids: multiplicative hashing (Knuth 6.4) by odd constants."""
-    return (previous.long() * 320_729_157 + ids.long() * 2_654_435_761) % PAIR_BUCKETS
+    """The row of `bigrams` of each pair of token ids."""
+    return (previous.long() * PAIR_FACTORS[0] + ids.long() * PAIR_FACTORS[1]) % PAIR_BUCKETS
 
 
 def _last_tokens(ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, first_B: torch.Tensor) -> torch.Tensor:
@@ -266,7 +264,11 @@ class TiedHead(RoutedLayer):
         self._embeddings = (embeddings,)  # a tuple, so that it does not become a part of this module
 
     def _of(self, base: int, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self._embeddings[0].choices[base].weight)  # type: ignore[arg-type]
+        embedding: Any = self._embeddings[0].choices[base]
+        if hasattr(embedding, "project"):  # it computes its rows on demand (on_demand.py)
+            projected: torch.Tensor = embedding.project(x)
+            return projected
+        return F.linear(x, embedding.weight)
 
 
 class LowRank(nn.Module):

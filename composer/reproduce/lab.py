@@ -15,6 +15,7 @@ from composer.progress import Progress, silent
 from composer.reproduce.plan import Settings
 from registry.catalog import queries
 from registry.domains import documents
+from registry.domains.reading import read_documents
 from registry.errors import NotFoundError
 from registry.home import Registry
 from registry.intake.intake import add_seed, contribute
@@ -72,7 +73,7 @@ class Lab:
             if self.settings.general is not None:
                 _, test = corpus(self.corpora, self.settings.general)
                 if test:
-                    self._texts[GENERAL] = self._windows(list(documents.read_documents(test)))
+                    self._texts[GENERAL] = self._windows(list(read_documents(test)))
         return self._texts
 
     def _windows(self, text: list[str]) -> HeldOut:

@@ -9,29 +9,25 @@ If the recipe asks for tokens, a fine-tune follows (fine_tune.py). That of an ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
+import numpy as np
 
+from composer.derived import derived
 from composer.errors import MissingTextError
-from composer.gathering import Composition, load_domains
-from composer.mix.domains import Domain, load_domain
+from composer.gathering import Composition
 from composer.mix.lock import Lock, LockedExpert
-from composer.mix.opening import Manifest, Member, open_tokenizer, seed_config
+from composer.mix.opening import Manifest, Member
 from composer.mix.recipe import Training
 from composer.mix.router_blob import BIGRAMS, FILTER, UNIGRAMS
-from composer.model.routed import SHARPNESS, SWITCHING
+from composer.model.initial import SHARPNESS, SWITCHING
 from composer.progress import Progress, timed
-from composer.routed_trunk.profiles import Profile, profile
-from composer.routed_trunk.strengths import find_strength
-from composer.tensors.torch_blobs import map_tensors, put_tensors
+from composer.routed_trunk.profiles import Profile, stored_profile
+from composer.tensors.stream import put_arrays, read_arrays
 from registry.domains import documents
-from registry.domains.token_profile import STRENGTH
+from registry.domains.token_profile import STRENGTH, TOKENIZER_FILE
 from registry.home import Registry
 from registry.records import Digest
-
-Counter = Callable[[Sequence[str]], Profile]
-"""Function that counts the tokens of documents."""
 
 CONTEXT = "context"  # the router's kind in a manifest
 
@@ -39,20 +35,21 @@ CONTEXT = "context"  # the router's kind in a manifest
 def compose_routed(
     registry: Registry, composition: Composition, license: str, progress: Progress
 ) -> Manifest:
-    """The manifest of a routed mix. Raises MissingTextError where an expert has no sample of its text."""
+    """The manifest of a routed mix. Raises MissingTextError where an expert has no sample of its text.
+
+    Profiles and strengths are kept in the registry's cache. If all are there and nothing is trained, composing needs
+    neither a model nor torch.
+    """
     lock = composition.lock
     settings = lock.composed
-    domains = load_domains(registry.blobs, composition)
-    _check_profiles(composition.members, domains)
-    general = documents.load_documents(registry.blobs, lock.seed.sample) if lock.seed.sample else []
+    _check_profiles(lock.experts)
     with timed("router"):
-        count = _counter(registry, lock)
-        columns = _profiles(registry, lock, domains, count)
-        if general:
-            columns.append(count(general))
+        columns = [_profile(registry, lock, expert) for expert in lock.experts]
+        if lock.seed.sample:
+            columns.append(stored_profile(registry, lock.seed, lock.seed.sample))
         router = _put_router(registry, columns)
     with timed("strengths"):
-        strengths = _strengths(registry, lock, domains, settings.training, progress)
+        strengths = _strengths(registry, lock, settings.training, progress)
     draft = Manifest(
         seed=lock.seed,
         members=[
@@ -66,7 +63,7 @@ def compose_routed(
         router_kind=CONTEXT,
         combine=settings.combine,
         top_k=1,
-        null_experts=int(bool(general)),
+        null_experts=int(lock.seed.sample is not None),
         load_balance=settings.training.load_balance,
         domain_dim=composition.means().shape[1],
         embedder=lock.embedder,
@@ -76,7 +73,7 @@ def compose_routed(
         parent=None,
         training={"strengths": {e.ref: s for e, s in zip(lock.experts, strengths, strict=True)}},
     )
-    return _trained(registry, draft, domains, settings.training, progress)
+    return _trained(registry, draft, composition, settings.training, progress)
 
 
 def extend_routed(registry: Registry, composition: Composition, license: str, progress: Progress) -> Manifest:
@@ -84,19 +81,14 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
     lock, old = composition.lock, composition.old
     assert old is not None
     (expert,) = lock.experts
-    new = load_domain(registry.blobs, expert, composition.embeddings[-1])
-    _check_profiles([expert], [new])
+    _check_profiles([expert])
     with timed("router"):
-        stored = map_tensors(registry.blobs.path(old.router))
-        columns = [
-            Profile(*pair) for pair in zip(stored[UNIGRAMS].unbind(1), stored[BIGRAMS].unbind(1), strict=True)
-        ]
-        columns[len(old.members) : len(old.members)] = _profiles(
-            registry, lock, [new], _counter(registry, lock)
-        )
-        router = _put_router(registry, columns)  # the seed's column stays the last
+        stored = read_arrays(registry.blobs, old.router)
+        columns = [Profile(*pair) for pair in zip(stored[UNIGRAMS].T, stored[BIGRAMS].T, strict=True)]
+        columns.insert(len(old.members), _profile(registry, lock, expert))  # the seed's column stays the last
+        router = _put_router(registry, columns)
     with timed("strengths"):
-        (strength,) = _strengths(registry, lock, [new], lock.settings.training, progress)
+        (strength,) = _strengths(registry, lock, lock.settings.training, progress)
     draft = old.model_copy(
         update={
             "members": [*old.members, Member(expert=expert, ffn=expert.ffn, strength=strength)],
@@ -108,26 +100,26 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
             "training": {"strengths": {expert.ref: strength}},
         }
     )
-    return _trained(registry, draft, [new], lock.settings.training, progress)
+    return _trained(registry, draft, composition, lock.settings.training, progress)
 
 
 def _trained(
-    registry: Registry, draft: Manifest, domains: Sequence[Domain], training: Training, progress: Progress
+    registry: Registry, draft: Manifest, composition: Composition, training: Training, progress: Progress
 ) -> Manifest:
-    """The draft after the fine-tune of the experts of these domains, its last ones; if tokens are asked for."""
+    """The draft after the fine-tune of the lock's experts, its last ones; if tokens are asked for."""
     if not training.tokens:
         return draft
-    from composer.routed_trunk.fine_tune import fine_tune  # imports the trainer
+    from composer.mix.domains import load_domain
+    from composer.routed_trunk.fine_tune import fine_tune  # imports torch and the trainer
 
+    new = composition.lock.experts
+    pairs = zip(new, composition.embeddings[-len(new) :], strict=True)
+    domains = [load_domain(registry.blobs, *pair) for pair in pairs]
     return fine_tune(registry, draft, domains, training, progress)
 
 
-def _check_profiles(experts: Sequence[LockedExpert], domains: Sequence[Domain]) -> None:
-    closed = [
-        expert.ref
-        for expert, domain in zip(experts, domains, strict=True)
-        if not domain.has_text and expert.profile is None
-    ]
+def _check_profiles(experts: Sequence[LockedExpert]) -> None:
+    closed = [expert.ref for expert in experts if expert.sample is None and expert.profile is None]
     if closed:
         raise MissingTextError(
             f"a routed trunk needs text or a token profile of every expert, and {', '.join(closed)} shared none: "
@@ -136,55 +128,49 @@ def _check_profiles(experts: Sequence[LockedExpert], domains: Sequence[Domain]) 
         )
 
 
-def _profiles(registry: Registry, lock: Lock, domains: Sequence[Domain], count: Counter) -> list[Profile]:
-    """Return the profile of each of the lock's experts: of its text, or the one that its owner shared."""
-    found = []
-    for expert, domain in zip(lock.experts, domains, strict=True):
-        if domain.has_text:
-            found.append(count(domain.documents))
-        else:
-            assert expert.profile is not None
-            stored = map_tensors(registry.blobs.path(expert.profile))
-            found.append(Profile(stored["unigrams"], stored["bigrams"]))
-    return found
-
-
-def _shared_strength(registry: Registry, expert: LockedExpert) -> float:
-    """The strength in the expert's token profile; 1 where its owner did not measure it."""
+def _profile(registry: Registry, lock: Lock, expert: LockedExpert) -> Profile:
+    """The profile of an expert's text, or the one that its owner shared."""
+    if expert.sample is not None:
+        return stored_profile(registry, lock.seed, expert.sample)
     assert expert.profile is not None
-    stored = map_tensors(registry.blobs.path(expert.profile))
-    return round(stored[STRENGTH].item(), 2) if STRENGTH in stored else 1.0
-
-
-def _counter(registry: Registry, lock: Lock) -> Counter:
-    """Return the function that counts documents with the seed's tokenizer."""
-    tokenizer = open_tokenizer(registry.blobs, lock.seed.files)
-    vocabulary = seed_config(registry.blobs, lock.seed)["vocab_size"]
-    return lambda texts: profile(tokenizer, texts, vocabulary)
+    stored = read_arrays(registry.blobs, expert.profile)
+    return Profile(stored["unigrams"], stored["bigrams"])
 
 
 def _put_router(registry: Registry, columns: Sequence[Profile]) -> Digest:
     unigrams, bigrams = zip(*columns, strict=True)
     tensors = {
-        UNIGRAMS: torch.stack([column.half() for column in unigrams], dim=1),
-        BIGRAMS: torch.stack([column.half() for column in bigrams], dim=1),
-        FILTER: torch.tensor([SHARPNESS, SWITCHING]),
+        UNIGRAMS: np.stack(unigrams, axis=1),
+        BIGRAMS: np.stack(bigrams, axis=1),
+        FILTER: np.array([SHARPNESS, SWITCHING], np.float32),
     }
-    return put_tensors(registry.blobs, tensors)
+    return put_arrays(registry.blobs, tensors)
 
 
-def _strengths(
-    registry: Registry, lock: Lock, domains: Sequence[Domain], training: Training, progress: Progress
-) -> list[float]:
+def _strengths(registry: Registry, lock: Lock, training: Training, progress: Progress) -> list[float]:
     """The strength of each expert of the lock, measured or as its owner measured it; 1 without a warm start."""
     if not training.warm_start:
-        return [1.0] * len(domains)
+        return [1.0] * len(lock.experts)
     found = []
-    for done, (expert, domain) in enumerate(zip(lock.experts, domains, strict=True)):
-        progress("measuring strengths", done, len(domains))
-        if domain.has_text:
-            found.append(find_strength(registry, lock.seed, expert, domain.documents))
-        else:
-            found.append(_shared_strength(registry, expert))
-    progress("measuring strengths", len(domains), len(domains))
+    for done, expert in enumerate(lock.experts):
+        progress("measuring strengths", done, len(lock.experts))
+        found.append(_strength(registry, lock, expert))
+    progress("measuring strengths", len(lock.experts), len(lock.experts))
     return found
+
+
+def _strength(registry: Registry, lock: Lock, expert: LockedExpert) -> float:
+    sample = expert.sample
+    if sample is None:
+        assert expert.profile is not None
+        stored = read_arrays(registry.blobs, expert.profile)
+        return round(float(stored[STRENGTH].item()), 2) if STRENGTH in stored else 1.0
+
+    def measure() -> dict[str, np.ndarray]:
+        from composer.routed_trunk.strengths import find_strength  # imports torch
+
+        texts = documents.load_documents(registry.blobs, sample)
+        return {STRENGTH: np.array(find_strength(registry, lock.seed, expert, texts))}
+
+    key = [lock.seed.ffn, lock.seed.trunk, *expert.weights, sample, lock.seed.files[TOKENIZER_FILE]]
+    return float(derived(registry, "strengths", key, measure)[STRENGTH])

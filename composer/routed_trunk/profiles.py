@@ -5,14 +5,19 @@ Shape suffix: V vocabulary, or buckets of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-import torch
+import numpy as np
 
-from composer.model.initial import PAIR_BUCKETS
-from composer.model.routed import bucket
-from composer.training.data import token_ids
+from composer.derived import derived
+from composer.mix.lock import LockedSeed
+from composer.mix.opening import open_tokenizer, seed_config
+from composer.model.initial import PAIR_BUCKETS, PAIR_FACTORS
+from registry.domains import documents
+from registry.domains.token_profile import TOKENIZER_FILE
+from registry.home import Registry
+from registry.records import Digest
 
 COUNTED_CHARS = 1_500_000
 # Counts are scaled to a text of so many tokens before they are smoothed. Otherwise a token that no domain contains
@@ -20,24 +25,58 @@ COUNTED_CHARS = 1_500_000
 TOKENS = 120_000
 SMOOTHING = 0.5  # added to every count
 
+Encode = Callable[[str], Sequence[int]]
+"""Function that returns a text's token ids."""
+
 
 class Profile(NamedTuple):
-    """Log-frequencies of tokens [V] and of hashed pairs [PAIR_BUCKETS]."""
+    """Log-frequencies of tokens [V] and of hashed pairs [PAIR_BUCKETS], in float16."""
 
-    unigrams: torch.Tensor
-    bigrams: torch.Tensor
+    unigrams: np.ndarray
+    bigrams: np.ndarray
 
 
-def profile(tokenizer: Any, documents: Sequence[str], vocabulary: int) -> Profile:
+def stored_profile(registry: Registry, seed: LockedSeed, sample: Digest) -> Profile:
+    """The profile of a stored sample of text. It is counted once in a registry."""
+    key = [sample, seed.files[TOKENIZER_FILE], f"{COUNTED_CHARS} {TOKENS} {SMOOTHING}"]
+
+    def count() -> dict[str, np.ndarray]:
+        return profile_of(registry, seed, documents.load_documents(registry.blobs, sample))._asdict()
+
+    return Profile(**derived(registry, "profiles", key, count))
+
+
+def profile_of(registry: Registry, seed: LockedSeed, texts: Iterable[str]) -> Profile:
+    """The profile of documents, counted with the seed's tokenizer."""
+    tokenizer = open_tokenizer(registry.blobs, seed.files)
+
+    def encode(text: str) -> Sequence[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    return profile(encode, texts, seed_config(registry.blobs, seed)["vocab_size"])
+
+
+def profile(encode: Encode, texts: Iterable[str], vocabulary: int) -> Profile:
     """The profile of the documents' first COUNTED_CHARS characters."""
-    tokens_V = torch.zeros(vocabulary, dtype=torch.float64)
-    pairs_V = torch.zeros(PAIR_BUCKETS, dtype=torch.float64)
-    for ids in token_ids(tokenizer, documents, COUNTED_CHARS):
-        tokens_V += torch.bincount(ids, minlength=vocabulary)
-        pairs_V += torch.bincount(bucket(ids[:-1], ids[1:]), minlength=PAIR_BUCKETS)
+    tokens_V = np.zeros(vocabulary)
+    pairs_V = np.zeros(PAIR_BUCKETS)
+    left = COUNTED_CHARS
+    for text in texts:
+        if left <= 0:
+            break
+        ids = np.array(encode(text[:left]), dtype=np.int64)
+        left -= len(text)
+        tokens_V += np.bincount(ids, minlength=vocabulary)
+        pairs_V += np.bincount(bucket(ids[:-1], ids[1:]), minlength=PAIR_BUCKETS)
     return Profile(_log_frequencies(tokens_V), _log_frequencies(pairs_V))
 
 
-def _log_frequencies(counts_V: torch.Tensor) -> torch.Tensor:
-    smoothed_V = counts_V * (TOKENS / counts_V.sum().clamp(min=1)) + SMOOTHING
-    return (smoothed_V / smoothed_V.sum()).log().float()
+def bucket(previous: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The row of each pair of token ids, as in composer/model/routed.py."""
+    return (previous * PAIR_FACTORS[0] + ids * PAIR_FACTORS[1]) % PAIR_BUCKETS
+
+
+def _log_frequencies(counts_V: np.ndarray) -> np.ndarray:
+    smoothed_V = counts_V * (TOKENS / max(counts_V.sum(), 1)) + SMOOTHING
+    return np.log(smoothed_V / smoothed_V.sum()).astype(np.float32).astype(np.float16)

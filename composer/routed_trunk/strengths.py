@@ -14,8 +14,9 @@ import torch
 
 from composer.bits_per_byte import bits_per_byte, windows
 from composer.mix.lock import LockedExpert, LockedSeed
-from composer.mix.opening import open_dense, open_expert, open_tokenizer, seed_config
+from composer.mix.opening import build_dense, expert_weights, open_tokenizer, seed_config, seed_weights
 from composer.progress import measured
+from composer.tensors.weights import Blend, Weight
 from registry.domains import documents
 from registry.home import Registry
 
@@ -31,14 +32,13 @@ def find_strength(registry: Registry, seed: LockedSeed, expert: LockedExpert, sa
     """
     if not _for_choices(sample) or expert.ffn_width != seed_config(registry.blobs, seed)["intermediate_size"]:
         return 1.0
-    end = dict(open_expert(registry, seed, expert).named_parameters())
-    return strength_of(registry, seed, end, sample, expert.ref)
+    return strength_of(registry, seed, expert_weights(registry.blobs, expert), sample, expert.ref)
 
 
 def strength_of(
     registry: Registry,
     seed: LockedSeed,
-    end: Mapping[str, torch.Tensor],
+    end: Mapping[str, Weight],
     sample: Sequence[str],
     name: str,
 ) -> float:
@@ -48,20 +48,16 @@ def strength_of(
         return 1.0
     tokenizer = open_tokenizer(registry.blobs, seed.files)
     text = windows(tokenizer, texts, max_bytes=MEASURED_BYTES, length=WINDOW)
-    start = open_dense(registry, seed, seed.ffn, seed.trunk).state_dict()
-    model = open_dense(registry, seed, seed.ffn, seed.trunk, dtype=torch.float32)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()  # the blobs' own memory is never written to
+    start = seed_weights(registry.blobs, seed)
+    config = seed_config(registry.blobs, seed)
 
     def loss(strength: float) -> float:
-        for key, parameter in model.named_parameters():
-            torch.lerp(start[key].float(), end[key].float(), strength, out=parameter.data)
-        found = bits_per_byte(model, text)
+        weights = {key: Blend(start[key], end[key], strength) for key in start}
+        found = bits_per_byte(build_dense(config, weights, torch.float32), text)
         measured(f"strength of {name}", round(100 * strength), found)
         return found
 
-    with torch.no_grad():
-        return best_strength(loss)
+    return best_strength(loss)
 
 
 def _for_choices(sample: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from registry.records import Digest
 
 # Elements per piece: small enough that all pieces of a merge fit in a core's cache, for any model size.
 PIECE = 2**17
+ARRAY_DTYPES = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
 
 
 def stored_tensors(blobs: BlobStore, digest: Digest) -> Mapping[str, TensorInfo]:
@@ -124,6 +125,25 @@ def put_float32(
         for name in sorted(shapes):
             writer.write(np.ascontiguousarray(values(name), dtype="<f4").data)
     return writer.digest
+
+
+def put_arrays(blobs: BlobStore, arrays: Mapping[str, np.ndarray]) -> Digest:
+    """Store float16 and float32 arrays as one canonical blob."""
+    with blobs.writer() as writer:
+        specs = ((name, ARRAY_DTYPES[array.dtype], array.shape) for name, array in arrays.items())
+        writer.write(canonical_header(specs))
+        for name in sorted(arrays):
+            writer.write(np.ascontiguousarray(arrays[name]).data)
+    return writer.digest
+
+
+def read_arrays(blobs: BlobStore, digest: Digest) -> dict[str, np.ndarray]:
+    """Read the float16 and float32 tensors of a blob. Raises NotFoundError, IntegrityError."""
+    blobs.path(digest)  # verified
+    return {
+        name: read_stored(info, 0, info.parameters).reshape(info.shape)
+        for name, info in stored_tensors(blobs, digest).items()
+    }
 
 
 def _pieces(info: TensorInfo, elementwise: bool) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,10 @@ from composer.mix.opening import (
 from composer.mix.recipe import Training
 from composer.mix.router_blob import router_tensors
 from composer.mix.tensor_names import PREFIX, mlp_marker
+from composer.model.on_demand import weights_of
 from composer.progress import Progress, timed
 from composer.tensors.torch_blobs import TORCH_DTYPES, put_tensors
+from composer.tensors.weights import put_weights
 from registry.checkpoints.families import family_of
 from registry.domains import documents
 from registry.home import Registry
@@ -69,13 +72,13 @@ def learn(
         progress("waiting for another composition of the same lock", 0, 1)
 
     with occupied(registry, folder, keep=True, on_wait=on_wait) as work:
-        mix = open_mix(registry, draft, dtype=torch.float32)
+        mix = open_mix(registry, draft, dtype=torch.float32, trainable=training.tokens > 0)
         solve = partial(_solve_routers, mix, domains, standard, training, progress)
         # Training the other parts changes the states for which the routers were solved, so they are solved again.
         twice = training.warm_start and training.tokens > 0 and not trains_router(training, draft.router_kind)
         sources = _trunk_sources(registry, draft, domains) if training.warm_start and fitted else []
         with timed("trunk"):
-            trunk_tokens = _fit_trunk(mix, sources, training, progress)
+            trunk_tokens = _fit_trunk(mix, sources, training, work, progress)
         if training.warm_start:
             # The old embeddings are kept exactly, unless the lock sets train_router (gathering.py).
             keep = new is not None and training.train_router is not True
@@ -156,13 +159,22 @@ def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain
     return sources if len(trunks) > 1 else []
 
 
-def _fit_trunk(mix: OpenMix, sources: Sequence[Source], training: Training, progress: Progress) -> int:
+def _fit_trunk(
+    mix: OpenMix, sources: Sequence[Source], training: Training, folder: Path, progress: Progress
+) -> int:
     """Fit the trunk to the sources, if there are any, and return the number of tokens passed forward."""
     from composer.training.warm_start.trunk import fit_trunk
 
     if not sources:
         return 0
-    return fit_trunk(mix.model, mix.tokenizer, sources, random_seed=training.random_seed, progress=progress)
+    return fit_trunk(
+        mix.model,
+        mix.tokenizer,
+        sources,
+        random_seed=training.random_seed,
+        folder=folder,
+        progress=progress,
+    )
 
 
 def put_router(registry: Registry, routers: Sequence[torch.nn.Module], standard: Standard) -> Digest:
@@ -191,28 +203,20 @@ def _store(
     trained = training.train if training.tokens else "router"
     blobs = registry.blobs
     family = family_of(seed_config(blobs, draft.seed))
-    state = mix.model.state_dict()
+    state = weights_of(mix.model)
     dtype = TORCH_DTYPES[draft.seed.dtype]
     marker = mlp_marker(family)
 
     def part(place: str) -> Digest:
         """Store one FFN of every block, under the family's own tensor names."""
         inside = f"{marker}{place}."
-        return put_tensors(
-            blobs,
-            {
-                k.removeprefix(PREFIX).replace(inside, marker, 1): v.to(dtype)
-                for k, v in state.items()
-                if inside in k
-            },
-        )
+        names = {k: k.removeprefix(PREFIX).replace(inside, marker, 1) for k in state if inside in k}
+        return put_weights(blobs, {plain: state[k] for k, plain in names.items()}, dtype)
 
     if trunk or trained in ("trunk", "all"):
         tied = set(mix.model.all_tied_weights_keys)
-        tensors = {
-            k.removeprefix(PREFIX): v.to(dtype) for k, v in state.items() if marker not in k and k not in tied
-        }
-        changed["trunk"] = put_tensors(blobs, tensors)
+        names = {k: k.removeprefix(PREFIX) for k in state if marker not in k and k not in tied}
+        changed["trunk"] = put_weights(blobs, {plain: state[k] for k, plain in names.items()}, dtype)
     if trained in ("ffn", "all"):
         changed["shared"] = part("shared")
         changed["members"] = [

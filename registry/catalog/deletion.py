@@ -1,4 +1,4 @@
-"""Deletion of a mix: its row is marked, and garbage collection removes blobs that nothing else refers to."""
+"""Deletion of mixes, and of seeds that nothing was made from. Garbage collection removes the blobs afterwards."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from registry.catalog.gc import referred
 from registry.database.engine import lock_writers
-from registry.database.rows import find_mix
-from registry.database.schema import Blob, Evaluation, Mix, MixBlob, Run
+from registry.database.rows import find_mix, find_seed
+from registry.database.schema import Blob, Evaluation, Expert, Mix, MixBlob, Run, Seed, SeedFile
 from registry.errors import ConflictError, InvalidInputError
 from registry.home import Registry
 from registry.names import parse_ref
@@ -20,9 +20,9 @@ from registry.queue.runs import LIVE
 
 @dataclass(frozen=True)
 class Deleted:
-    """The deleted mix, and the size in bytes of the blobs that garbage collection may now remove."""
+    """The deleted mix or seed, and the size in bytes of the blobs that garbage collection may now remove."""
 
-    mix: str
+    name: str
     freed: int
 
 
@@ -47,11 +47,49 @@ def delete_mix(registry: Registry, ref: str, *, dry_run: bool = False) -> Delete
         session.execute(delete(Evaluation).where(Evaluation.mix_id == mix.id))
         mix.deleted_at = datetime.now(UTC)
         session.flush()
-        unneeded = own - referred(session)
-        freed = session.scalar(select(func.sum(Blob.size)).where(Blob.digest.in_(unneeded))) or 0
-        if dry_run:
-            session.rollback()
-        return Deleted(name, int(freed))
+        return _deleted(session, name, own, dry_run)
+
+
+def delete_seed(registry: Registry, name: str, *, dry_run: bool = False) -> Deleted:
+    """Delete a seed without experts; its name can be used again. `dry_run` only reports the size that would be freed.
+
+    Raises NotFoundError, and ConflictError while an expert, a mix or a live run refers to it. A withdrawn expert and a
+    deleted mix refer to their seed too.
+    """
+    with registry.session() as session:
+        lock_writers(session)
+        seed = find_seed(session, name)
+        _refuse_used_seed(session, seed)
+        roles = (seed.ffn, seed.trunk, seed.sample, seed.held_out, seed.chunk_vectors)
+        own = {digest for digest in (*roles, *(file.digest for file in seed.files)) if digest is not None}
+        session.execute(delete(SeedFile).where(SeedFile.seed_id == seed.id))
+        session.execute(delete(Seed).where(Seed.id == seed.id))
+        session.flush()
+        return _deleted(session, seed.name, own, dry_run)
+
+
+def _deleted(session: Session, name: str, own: set[str], dry_run: bool) -> Deleted:
+    unneeded = own - referred(session)
+    freed = session.scalar(select(func.sum(Blob.size)).where(Blob.digest.in_(unneeded))) or 0
+    if dry_run:
+        session.rollback()
+    return Deleted(name, int(freed))
+
+
+def _refuse_used_seed(session: Session, seed: Seed) -> None:
+    expert = session.scalar(select(Expert).where(Expert.seed_id == seed.id).order_by(Expert.id).limit(1))
+    mix = session.scalar(select(Mix).where(Mix.seed_id == seed.id).order_by(Mix.id).limit(1))
+    made = expert or mix
+    if made is not None:
+        raise ConflictError(
+            f"{made.name}@{made.version} was made from the seed {seed.name}, so it stays: a record of every published "
+            "version needs its seed"
+        )
+    for run in session.scalars(select(Run).where(Run.state.in_(LIVE)).order_by(Run.id)):
+        if seed.name in (run.request.get("seed"), run.request.get("recipe", {}).get("seed")):
+            raise ConflictError(
+                f"run {run.id} ({run.kind}) uses {seed.name}: wait until it ends, or cancel it"
+            )
 
 
 def _refuse_while_needed(session: Session, mix: Mix, name: str) -> None:

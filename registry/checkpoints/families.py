@@ -18,6 +18,7 @@ __all__ = ["FAMILIES", "Family", "Roles", "assign_roles", "expected_tensors", "f
 
 FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
 _SHOWN = 20
+_WRAPPERS = re.compile(r"^module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,14 @@ class Roles:
     """A checkpoint split by role: canonical names mapped to the tensors' locations.
 
     `ffn_width` is the inner width of the FFNs. `tied` contains a pair (dropped head, kept embedding) if the
-    checkpoint stores a tied head twice.
+    checkpoint stores a tied head twice. `wrappers` are the parts of names that were removed (see `unwrapped`).
     """
 
     ffn: dict[str, TensorInfo]
     trunk: dict[str, TensorInfo]
     ffn_width: int
     tied: tuple[tuple[TensorInfo, TensorInfo], ...] = ()
+    wrappers: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -89,9 +91,10 @@ def assign_roles(family: Family, config: Mapping[str, Any], infos: Mapping[str, 
     Raises UnmappedTensorError (lists all tensors that have no role or are missing), IncompatibleError (lists
     all wrong shapes and dtypes).
     """
+    plain, wrappers = unwrapped(infos)
     named = {
         family.renamed.get(name, name): info
-        for name, info in infos.items()
+        for name, info in plain.items()
         if not any(re.fullmatch(pattern, name) for pattern in family.ignorable)
     }
     tied = _drop_tied_head(family, config, named)
@@ -112,7 +115,27 @@ def assign_roles(family: Family, config: Mapping[str, Any], infos: Mapping[str, 
         raise IncompatibleError(
             f"{len(mismatches)} tensors do not fit the configuration: {_first(mismatches)}", tuple(mismatches)
         )
-    return Roles({name: named[name] for name in ffn}, {name: named[name] for name in trunk}, width, tied)
+    roles = ({name: named[name] for name in ffn}, {name: named[name] for name in trunk})
+    return Roles(*roles, width, tied, wrappers)
+
+
+def unwrapped(infos: Mapping[str, TensorInfo]) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Return tensors without the names that PyTorch's wrappers add, and these names.
+
+    torch.compile, DistributedDataParallel, FSDP and activation checkpointing wrap modules, and a model that was saved
+    without unwrapping it has their names in those of its tensors. Raises UnmappedTensorError if two tensors then have
+    one name.
+    """
+    plain: dict[str, TensorInfo] = {}
+    found: set[str] = set()
+    for name, info in infos.items():
+        bare = _WRAPPERS.sub("", name)
+        if bare in plain:
+            reason = f"{printable(name)}: another tensor has the name {printable(bare)} without its wrappers"
+            raise UnmappedTensorError(f"{reason}; save the model from its inner module", (reason,))
+        found.update(_WRAPPERS.findall(name))
+        plain[bare] = info
+    return plain, tuple(sorted(found))
 
 
 def _drop_tied_head(

@@ -1,8 +1,7 @@
-"""Text of a domain: read documents, hold some out for evaluation, and sample them for the store.
+"""Text of a domain: hold some documents out for evaluation, and sample them for the store.
 
-A document is one string: a line {"text": …} of a .jsonl file, or the whole of any other file. Whether a
-document is held out depends only on its text. So no document is training text of one expert and held-out text
-of another.
+reading.py reads the documents. Whether a document is held out depends only on its text. So no document is training text
+of one expert and held-out text of another.
 """
 
 from __future__ import annotations
@@ -10,14 +9,11 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.checkpoints.safe_files import refuse_system_path
-from registry.errors import IntegrityError, InvalidInputError, NotFoundError
-from registry.paths import Paths, as_paths
+from registry.errors import IntegrityError
 from registry.records import Digest
 
 if TYPE_CHECKING:
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 HELD_OUT_ONE_IN = 20
 MAX_SAMPLE_BYTES = 4 << 20
 MAX_HELD_OUT_BYTES = 1 << 20
-_BINARY_PROBE_BYTES = 8192
 
 
 @dataclass(frozen=True)
@@ -35,29 +30,6 @@ class Sample:
 
     train: list[str]
     held_out: list[str]
-
-
-def read_documents(paths: Paths) -> Iterator[str]:
-    """Yield the documents of files and folders in a reproducible order; empty documents are skipped.
-
-    Folders are walked recursively in the order of sorted names; hidden entries and binary files in them are
-    skipped. A file that is given explicitly must be text.
-
-    Raises:
-        NotFoundError: a path does not exist.
-        InvalidInputError: text that is not UTF-8, a .jsonl line without a string `text`, or a link, pipe
-            or device inside a folder.
-        UnsafeFileError: a path in /proc, /sys or /dev.
-    """
-    for path in as_paths(paths):
-        refuse_system_path(path)
-        if not path.exists():
-            raise NotFoundError(f"no such file or folder: {path}")
-        for file in _walk(path):
-            if path.is_dir() and _looks_binary(file):
-                continue
-            documents = _read_jsonl(file) if file.suffix == ".jsonl" else [_read_text(file)]
-            yield from (document for document in documents if document.strip())
 
 
 def is_held_out(text: str) -> bool:
@@ -155,49 +127,3 @@ def _rank(text: str) -> int:
 
 def _encode(document: str) -> bytes:
     return json.dumps({"text": document}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    elif path.is_dir():
-        refuse_system_path(path)
-        for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_symlink():
-                raise InvalidInputError(
-                    f"{entry} is a symbolic link; give its target, or copy the target into the folder"
-                )
-            yield from _walk(entry)
-    else:
-        raise InvalidInputError(f"{path} is neither a file nor a folder; remove it from the data")
-
-
-def _looks_binary(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return b"\0" in stream.read(_BINARY_PROBE_BYTES)
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"{file} is not UTF-8 text ({error}); convert it, or remove it from the data"
-        ) from error
-
-
-def _read_jsonl(file: Path) -> Iterator[str]:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                text = json.loads(line)["text"]
-                text.encode()  # JSON can encode lone surrogates, which are not valid text
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InvalidInputError(
-                    f'{file}, line {number}: expected a JSON object with a string "text" ({error!r})'
-                ) from error
-            yield text

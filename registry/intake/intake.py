@@ -24,7 +24,6 @@ from registry.domains.documents import (
     MAX_HELD_OUT_BYTES,
     Sample,
     put_documents,
-    read_documents,
     split,
 )
 from registry.domains.embedding import (
@@ -34,6 +33,7 @@ from registry.domains.embedding import (
     load_embedding,
     validate_embedding,
 )
+from registry.domains.reading import read_documents
 from registry.domains.token_profile import check_profile, put_profile
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
@@ -64,10 +64,13 @@ def add_seed(
     license: str,
     description: str = "",
     data: Paths = (),
+    text_column: str | None = None,
     check: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> SeedRecord:
     """Add the dense model that experts branch from; `data` is a sample of the seed's training text.
+
+    `text_column` is the column of the text in tables (registry/domains/reading.py).
 
     `check`, such as composer.experts.dry_run.check_runs, is called with the folder before anything is stored.
 
@@ -81,7 +84,7 @@ def add_seed(
     checkpoint = check_seed(source)
     if check is not None:
         check(source)
-    text = _read_text(data)
+    text = _read_text(data, column=text_column)
     embedder = load_embedder(registry.embedder) if data else None
 
     ffn, trunk = store_roles(registry, checkpoint.roles, progress)
@@ -114,6 +117,7 @@ def contribute(
     license: str,
     data: Paths = (),
     held_out: Paths = (),
+    text_column: str | None = None,
     embedding: PathLike | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
@@ -129,6 +133,7 @@ def contribute(
     given. For private data, give an `embedding` file that the owner computed; then no text is stored. An expert
     whose trunk equals the seed's is anchored: its trunk is the seed's blob. Weights that equal the seed's are
     refused unless `allow_unchanged`, and weights that were not trained from the seed unless `allow_unrelated`.
+    `text_column` is the column of the text in tables (registry/domains/reading.py).
     The differences are recorded in the provenance. The folder's chat template is stored with the expert.
 
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
@@ -144,7 +149,7 @@ def contribute(
         source if isinstance(source, LowRankWeights) else _checkpoint(registry, base, as_path(source))
     )
     _require_one_source(data, held_out, embedding)
-    text = _read_text(data, held_out)
+    text = _read_text(data, held_out, column=text_column)
     differences = weights.check(
         registry, base, allow_unchanged=allow_unchanged, allow_unrelated=allow_unrelated
     )
@@ -174,7 +179,7 @@ def contribute(
         chat_template=None
         if weights.template is None
         else registry.blobs.put_bytes(weights.template.encode()),
-        provenance={**(provenance or {}), "difference_from_seed": differences},
+        provenance={**(provenance or {}), **weights.remarks, "difference_from_seed": differences},
     )
     return publish_expert(registry, new)
 
@@ -217,14 +222,14 @@ def _require_one_source(data: Sequence[Path], held_out: Sequence[Path], embeddin
         )
 
 
-def _read_text(data: Sequence[Path], held_out: Sequence[Path] = ()) -> Sample:
+def _read_text(data: Sequence[Path], held_out: Sequence[Path] = (), *, column: str | None = None) -> Sample:
     """Return the sample and the held-out text, limited in size; all explicit held-out text is held out."""
     if not data:
         return _NO_TEXT
-    sample = split(read_documents(data))
+    sample = split(read_documents(data, column=column))
     if held_out:
         # Split again only to limit the size: both parts are held out.
-        explicit = split(read_documents(held_out), max_bytes=MAX_HELD_OUT_BYTES)
+        explicit = split(read_documents(held_out, column=column), max_bytes=MAX_HELD_OUT_BYTES)
         tests = [*explicit.held_out, *explicit.train]
         known = set(tests)
         sample = Sample([text for text in sample.train if text not in known], tests)

@@ -23,6 +23,11 @@ class Weights(Protocol):
     @property
     def template(self) -> str | None: ...
 
+    @property
+    def remarks(self) -> dict[str, Any]:
+        """Changes to the weights on the way, for the expert's provenance."""
+        ...
+
     def check(
         self, registry: Registry, seed: SeedRecord, *, allow_unchanged: bool, allow_unrelated: bool
     ) -> Report:
@@ -40,6 +45,11 @@ class CheckpointWeights:
 
     roles: Roles
     template: str | None = None
+
+    @property
+    def remarks(self) -> dict[str, Any]:
+        """Return the wrappers' names that were removed from the tensors' names."""
+        return {"wrappers_removed": list(self.roles.wrappers)} if self.roles.wrappers else {}
 
     def check(
         self, registry: Registry, seed: SeedRecord, *, allow_unchanged: bool, allow_unrelated: bool
@@ -67,6 +77,11 @@ class LowRankWeights:
     difference: Digest
     report: Report
     template: str | None = None
+
+    @property
+    def remarks(self) -> dict[str, Any]:
+        """Return nothing: the adapter's configuration is in the provenance."""
+        return {}
 
     def check(
         self, registry: Registry, seed: SeedRecord, *, allow_unchanged: bool, allow_unrelated: bool

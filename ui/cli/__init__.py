@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from composer import resources
 from ui.cli import (
     alias,
     chat,
@@ -134,6 +135,15 @@ def global_options(
             show_default="$NEXUSMIX_HOME, else ~/.local/share/nexusmix",
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for models, such as 6GiB. Half of it is for weights that must be computed; a model that "
+            "needs more computes them layer by layer. Mapped files do not count.",
+            show_default="$NEXUSMIX_MEMORY, else what is available",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
     version: Annotated[
         bool,
@@ -142,6 +152,9 @@ def global_options(
 ) -> None:
     """Store the global options for the command. Without a command, print the help."""
     ctx.obj = GlobalOptions(home=home)
+    if memory is not None:
+        resources.parse_memory(memory)
+        os.environ[resources.VARIABLE] = memory  # for the processes that a command starts, too
     if ctx.invoked_subcommand is None:
         ctx.get_help()
         raise typer.Exit

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.kit.context import Data, Description, Json, License, examples, open_registry
+from ui.cli.kit.context import Data, Description, Json, License, TextColumn, examples, open_registry
 from ui.cli.kit.output import note, print_fields, print_json, progress
 from ui.wording.display import parameters
 from ui.wording.shapes import expert_shape
@@ -33,6 +33,7 @@ def contribute(
     seed: Annotated[str, typer.Option(metavar="SEED", help="The seed that the expert was fine-tuned from.")],
     license: License,
     data: Data = None,
+    text_column: TextColumn = None,
     held_out: Annotated[
         list[Path] | None,
         typer.Option(
@@ -83,6 +84,7 @@ def contribute(
             seed=seed,
             license=license,
             data=data or (),
+            text_column=text_column,
             held_out=held_out or (),
             embedding=embedding,
             description=description,

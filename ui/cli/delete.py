@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -33,7 +32,7 @@ def delete(
     with open_registry(ctx, frees_room=True) as registry:
         deleted = delete_mix(registry, mix, dry_run=dry_run)
     if as_json:
-        print_json({"dry_run": dry_run, **dataclasses.asdict(deleted)})
+        print_json({"dry_run": dry_run, "mix": deleted.name, "freed": deleted.freed})
     else:
         done = "would be deleted" if dry_run else "is deleted"
-        note(f"{deleted.mix} {done}; `nexusmix gc` then frees {size(deleted.freed)}")
+        note(f"{deleted.name} {done}; `nexusmix gc` then frees {size(deleted.freed)}")

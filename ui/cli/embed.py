@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.kit.context import Json, examples, open_registry
+from ui.cli.kit.context import Json, TextColumn, examples, open_registry
 from ui.cli.kit.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
@@ -20,7 +20,7 @@ EXAMPLES = examples(
 def embed(
     ctx: typer.Context,
     data: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="The text: .jsonl, text files or folders.")
+        list[Path], typer.Argument(metavar="PATH...", help="The text: files or folders, as for contribute.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="JSON file to write the embedding to.")],
     seed: Annotated[
@@ -37,6 +37,7 @@ def embed(
             help="Your expert: also measure its strength, on the text that `train-expert` left out. Needs --seed.",
         ),
     ] = None,
+    text_column: TextColumn = None,
     as_json: Json = False,
 ) -> None:
     """Compute the embedding of a domain without sharing its text.
@@ -48,8 +49,8 @@ def embed(
     if expert is not None and seed is None:
         raise typer.BadParameter("--expert needs --seed, the model that the expert was trained from")
     from registry.catalog import queries
-    from registry.domains.documents import read_documents
     from registry.domains.embedding import embed_domain, load_embedder, save_embedding
+    from registry.domains.reading import read_documents
 
     with open_registry(ctx) as registry, progress() as report:
         for_seed = None if seed is None else queries.get_seed(registry, seed)  # before any expensive work
@@ -57,7 +58,7 @@ def embed(
         embedder = load_embedder(registry.embedder)
         report("load the embedder", 1, 1)
         report("embed", 0, 1)
-        texts = list(read_documents(data))
+        texts = list(read_documents(data, column=text_column))
         embedding, _chunks = embed_domain(embedder, texts)
         if for_seed is not None:
             from composer.experts.closed import shared_profile

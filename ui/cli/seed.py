@@ -11,6 +11,7 @@ from ui.cli.kit.context import (
     Description,
     Json,
     License,
+    TextColumn,
     examples,
     open_registry,
 )
@@ -23,7 +24,7 @@ from ui.cli.kit.output import (
     print_table,
     progress,
 )
-from ui.wording.display import parameters
+from ui.wording.display import parameters, size
 from ui.wording.shapes import seed_shape
 
 app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
@@ -51,6 +52,7 @@ def add(
     license: License,
     description: Description = "",
     data: Data = None,
+    text_column: TextColumn = None,
     as_json: Json = False,
 ) -> None:
     """Publish a dense causal LM as a seed.
@@ -73,6 +75,7 @@ def add(
             license=license,
             description=description,
             data=data or (),
+            text_column=text_column,
             check=check_runs,
             progress=report,
         )
@@ -115,6 +118,27 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
         print_json(shape)
     else:
         print_fields({"seed": shape["seed"], **_card(shape), "published": shape["created_at"]})
+
+
+@app.command(cls=Verb)
+def delete(
+    ctx: typer.Context,
+    name: Name,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report how much space would be freed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a seed that nothing was made from; its name can be used again."""
+    from registry.catalog.deletion import delete_seed
+
+    with open_registry(ctx, frees_room=True) as registry:
+        deleted = delete_seed(registry, name, dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "seed": deleted.name, "freed": deleted.freed})
+    else:
+        done = "would be deleted" if dry_run else "is deleted"
+        note(f"seed {deleted.name} {done}; `nexusmix gc` then frees {size(deleted.freed)}")
 
 
 def _card(shape: dict[str, object]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ui.cli.kit.context import Json, RandomSeed, examples, open_registry, parse_count
+from ui.cli.kit.context import Json, RandomSeed, TextColumn, examples, open_registry, parse_count
 from ui.cli.kit.output import note, print_fields, print_json, progress
 
 EXAMPLES = examples(
@@ -26,6 +26,7 @@ def train_expert(
     tokens: Annotated[
         int, typer.Option(parser=parse_count, metavar="N", help="Tokens to train on, as in 300k or 1M.")
     ] = 500_000,
+    text_column: TextColumn = None,
     freeze_trunk: Annotated[
         bool,
         typer.Option(
@@ -55,6 +56,7 @@ def train_expert(
             data,
             out,
             tokens=tokens,
+            text_column=text_column,
             freeze_trunk=freeze_trunk,
             random_seed=random_seed,
             progress=report,

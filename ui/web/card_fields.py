@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import streamlit as st
 
+from registry.domains.reading import is_table
 from registry.errors import NotFoundError
 from registry.licenses import check_license
 from ui.queue.roots import configured_roots
@@ -51,12 +55,29 @@ def description_field(form: Form, placeholder: str) -> str:
     ).strip()
 
 
-def text_paths(form: Form, title: str) -> list[str] | None:
-    """Draw the paths of text; return them, or None if one of them is refused."""
-    typed = st.text_area(title, placeholder="/data/law.jsonl", height=90, **form.field("data", ""))
+def text_fields(form: Form, title: str) -> dict[str, Any]:
+    """Draw the paths of text, and the column's name if one is a table.
+
+    Returns them as `data`, which is None if a path is refused, and as `text_column`.
+    """
+    typed = st.text_area(
+        title,
+        placeholder="/data/law.jsonl",
+        height=90,
+        help="JSON lines, JSON, CSV, TSV, Parquet or text files, also as .gz or .zst, or folders of them.",
+        **form.field("data", ""),
+    )
     lines = [line.strip() for line in typed.splitlines() if line.strip()]
     found = [checked(_text_path, line) for line in lines]
-    return lines if all(found) else None
+    fields: dict[str, Any] = {"data": lines if all(found) else None}
+    column = form.field("text_column", "")
+    if any(is_table(Path(line)) for line in lines):
+        given = st.text_input(
+            "Column of the text (optional)", placeholder="text, content or messages", **column
+        )
+        if given.strip():
+            fields["text_column"] = given.strip()
+    return fields
 
 
 def _text_path(path: str) -> str:

@@ -50,6 +50,11 @@ class RequestRouter:
         """Return the device of the experts; the CPU if no expert is open yet."""
         return next((model.device for model in self.opened.values()), torch.device("cpu"))
 
+    @property
+    def config(self) -> Any:
+        """Return the configuration of the experts."""
+        return self._expert(next(iter(self.opened), 0)).config
+
     def __call__(self, input_ids: torch.Tensor, **settings: Any) -> CausalLMOutput:
         """Return the logits [R, S, vocabulary] of each row's expert."""
         self.chosen, self.length = [int(place) for place in self.choose(input_ids)], input_ids.shape[1]

@@ -21,7 +21,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,9 @@ from torch import nn
 
 from composer.mix.domains import Domain
 from composer.model.modeling import NexusForCausalLM
+from composer.model.on_demand import is_shared, replace_weight, weight_of
 from composer.progress import Progress, measured, silent
+from composer.tensors.spill import Spill
 from composer.training.data import token_ids
 from composer.training.warm_start.states import CHUNK_TOKENS
 
@@ -56,32 +59,47 @@ class Source:
         return any(domain.has_text for domain in self.domains)
 
 
-@dataclass
 class Sums:
-    """Running sums over the sources. Memory depends on the trunk's size, not on the number of sources."""
+    """Running sums over the sources. They are as large as the trunk, for any number of sources."""
 
-    weight: float = 0.0
-    grams: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ G_i [I, I]
-    targets: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ W_i G_i [O, I]
-    counts_V: torch.Tensor | None = None
-    rows: dict[str, torch.Tensor] = field(default_factory=dict)  # Σ n_i E_i
+    def __init__(self, spill: Spill) -> None:
+        self.spill = spill
+        self.weight = 0.0
+        self.grams: dict[str, torch.Tensor] = {}  # Σ G_i [I, I]
+        self.targets: dict[str, torch.Tensor] = {}  # Σ W_i G_i [O, I]
+        self.counts_V: torch.Tensor | None = None
+        self.rows: dict[str, torch.Tensor] = {}  # Σ n_i E_i
 
-    def add(self, model: Any, grams: dict[str, torch.Tensor], counts_V: torch.Tensor, weight: float) -> None:
+    def add(
+        self, model: Any, grams: Callable[[str], torch.Tensor], counts_V: torch.Tensor, weight: float
+    ) -> None:
         """Add a source with the given input statistics per token."""
         for name, module in linear_layers(model).items():
-            gram_II = grams[name] * weight
-            self.grams[name] = self.grams.get(name, 0) + gram_II
-            self.targets[name] = self.targets.get(name, 0) + module.weight.float() @ gram_II
+            gram_II = grams(name) * weight
+            self._sum(self.targets, name, module.weight.shape).add_(module.weight.float() @ gram_II)
+            self._sum(self.grams, name, gram_II.shape).add_(gram_II)
         for name, layer in token_layers(model).items():
-            rows = layer.weight.float() * (weight * counts_V)[:, None]
-            self.rows[name] = self.rows.get(name, 0) + rows
+            weights_VI = weight_of(layer)
+            rows_VI = self._sum(self.rows, name, weights_VI.shape)
+            for piece in weights_VI.pieces():
+                rows_VI[piece] += weights_VI.rows(piece, torch.float32) * (weight * counts_V[piece])[:, None]
         self.counts_V = weight * counts_V + (0 if self.counts_V is None else self.counts_V)
         self.weight += weight
 
-    def average(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return the input statistics per token, averaged over the sources."""
+    def _sum(self, sums: dict[str, torch.Tensor], name: str, shape: torch.Size) -> torch.Tensor:
+        if name not in sums:
+            sums[name] = self.spill.zeros(*shape)
+        return sums[name]
+
+    def average(self, name: str) -> torch.Tensor:
+        """Return a layer's input statistics per token, averaged over the sources."""
+        return self.grams[name] / self.weight
+
+    @property
+    def average_counts_V(self) -> torch.Tensor:
+        """The token frequencies, averaged over the sources."""
         assert self.counts_V is not None
-        return {name: gram / self.weight for name, gram in self.grams.items()}, self.counts_V / self.weight
+        return self.counts_V / self.weight
 
 
 @torch.no_grad()
@@ -91,13 +109,15 @@ def fit_trunk(
     sources: Sequence[Source],
     *,
     random_seed: int,
+    folder: Path,
     progress: Progress = silent,
 ) -> int:
     """Replace the merged trunk of `model` by the closed forms, and return the number of tokens passed forward.
 
-    Does nothing if no source has text.
+    Does nothing if no source has text. Sums without room in memory are in files of `folder` until the end.
     """
-    sums, tokens = Sums(), 0
+    spill = Spill(folder)
+    sums, grams, tokens = Sums(spill), Grams(spill), 0
     generator = torch.Generator().manual_seed(random_seed)
     # Sources without text come last, because they use the average of the others.
     ordered = sorted(sources, key=lambda source: not source.has_text)
@@ -106,12 +126,11 @@ def fit_trunk(
             return 0
         opened = source.open()
         if source.has_text:
-            grams, passed = _grams(opened, tokenizer, source.domains, generator)
+            tokens += grams.measure(opened, tokenizer, source.domains, generator)
             counts_V = _frequencies(tokenizer, source.domains, opened.config.get_text_config().vocab_size)
-            tokens += passed
+            sums.add(opened, grams.found.__getitem__, counts_V, source.weight)
         else:
-            grams, counts_V = sums.average()
-        sums.add(opened, grams, counts_V, source.weight)
+            sums.add(opened, sums.average, sums.average_counts_V, source.weight)
         progress("fitting the trunk", done + 1, len(sources))
     began = time.process_time()
     _put(model, sums)
@@ -132,7 +151,7 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
 def token_layers(model: Any) -> dict[str, Any]:
     """Return the embeddings and the head, whose rows are tokens. Without a separate head, only the embeddings."""
     layers = {"embeddings": model.get_input_embeddings(), "head": model.get_output_embeddings()}
-    if layers["head"] is None or layers["head"].weight is layers["embeddings"].weight:
+    if layers["head"] is None or is_shared(layers["head"], layers["embeddings"]):
         del layers["head"]
     return layers
 
@@ -148,62 +167,70 @@ def _put(model: NexusForCausalLM, sums: Sums) -> None:
         ridge = RIDGE * gram_II.diagonal().mean()
         factor = torch.linalg.cholesky(gram_II + ridge * torch.eye(len(gram_II), dtype=gram_II.dtype))
         target_OI = sums.targets[name].double() + ridge * module.weight.double().cpu()
-        _replace(module, torch.cholesky_solve(target_OI.T, factor).T)
-    assert sums.counts_V is not None
-    counts_V1 = sums.counts_V[:, None] / sums.weight
-    for name, layer in token_layers(model).items():
-        rows = sums.rows[name] / sums.weight
-        _replace(layer, (rows + EPSILON * layer.weight.float().cpu()) / (counts_V1 + EPSILON))
+        replace_weight(module, sums.targets[name].copy_(torch.cholesky_solve(target_OI.T, factor).T))
+    counts_V1 = sums.average_counts_V[:, None]
+    layers = token_layers(model)
+    for name, layer in layers.items():
+        merged_VI, rows_VI = weight_of(layer), sums.rows[name]
+        for piece in merged_VI.pieces():
+            rows = rows_VI[piece] / sums.weight + EPSILON * merged_VI.rows(piece, torch.float32).cpu()
+            rows_VI[piece] = rows / (counts_V1[piece] + EPSILON)
+        replace_weight(layer, rows_VI)
+        if "head" not in layers:  # it is tied
+            replace_weight(model.get_output_embeddings(), rows_VI)
 
 
-def _replace(module: Any, value: torch.Tensor) -> None:
-    """Replace the weight's data. Tied layers keep sharing the parameter.
+class Grams:
+    """Input statistics G of one source after another; the memory of the first is used again."""
 
-    It is not written in place, because the old data may be memory-mapped from a blob.
-    """
-    module.weight.data = value.to(module.weight).contiguous()
+    def __init__(self, spill: Spill) -> None:
+        self.spill = spill
+        self.found: dict[str, torch.Tensor] = {}
 
+    def measure(
+        self, model: Any, tokenizer: Any, domains: Sequence[Domain], generator: torch.Generator
+    ) -> int:
+        """Compute G per token of every linear layer, with equal weight per domain. Return the number of tokens."""
+        for gram_II in self.found.values():
+            gram_II.zero_()
+        tokens = 0
+        texts = [domain.chunks() for domain in domains if domain.has_text]
+        for chunks in texts:
+            picked = torch.randperm(len(chunks), generator=generator)[:CHUNKS].tolist()
+            rows = tokenizer(
+                [chunks[i] for i in picked],
+                add_special_tokens=False,
+                truncation=True,
+                max_length=CHUNK_TOKENS,
+            )["input_ids"]
+            length = sum(map(len, rows))
+            with self._gathering(model, 1 / (length * len(texts))):
+                for row in filter(None, rows):
+                    ids = torch.tensor([row], device=model.device)
+                    model(input_ids=ids, use_cache=False, logits_to_keep=1)
+            tokens += length
+        return tokens
 
-def _grams(
-    model: Any, tokenizer: Any, domains: Sequence[Domain], generator: torch.Generator
-) -> tuple[dict[str, torch.Tensor], int]:
-    """Compute G per token for every linear layer, with equal weight per domain, and the number of tokens used."""
-    total: dict[str, torch.Tensor] = {}
-    tokens = 0
-    texts = [domain.chunks() for domain in domains if domain.has_text]
-    for chunks in texts:
-        picked = torch.randperm(len(chunks), generator=generator)[:CHUNKS].tolist()
-        rows = tokenizer(
-            [chunks[i] for i in picked], add_special_tokens=False, truncation=True, max_length=CHUNK_TOKENS
-        )["input_ids"]
-        with _gathered(model) as grams:
-            for row in filter(None, rows):
-                model(input_ids=torch.tensor([row], device=model.device), use_cache=False, logits_to_keep=1)
-        length = sum(map(len, rows))
-        tokens += length
-        for name, gram_II in grams.items():
-            total[name] = total.get(name, 0) + gram_II / (length * len(texts))
-    return total, tokens
+    @contextmanager
+    def _gathering(self, model: Any, share: float) -> Iterator[None]:
+        """Add share · XᵀX of every linear layer in the forward passes inside the `with` block."""
 
+        def keep(name: str) -> Any:
+            def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                x = args[0].reshape(-1, args[0].shape[-1]).float()
+                if name not in self.found:
+                    self.found[name] = self.spill.zeros(x.shape[1], x.shape[1])
+                self.found[name].add_((x.T @ x).cpu(), alpha=share)
 
-@contextmanager
-def _gathered(model: Any) -> Iterator[dict[str, torch.Tensor]]:
-    """Collect XᵀX of every linear layer over the forward passes inside the `with` block."""
-    grams: dict[str, torch.Tensor] = {}
+            return hook
 
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            x = args[0].reshape(-1, args[0].shape[-1]).float()
-            grams[name] = grams.get(name, 0) + (x.T @ x).cpu()
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(keep(name)) for name, layer in linear_layers(model).items()]
-    try:
-        yield grams
-    finally:
-        for handle in handles:
-            handle.remove()
+        layers = linear_layers(model).items()
+        handles = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _frequencies(tokenizer: Any, domains: Sequence[Domain], vocabulary: int) -> torch.Tensor:

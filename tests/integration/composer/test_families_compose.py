@@ -153,8 +153,9 @@ def test_a_forced_expert_of_a_routed_trunk_is_the_model_that_was_contributed_exa
 
 
 def test_a_mix_keeps_the_dtype_of_its_seed_and_its_router_stays_exact(published: Published) -> None:
-    mix = open_mix(published.registry, composed(published.registry, "code", "math").manifest).model
     (stored,) = {tensor.dtype for tensor in load_file(published.seed / "model.safetensors").values()}
+    manifest = composed(published.registry, "code", "math").manifest
+    mix = open_mix(published.registry, manifest, dtype=stored).model
     dtypes = {name: p.dtype for name, p in mix.named_parameters()}
     assert {d for name, d in dtypes.items() if ".router." not in name} == {stored}
     assert {d for name, d in dtypes.items() if ".router." in name} == {torch.float32}

@@ -117,12 +117,15 @@ def test_a_float32_trunk_enters_the_merge_in_float32_and_the_mean_is_rounded_onc
     assert rounded_twice > 100, "the experts' float32 must hold more than bfloat16 does"
 
 
-def test_the_mix_opens_in_the_seeds_dtype_and_contains_the_converted_expert(
-    mixed_dtypes: tuple[Registry, dict[str, Path]],
+def test_the_mix_opens_in_the_dtype_that_computes_fast_and_contains_the_converted_expert(
+    mixed_dtypes: tuple[Registry, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, folders = mixed_dtypes
-    mix = open_mix(registry, composed(registry, "code", "math").manifest).model
-    assert {p.dtype for n, p in mix.named_parameters() if ".router." not in n} == {torch.bfloat16}
+    manifest = composed(registry, "code", "math").manifest
+    for native, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        mix = open_mix(registry, manifest).model
+        assert {p.dtype for n, p in mix.named_parameters() if ".router." not in n} == {dtype}
     source = load_file(folders["code"] / "model.safetensors")["model.layers.1.mlp.up_proj.weight"]
     assert source.dtype == torch.float32
     assert torch.equal(mix.mixtures()[1].experts[0].up_proj.weight, source.bfloat16())

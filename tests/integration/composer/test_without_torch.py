@@ -10,6 +10,7 @@ import torch
 
 from composer.tensors.torch_blobs import map_tensors
 from composer.variants import ROUTERS
+from registry.catalog import queries
 from registry.home import open_registry
 from registry.intake.intake import add_seed, contribute
 
@@ -55,6 +56,16 @@ def test_composing_without_training_and_exporting_import_no_torch(home, tmp_path
     out = tmp_path / "out"
     assert imported(home, "export", router, str(out), "--format", "qwen2_moe") == "[]"
     assert map_tensors(out / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.bfloat16
+
+
+def test_whole_experts_measured_before_are_composed_without_torch(home):
+    given = ("--seed", "pico", "--experts", "code@1,math@1")
+    assert "torch" in imported(home, "compose", "first", *given)
+    assert imported(home, "compose", "again", *given) == "[]"
+    registry = open_registry(home)
+    first, again = (queries.get_mix(registry, name) for name in ("first", "again"))
+    registry.engine.dispose()
+    assert first.manifest == again.manifest
 
 
 def test_contributing_imports_no_torch_and_no_index(home):

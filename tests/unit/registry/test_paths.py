@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.domains.documents import read_documents
+from registry.domains.reading import read_documents
 from registry.home import open_registry
 from registry.paths import as_path, as_paths
 

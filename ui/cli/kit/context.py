@@ -97,8 +97,17 @@ License = Annotated[
 Data = Annotated[
     list[Path] | None,
     typer.Option(
-        help='Text of the domain: .jsonl lines {"text": …}, text files or a folder. Repeatable.',
+        help="Text of the domain: JSON lines, JSON, CSV, TSV, Parquet or text files, also as .gz or .zst, or a "
+        "folder of them. Repeatable.",
         metavar="PATH",
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the text in tables.",
+        show_default="text, content, messages, or a question and its answer",
     ),
 ]
 SeedFilter = Annotated[str | None, typer.Option(help="Only experts of this seed.", metavar="SEED")]

@@ -20,7 +20,7 @@ from registry.intake import hub, sources
 from registry.names import check_name
 from registry.records import SeedRecord
 from ui.queue.roots import configured_roots
-from ui.web.card_fields import description_field, license_field, text_paths
+from ui.web.card_fields import description_field, license_field, text_fields
 from ui.web.components import empty_state, escaped, fact_table, label, page_title
 from ui.web.form import Form
 from ui.web.session import (
@@ -153,6 +153,7 @@ def _findings(checkpoint: Checkpoint) -> dict[str, object]:
         "FFNs": f"{plural(len(roles.ffn), 'tensor')}, width {roles.ffn_width:,}",
         "Trunk": plural(len(roles.trunk), "tensor"),
         "Weights": roles.dtype,
+        **({"Removed from names": ", ".join(roles.wrappers)} if roles.wrappers else {}),
         "Storage needed": f"at most {size(sum(tensor.end - tensor.start for tensor in tensors))}",
     }
 
@@ -189,7 +190,7 @@ def _domain(form: Form, seed: str) -> dict[str, Any]:
             "A sample of the text (at most 4 MB) is stored with the expert. Routers are warm-started on it, and one "
             "document in twenty is held out for evaluation. Everyone who can read the registry can read the sample."
         )
-        return {"data": text_paths(form, "Files or folders of text, one per line") or []}
+        return text_fields(form, "Files or folders of text, one per line")
     st.caption(
         "Only an embedding of the text is contributed; compute it on your own machine. Routers can use it, but the "
         "expert has no held-out text for evaluation, and mixes are fine-tuned without its text. With --seed the file "

@@ -15,7 +15,7 @@ from registry.intake import hub, sources
 from registry.names import check_name
 from ui.queue.roots import configured_roots
 from ui.web import routes
-from ui.web.card_fields import description_field, license_field, text_paths
+from ui.web.card_fields import description_field, license_field, text_fields
 from ui.web.components import fact_table, label, page_title
 from ui.web.form import Form
 from ui.web.session import checked, current_registry, queue, refuse, shown_errors
@@ -97,9 +97,9 @@ def _card(registry: Registry, form: Form) -> dict[str, Any]:
     with right:
         license = license_field(form)
     description = description_field(form, "What it was trained on, and by whom.")
-    data = text_paths(form, "Text like its training text, one file or folder per line (optional)")
+    text = text_fields(form, "Text like its training text, one file or folder per line (optional)")
     st.caption("Mixes are measured on this text as their general domain, and may send such text to the seed.")
-    return {"name": name, "license": license, "description": description, "data": data}
+    return {"name": name, "license": license, "description": description, **text}
 
 
 def _free(registry: Registry, name: str) -> str:

@@ -80,11 +80,11 @@ def make_registry(root, model_type="llama", *, widths=(None, None), dtype="float
     return registry
 
 
-def make_mix(registry, name="mix", **settings):
+def make_mix(registry, name="mix", dtype=None, **settings):
     settings = {"trunk_merge": "regmean", **settings}
     recipe = Recipe(name=name, seed="pico", experts=["code", "math"], training=UNTRAINED, **settings)
     compose(registry, recipe)
-    return open_mix(registry, find_mix(registry, name)[1])
+    return open_mix(registry, find_mix(registry, name)[1], dtype=dtype)
 
 
 def load(folder):
@@ -385,7 +385,7 @@ def test_a_nexus_folder_opens_where_our_packages_are_absent(
     config = {"num_key_value_heads": 4} if model_type == "gpt_neox" else {}
     registry = shared_registry(model_type, dtype=dtype, **config)
     name = "-".join(["mix", *map(str, settings.values())]).replace(".", "")
-    mix = make_mix(registry, name, **settings)
+    mix = make_mix(registry, name, dtype=getattr(torch, dtype), **settings)
     export(registry, name, tmp_path / "out", format="nexus", max_shard_bytes=100_000)
     said = stranger(tmp_path / "out", PROMPTS[0])
     ids = mix.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]

@@ -8,8 +8,9 @@ import pytest
 from publishing import add_expert, add_mix, add_seed
 
 from registry.catalog import queries
-from registry.catalog.deletion import delete_mix
+from registry.catalog.deletion import delete_mix, delete_seed
 from registry.catalog.gc import collect
+from registry.catalog.publish import withdraw
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
 from registry.queue import runs
@@ -28,7 +29,7 @@ def blend(any_registry: Registry) -> Registry:
 
 
 def test_a_deleted_mix_is_not_found_and_its_version_is_not_given_again(blend: Registry) -> None:
-    assert delete_mix(blend, "Blend@1").mix == "blend@1"
+    assert delete_mix(blend, "Blend@1").name == "blend@1"
     assert queries.list_mixes(blend) == []
     for ref in ("blend", "blend@1"):
         with pytest.raises(NotFoundError, match="was deleted on"):
@@ -77,3 +78,34 @@ def test_a_name_without_a_version_deletes_nothing(blend: Registry) -> None:
     with pytest.raises(InvalidInputError, match="'blend' has no version: name the version"):
         delete_mix(blend, "blend")
     assert queries.get_mix(blend, "blend").ref == "blend@1"
+
+
+def test_a_seed_without_experts_is_deleted_and_its_name_is_free(any_registry: Registry) -> None:
+    seed = add_seed(any_registry)
+    preview = delete_seed(any_registry, seed.name.upper(), dry_run=True)
+    assert preview.freed > 0
+    assert queries.get_seed(any_registry, seed.name)
+    assert delete_seed(any_registry, seed.name) == preview
+    with pytest.raises(NotFoundError, match="no seed"):
+        queries.get_seed(any_registry, seed.name)
+    assert add_seed(any_registry).name == seed.name
+    assert queries.verify(any_registry) == []
+
+
+def test_the_blobs_of_a_deleted_seed_are_collected(any_registry: Registry) -> None:
+    seed = add_seed(any_registry)
+    delete_seed(any_registry, seed.name)
+    collect(any_registry, grace=AT_ONCE)
+    assert not any(map(any_registry.blobs.exists, (seed.ffn, seed.trunk)))
+
+
+def test_a_seed_with_a_withdrawn_expert_or_a_live_run_stays(any_registry: Registry) -> None:
+    seed = add_seed(any_registry)
+    run = runs.submit(any_registry, "contribute", {"name": "law", "seed": seed.name})
+    with pytest.raises(ConflictError, match=f"run {run.id}"):
+        delete_seed(any_registry, seed.name)
+    runs.request_cancel(any_registry, run.id)
+    add_expert(any_registry)
+    withdraw(any_registry, "python@1", "wrong")
+    with pytest.raises(ConflictError, match="python@1"):
+        delete_seed(any_registry, seed.name)

@@ -134,6 +134,21 @@ def test_the_same_weights_in_shards_give_the_same_blobs(
     assert (again.ffn, again.trunk) == (seed.ffn, seed.trunk)
 
 
+def test_a_compiled_models_folder_gives_the_same_blobs_and_says_what_was_removed(
+    contribute: Contribute, pico_expert: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(pico_expert, tmp_path / "compiled")
+    weights = load_file(pico_expert / "model.safetensors")
+    compiled = {f"_orig_mod.{name}": tensor for name, tensor in weights.items()}
+    save_file(compiled, tmp_path / "compiled" / "model.safetensors", metadata={"format": "pt"})
+    plain, expert = contribute(), contribute("compiled", tmp_path / "compiled")
+    assert (expert.ffn, expert.trunk) == (plain.ffn, plain.trunk)
+    assert expert.provenance["wrappers_removed"] == ["_orig_mod."]
+    assert "wrappers_removed" not in plain.provenance
+
+
 def test_an_expert_keeps_its_own_dtype_and_ffn_width(contribute: Contribute, tmp_path: Path) -> None:
     source = pico.write_pico(tmp_path / "wide", seed=5, dtype="bfloat16", intermediate_size=80)
     expert = contribute("wide", source, allow_unrelated=True)

@@ -8,6 +8,8 @@ import pico
 import pytest
 from pages import button, captions, code, field, html, open_page, said
 
+from registry.catalog import queries
+from registry.domains.documents import load_documents
 from registry.domains.embedding import embed_domain, load_embedder, save_embedding
 from registry.errors import InvalidInputError
 from registry.home import Registry
@@ -80,6 +82,26 @@ def test_a_complete_form_queues_a_contribution(seeded: Registry, pico_expert: Pa
         "seed": "smol",
         "source": str(pico_expert),
     }
+
+
+def test_a_table_has_a_field_for_its_column_which_the_run_reads(
+    seeded: Registry, pico_expert: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "law.csv"
+    rows = [f'{number},"{text}"' for number, text in enumerate(pico.domain_documents("law"))]
+    table.write_text("\n".join(["number,body", *rows]))
+    app = open_page("contribute")
+    field(app, "Folder").set_value(str(pico_expert))
+    field(app, "Name").set_value("law")
+    field(app, "Licence").set_value("MIT")
+    field(app, "Files or folders").set_value(str(table)).run()
+    field(app, "Column of the text").set_value("body").run()
+    app.button[0].click().run()
+    (run,) = runs.list_runs(seeded)
+    assert run.request["text_column"] == "body"
+    executed = execute(seeded, run, lambda *_: None)
+    sample = queries.get_expert(seeded, executed["expert"]).sample
+    assert set(load_documents(seeded.blobs, sample)) <= set(pico.domain_documents("law"))
 
 
 def test_private_text_is_explained_and_hands_over_an_embedding_only(

@@ -8,7 +8,7 @@ import pico
 import pytest
 import torch
 
-from composer.bits_per_byte import windows
+from composer.bits_per_byte import token_nats, windows
 from composer.errors import MissingTextError
 from composer.evaluation.changing_text import (
     changing_text,
@@ -16,7 +16,6 @@ from composer.evaluation.changing_text import (
     own_expert_nats,
     stream_of,
     summary,
-    token_nats,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,37 @@ def test_all_unmapped_and_all_missing_tensors_are_listed(pico_seed: Path) -> Non
         "missing 'model.layers.1.mlp.up_proj.weight'",
         "missing 'model.norm.weight'",
     )
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "wrapper"),
+    [
+        (lambda name: f"_orig_mod.{name}", "_orig_mod."),
+        (lambda name: f"module.{name}", "module."),
+        (lambda name: name.replace("layers.0.", "layers.0._orig_mod."), "_orig_mod."),
+        (lambda name: f"_fsdp_wrapped_module.{name}", "_fsdp_wrapped_module."),
+        (
+            lambda name: name.replace(".mlp.", "._checkpoint_wrapped_module.mlp."),
+            "_checkpoint_wrapped_module.",
+        ),
+    ],
+)
+def test_names_that_wrappers_of_pytorch_add_are_removed(
+    pico_seed: Path, wrapped: Callable[[str], str], wrapper: str
+) -> None:
+    config, infos = _read(pico_seed)
+    family = family_of(config)
+    plain = assign_roles(family, config, infos)
+    roles = assign_roles(family, config, {wrapped(name): info for name, info in infos.items()})
+    assert (roles.ffn, roles.trunk) == (plain.ffn, plain.trunk)
+    assert (plain.wrappers, roles.wrappers) == ((), (wrapper,))
+
+
+def test_a_tensor_with_and_without_a_wrapper_is_refused(pico_seed: Path) -> None:
+    config, infos = _read(pico_seed)
+    infos["_orig_mod.model.norm.weight"] = infos["model.norm.weight"]
+    with pytest.raises(UnmappedTensorError, match=r"another tensor.*inner module"):
+        assign_roles(family_of(config), config, infos)
 
 
 def test_all_shapes_that_do_not_fit_the_configuration_are_listed(pico_seed: Path) -> None:

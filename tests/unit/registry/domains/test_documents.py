@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.domains.documents import documents_sha256, is_held_out, read_documents, split
+from registry.domains.documents import documents_sha256, is_held_out, split
+from registry.domains.reading import read_documents
 from registry.errors import InvalidInputError, NotFoundError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from registry.checkpoints.safe_files import list_files, open_regular, refuse_system_path
-from registry.domains.documents import read_documents
 from registry.domains.embedding import load_embedding
+from registry.domains.reading import read_documents
 from registry.errors import InvalidInputError, UnsafeFileError
 from ui.queue.roots import Roots
 

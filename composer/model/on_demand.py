@@ -1,0 +1,124 @@
+"""Layers whose weights are computed when they run, so that a model of any size opens at once and in bounded memory.
+
+A layer has a `source` (composer/tensors/weights.py) in place of its parameter. At its first run it computes the whole
+weight and keeps it, if there is room (composer/resources.py). Else it computes the rows in pieces in every run.
+The layer's class, and so its family's own code, stays.
+
+Shape suffixes: X inputs, V rows of a table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from composer import resources
+from composer.tensors.weights import Stored, Weight, stored
+
+
+class OnDemand:
+    """A layer that has a source in place of its weight."""
+
+    source: Weight
+    computes: torch.dtype
+    kept: torch.Tensor | None
+    has_room: bool | None  # None until it asked for room
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The whole weight, computed now."""
+        return self.source.value(self.computes)
+
+    def keep(self) -> torch.Tensor | None:
+        """Return the whole weight if there is room for it, else None."""
+        if self.has_room is None:
+            self.has_room = resources.keep(self, self.source.shape.numel() * self.computes.itemsize)
+        if self.has_room and self.kept is None:
+            self.kept = self.source.value(self.computes)
+        return self.kept
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x Wᵀ."""
+        weight = self.keep()
+        if weight is not None:
+            return nn.functional.linear(x, weight)
+        y = x.new_empty(*x.shape[:-1], self.source.shape[0])
+        for piece in self.source.pieces():
+            y[..., piece] = self.source.product(x, piece)
+        return y
+
+
+class OnDemandLinear(OnDemand, nn.Linear):  # type: ignore[override]
+    """A linear layer with a source."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.project(x)
+        return y if self.bias is None else y + self.bias
+
+
+class OnDemandEmbedding(OnDemand, nn.Embedding):  # type: ignore[override]
+    """An embedding with a source; it computes the rows of the tokens that occur."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        rows_V, places_X = input.unique(return_inverse=True)
+        return self.source.rows(rows_V.cpu(), self.computes).to(input.device)[places_X]
+
+
+_BASES: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: OnDemandLinear, nn.Embedding: OnDemandEmbedding}
+
+
+def weight_of(layer: Any) -> Weight:
+    """Return the weight of a linear layer or an embedding, computed on demand or not."""
+    return layer.source if isinstance(layer, OnDemand) else Stored(layer.weight.detach())
+
+
+def is_shared(first: Any, second: Any) -> bool:
+    """Return whether two layers have one weight, as tied embeddings and head do."""
+    if isinstance(first, OnDemand) and isinstance(second, OnDemand):
+        return first.source is second.source
+    return first.weight is second.weight
+
+
+def replace_weight(layer: Any, value: torch.Tensor) -> None:
+    """Replace the weight of a layer. The old one is not written to, because it may be mapped from a blob."""
+    if isinstance(layer, OnDemand):
+        layer.source, layer.kept = Stored(value), None
+    else:
+        layer.weight.data = value.to(layer.weight).contiguous()
+
+
+def weights_of(model: nn.Module) -> dict[str, Weight]:
+    """Return all tensors of a model by name, those computed on demand too."""
+    computed = {
+        f"{n}.weight": layer.source for n, layer in model.named_modules() if isinstance(layer, OnDemand)
+    }
+    return {**stored(model.state_dict()), **computed}
+
+
+def can_compute(model: nn.Module, name: str) -> bool:
+    """Return whether the parameter is the weight of a layer that can compute it on demand."""
+    owner, _, attribute = name.rpartition(".")
+    return attribute == "weight" and _base(type(model.get_submodule(owner))) is not None
+
+
+def compute_on_demand(model: nn.Module, name: str, source: Weight, dtype: torch.dtype) -> None:
+    """Replace the weight of that name by its source."""
+    layer: Any = model.get_submodule(name.rpartition(".")[0])
+    if "weight" in layer._parameters:
+        del layer.weight
+    kind: type[nn.Module] = type(layer)
+    layer.__class__ = _derived(kind)
+    layer.source, layer.computes, layer.kept, layer.has_room = source, dtype, None, None
+
+
+def _base(kind: type[nn.Module]) -> type[nn.Module] | None:
+    return next((on_demand for plain, on_demand in _BASES.items() if issubclass(kind, plain)), None)
+
+
+def _derived(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class with the source's forward function where the class calls that of nn.Linear or nn.Embedding."""
+    base = _base(kind)
+    assert base is not None
+    return base if kind in _BASES else type(f"OnDemand{kind.__name__}", (kind, base), {})
