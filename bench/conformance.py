@@ -1,136 +1,96 @@
-"""Compare exported mixes in several readers: python -m bench.conformance [--environment DIR] [--dtypes NAME …].
+"""Compare exported mixes in several readers: python -m bench.conformance [--environment LIBRARY=DIR] [--mix HOME MIX].
 
-The seed is the demo's: 2.6 million weights in float32, with a tied or a separate output head. The two experts are
-the seed plus noise. transformers (the installed one, and that of DIR if given) reads `--format qwen2_moe`, llama.cpp
-reads `--format gguf`. For each reader it prints the largest difference of a log-probability from the mix's, over the
-five likeliest next tokens after each prompt.
+The mixes are the variants of tests/stock_mixes.py, pico seeds with random weights, and those given with --mix. In
+every row transformers reads the stock format and llama.cpp reads the GGUF file. Other environments read the stock
+format too: `transformers=DIR` for another version, `vllm=DIR` for vLLM. Each cell is the largest difference of a
+log-probability from the mix's, over the five likeliest next tokens after each prompt. ≠: the 12 greedy tokens differ.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-
-from composer.composition import compose
+from bench.elsewhere import Elsewhere
+from composer.errors import ExportError
 from composer.formats import export
-from composer.mix.opening import OpenMix, find_mix, open_mix
-from composer.mix.recipe import Recipe, Training
+from composer.formats.expressible import FORMATS
+from composer.mix.opening import OpenMix, find_mix, open_mix, seed_config
 from registry.home import Registry, open_registry
-from registry.intake.intake import add_seed, contribute
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import pico
 from llama_cpp import LlamaCpp
-
-ROOT = Path(__file__).parent.parent
-TEXTS = [
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "CONTRIBUTING.md", "composer/mix/opening.py")
-]
-LENGTHS = (4, 32, 200)
-# Runs in any environment. argv: a folder and a file of prompts. Prints the log-probabilities after each prompt.
-READ = """
-import json, sys
-import torch
-from transformers import AutoModelForCausalLM
-
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
-with torch.inference_mode():
-    rows = [model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).tolist() for ids in json.load(open(sys.argv[2]))]
-print(json.dumps(rows))
-"""
+from stock_mixes import PROMPTS, VARIANTS, Reader, Transformers, generated, largest_difference
 
 
-def make_mix(root: Path, *, tied: bool, combine: str) -> tuple[Registry, OpenMix]:
-    """Compose a mix of two noisy copies of the demo's seed."""
-    seed = root / "seed"
-    seed.mkdir(parents=True)
-    for path in (ROOT / "ui" / "demo" / "seed").glob("*.json"):
-        (seed / path.name).write_bytes(path.read_bytes())
-    tensors = {
-        n: t.float() for n, t in load_file(ROOT / "ui" / "demo" / "seed" / "model.safetensors").items()
-    }
-    if not tied:
-        embeddings = tensors["model.embed_tokens.weight"]
-        noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(9))
-        tensors["lm_head.weight"] = embeddings + 0.01 * noise
-    save_file(tensors, seed / "model.safetensors", metadata={"format": "pt"})
-    pico.edit_config(seed, dtype="float32", tie_word_embeddings=tied)
-    registry = open_registry(root / "home", embedder="hashing:16")
-    add_seed(registry, "demo", seed, license="Apache-2.0")
-    for number, name in enumerate(("code", "math"), 1):
-        folder = pico.branch_pico(seed, root / name, seed=number, scale=0.02)
-        data = pico.write_documents(root / f"{name}.jsonl", name)
-        contribute(registry, name, folder, seed="demo", license="MIT", data=[data])
-    untrained = Training(warm_start=False, tokens=0)
-    compose(
-        registry,
-        Recipe(
-            name="mix",
-            seed="demo",
-            experts=["code", "math"],
-            combine=combine,
-            trunk_merge="regmean",
-            training=untrained,
-        ),
-    )
-    return registry, open_mix(registry, find_mix(registry, "mix")[1])
+def cell(mix: OpenMix, reader: Reader) -> str:
+    """The largest difference of a log-probability, marked if the greedy tokens differ."""
+    ids = mix.tokenizer(PROMPTS[0])["input_ids"]
+    same = reader.greedy(ids, count=12) == generated(mix.model, ids, 12)
+    return f"{largest_difference(mix, reader):.1e}{'' if same else ' ≠'}"
 
 
-def differences(root: Path, pythons: dict[str, Path], dtypes: list[str], **variant: Any) -> dict[str, float]:
-    """Return the largest difference of a log-probability per reader."""
-    registry, mix = make_mix(root, **variant)
-    ids = [mix.tokenizer(text)["input_ids"][:length] for text in TEXTS for length in LENGTHS]
-    with torch.inference_mode():
-        ours = torch.stack([mix.model(torch.tensor([row])).logits[0, -1].log_softmax(-1) for row in ids])
-    tops = ours.topk(5).indices
-    (root / "ids.json").write_text(json.dumps(ids))
-    export(registry, "mix", root / "stock", format="qwen2_moe")
-    found = {}
-    for name, python in pythons.items():
-        command = [python, "-I", "-c", READ, root / "stock", root / "ids.json"]
-        run = subprocess.run(command, check=True, capture_output=True, text=True)
-        theirs = torch.tensor(json.loads(run.stdout.splitlines()[-1]))
-        found[name] = (theirs - ours).gather(1, tops).abs().max().item()
+def cells(
+    registry: Registry, ref: str, mix: OpenMix, others: list[tuple[str, Path]], dtypes: list[str]
+) -> Iterator[str]:
+    """Export a mix for each reader in turn, and yield its cell."""
+    with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary:
+        root = Path(temporary)
+        family = seed_config(registry.blobs, mix.manifest.seed)["model_type"]
+        export(registry, ref, root / "stock", format=FORMATS[family], dtype="float32")
+        yield cell(mix, Transformers(root / "stock"))
+        for library, environment in others:
+            with Elsewhere(environment, library, root / "stock") as reader:
+                yield cell(mix, reader)
     for dtype in dtypes:
-        export(registry, "mix", root / dtype, format="gguf", dtype=dtype)
-        reader = LlamaCpp(root / dtype / "model.gguf")
-        assert all(reader.token_ids(text) == mix.tokenizer(text)["input_ids"] for text in TEXTS)
-        found[f"llama.cpp {dtype}"] = max(
-            abs(ours[i, token].item() - value)
-            for i, row in enumerate(ids)
-            for token, value in reader.top_log_probs(row, count=5).items()
-        )
-    registry.engine.dispose()
-    return found
+        with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary:
+            try:
+                export(registry, ref, Path(temporary) / "out", format="gguf", dtype=dtype)
+            except ExportError:
+                yield "refused"
+                continue
+            yield cell(mix, LlamaCpp(Path(temporary) / "out" / "model.gguf"))
+
+
+def mixes(names: list[str], real: list[tuple[str, str]]) -> Iterator[tuple[str, Registry, str, OpenMix]]:
+    """Yield each mix with its title, its registry and its reference there, open in float32."""
+    import torch
+
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary, ExitStack() as stack:
+            registry = open_registry(Path(temporary) / "home", embedder="hashing:16")
+            stack.callback(registry.engine.dispose)
+            yield name, registry, "mix", VARIANTS[name].make(registry, Path(temporary))
+    for home, ref in real:
+        registry = open_registry(Path(home))
+        yield ref, registry, ref, open_mix(registry, find_mix(registry, ref)[1], dtype=torch.float32)
+        registry.engine.dispose()
+
+
+def environment(text: str) -> tuple[str, Path]:
+    """Read LIBRARY=DIR."""
+    library, _, folder = text.partition("=")
+    return library, Path(folder)
 
 
 def main() -> None:
-    """Print a Markdown table with one row per variant of the mix and one column per reader."""
+    """Print a Markdown table with one row per mix and one column per reader."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--environment", type=Path, help="an environment with another transformers version")
+    parser.add_argument("--environment", type=environment, action="append", default=[], metavar="LIBRARY=DIR")
     parser.add_argument("--dtypes", nargs="*", default=["float32", "float16", "bfloat16", "q8_0"])
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--mix", nargs=2, action="append", default=[], metavar=("HOME", "MIX"))
     arguments = parser.parse_args()
-    pythons = {"transformers": Path(sys.executable)}
-    if arguments.environment:
-        pythons["other transformers"] = arguments.environment / "bin" / "python"
-    readers = [*pythons, *(f"llama.cpp {dtype}" for dtype in arguments.dtypes)]
+    others = [library for library, _ in arguments.environment]
+    readers = ["transformers", *others, *(f"llama.cpp {dtype}" for dtype in arguments.dtypes)]
     print("| mix | " + " | ".join(readers) + " |\n|" + "---|" * (len(readers) + 1))
-    with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary:
-        for tied, combine in ((True, "additive"), (False, "convex"), (True, "convex"), (False, "additive")):
-            name = f"{'tied' if tied else 'untied'}, {combine}"
-            found = differences(Path(temporary) / name, pythons, arguments.dtypes, tied=tied, combine=combine)
-            print(
-                f"| {name} | " + " | ".join(f"{found[reader]:.1e}" for reader in readers) + " |", flush=True
-            )
+    for title, registry, ref, mix in mixes(arguments.variants, arguments.mix):
+        found = cells(registry, ref, mix, arguments.environment, arguments.dtypes)
+        print(f"| {title} | " + " | ".join(found) + " |", flush=True)
 
 
 if __name__ == "__main__":

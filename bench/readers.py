@@ -1,22 +1,41 @@
-"""Time one mix in its readers: python -m bench.readers [--tokens N] [--rounds N].
+"""Time one mix in its readers: python -m bench.readers HOME MIX [--vllm DIR] [--message TEXT] [--rounds N].
 
-The mix is that of bench.conformance: the demo's seed with two noisy experts, convex, top-1. Each round generates N
-tokens greedily with every reader in turn, on one thread. It prints tokens per second and the size of each export.
+Each round runs every reader in turn, on one thread. Prefill is the rate of reading a text of 160 tokens, up to the
+first new token. Decode is the rate of the tokens after the first, written greedily after the message, in the mix's
+chat template if it has one. It prints both rates, the size of each export, the largest difference of a
+log-probability from the mix's, and the text of each reader. llama.cpp's text never contains the token that ends a
+text, so the texts can differ after it.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from bench.conformance import TEXTS, LlamaCpp, make_mix
+from bench.conformance import LlamaCpp, Reader, Transformers, generated, largest_difference
+from bench.elsewhere import Elsewhere
 from composer.formats import export
+from composer.mix.opening import find_mix, open_mix
+from registry.home import open_registry
+
+LICENCE = Path(__file__).parent.parent / "LICENSE"
+
+
+class Nexus(Transformers):
+    """A folder of the format nexus, whose own code transformers runs."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", trust_remote_code=True)
 
 
 def size(folder: Path) -> float:
@@ -24,48 +43,95 @@ def size(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.iterdir() if p.suffix in (".safetensors", ".gguf")) / 1e6
 
 
+def prompt_of(tokenizer: Any, message: str) -> list[int]:
+    """Token ids of a message in the chat template, or of the plain text without a template."""
+    text = message
+    if tokenizer.chat_template:
+        asked = [{"role": "user", "content": message}]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text)["input_ids"]
+    return ids
+
+
+def write(tokenizer: Any, reader: Reader, ids: list[int], count: int) -> tuple[str, float]:
+    """The text of `count` greedy tokens, and the seconds it took."""
+    start = time.perf_counter()
+    # llama.cpp's server returns the text of one request, the others their tokens.
+    if isinstance(reader, LlamaCpp):
+        text = reader.write(ids, count)
+    else:
+        text = tokenizer.decode(reader.greedy(ids, count=count))
+    return text, time.perf_counter() - start
+
+
+def measured(tokenizer: Any, reader: Reader, ids: list[int], count: int) -> tuple[str, float, float]:
+    """The text of `count` greedy tokens, and tokens per second of prefill and of decode."""
+    long = tokenizer(LICENCE.read_text(encoding="utf-8"))["input_ids"][:160]
+    prefill = len(long) / write(tokenizer, reader, long, 1)[1]
+    first = write(tokenizer, reader, ids, 1)[1]
+    text, whole = write(tokenizer, reader, ids, count)
+    return text, prefill, (count - 1) / (whole - first)
+
+
+def spread(rates: list[float]) -> str:
+    """The median of rates, with the lowest and the highest."""
+    return f"{statistics.median(rates):.1f} ({min(rates):.1f}–{max(rates):.1f})"
+
+
 def main() -> None:
-    """Print a Markdown table with one row per reader."""
+    """Print a Markdown table with one row per reader, and the texts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("mix")
+    parser.add_argument("--vllm", type=Path, metavar="DIR", help="an environment with vLLM")
+    parser.add_argument("--format", default="qwen2_moe", help="the stock format of the mix")
+    parser.add_argument("--message", default="What is a matrix?")
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary:
-        root = Path(temporary)
-        registry, mix = make_mix(root, tied=True, combine="convex")
-        ids = mix.tokenizer(TEXTS[0])["input_ids"][:32]
-        readers: dict[str, tuple[Path, Callable[[], object]]] = {}
-
-        def with_transformers(name: str, folder: Path, **options: bool) -> None:
-            from transformers import AutoModelForCausalLM
-
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **options).eval()
-            settings = {"min_new_tokens": arguments.tokens, "max_new_tokens": arguments.tokens}
-            readers[name] = folder, lambda: model.generate(torch.tensor([ids]), do_sample=False, **settings)
-
-        for format, options in (("nexus", {"trust_remote_code": True}), ("qwen2_moe", {})):
-            export(registry, "mix", root / format, format=format)
-            with_transformers(f"transformers, {format}", root / format, **options)
+    registry = open_registry(arguments.home)
+    mix = open_mix(registry, find_mix(registry, arguments.mix)[1], dtype=torch.float32)
+    ids, count = prompt_of(mix.tokenizer, arguments.message), arguments.tokens
+    texts = {"the mix itself": mix.tokenizer.decode(generated(mix.model, ids, count))}
+    rows: list[tuple[str, Reader, Path]] = []
+    with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary, ExitStack() as stack:
+        root, stock = Path(temporary), arguments.format
+        for format, dtype in (
+            ("nexus", "float32"),
+            (stock, "float32"),
+            ("gguf", "float32"),
+            ("gguf", "q8_0"),
+        ):
+            export(registry, arguments.mix, root / f"{format}-{dtype}", format=format, dtype=dtype)
+        for format, make in (("nexus", Nexus), (stock, Transformers)):
+            folder = root / f"{format}-float32"
+            rows.append((f"transformers, {format}", make(folder), folder))
         for dtype in ("float32", "q8_0"):
-            export(registry, "mix", root / dtype, format="gguf", dtype=dtype)
-            reader = LlamaCpp(root / dtype / "model.gguf")
-            readers[f"llama.cpp, {dtype}"] = (
-                root / dtype,
-                lambda reader=reader: reader.write(ids, arguments.tokens),
-            )
-        speeds: dict[str, list[float]] = {name: [] for name in readers}
+            folder = root / f"gguf-{dtype}"
+            rows.append((f"llama.cpp, {dtype}", LlamaCpp(folder / "model.gguf"), folder))
+        if arguments.vllm:
+            folder = root / f"{stock}-float32"
+            try:
+                reader = stack.enter_context(Elsewhere(arguments.vllm, "vllm", folder))
+                rows.append((f"{reader.version}, {stock}", reader, folder))
+            except RuntimeError as error:
+                print(f"vllm cannot open the export: {error}", file=sys.stderr)
+        differences = {name: largest_difference(mix, reader) for name, reader, _ in rows}
+        rates: dict[str, list[tuple[float, float]]] = {name: [] for name, *_ in rows}
         for _ in range(arguments.rounds):
-            for name, (_, write) in readers.items():
-                start = time.perf_counter()
-                write()
-                speeds[name].append(arguments.tokens / (time.perf_counter() - start))
-        print("| reader | tokens/s (lowest–highest) | weights, MB |\n|---|---|---|")
-        for name, (folder, _) in readers.items():
-            found = sorted(speeds[name])
-            spread = f"{statistics.median(found):.0f} ({found[0]:.0f}–{found[-1]:.0f})"
-            print(f"| {name} | {spread} | {size(folder):.1f} |")
-        registry.engine.dispose()
+            for name, reader, _folder in rows:
+                texts[name], *found = measured(mix.tokenizer, reader, ids, count)
+                rates[name].append((found[0], found[1]))
+                print(f"{name}: {found} tokens/s", differences[name], file=sys.stderr, flush=True)
+        print("| reader | prefill, tokens/s | decode, tokens/s | largest difference | weights, MB |")
+        print("|---|---|---|---|---|")
+        for name, _reader, folder in rows:
+            prefill, decode = (spread(list(each)) for each in zip(*rates[name], strict=True))
+            print(f"| {name} | {prefill} | {decode} | {differences[name]:.1e} | {size(folder):.1f} |")
+    for name, text in texts.items():
+        print(f"\n{name}: {text!r}")
+    registry.engine.dispose()
 
 
 if __name__ == "__main__":

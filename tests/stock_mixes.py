@@ -1,5 +1,6 @@
 """Mixes of pico seeds with real prompts, and their next-token probabilities in the readers of an export.
 
+mix = VARIANTS["qwen2-tied"].make(registry, tmp_path)
 mix = make_mix(registry, tmp_path, "qwen2", settings={"combine": "additive"})
 reader = exported(registry, tmp_path, dtype="q8_0")    # llama.cpp with the exported GGUF file
 assert largest_difference(mix, reader) < CLOSE["q8_0"]
@@ -9,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pico
 import torch
 from llama_cpp import LlamaCpp
+from random_context import publish_random_context
 
 from composer.composition import compose
 from composer.formats import export
@@ -30,6 +33,14 @@ PROMPTS = ["def area(radius):\n    return 3.14", "The theorem, she said, isn't",
 HARD = """It's WE'LL they'd  two   spaces\tand\ttabs \n\n  12345 1,234.5 x²½Ⅷ ٣٤٥\r\n
 été Straße naïve e\u0301te\u0301 你好，世界 こんにちは 안녕
 مرحبا नमस्ते Привет 👩🏽‍💻🇩🇪 ‘curly’ — …\u00a0nbsp\u2003em   \n"""
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 CLOSE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.2}  # of a log-probability
 
 
@@ -157,3 +168,58 @@ def generated(model: Any, ids: list[int], count: int) -> list[int]:
     settings = {"max_new_tokens": count, "do_sample": False, "eos_token_id": -1, "pad_token_id": 2}
     written: list[int] = model.generate(torch.tensor([ids]), **settings)[0].tolist()
     return written[len(ids) :]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A mix that stock readers must compute: the seed's type and configuration, and the mix's settings.
+
+    `gguf`: llama.cpp has an architecture for it.
+    """
+
+    model_type: str
+    config: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    gguf: bool = True
+
+    @property
+    def format(self) -> str:
+        """The stock format of the seed's family for transformers."""
+        return "qwen3_next" if self.model_type == "qwen3" else "qwen2_moe"
+
+    def make(self, registry: Registry, root: Path) -> OpenMix:
+        """An open mix named `mix`. Gates that read the context have random weights."""
+        mix = make_mix(registry, root, self.model_type, settings=self.settings, **self.config)
+        return (
+            publish_random_context(registry, "mix") if self.settings.get("router") == "nexus_context" else mix
+        )
+
+
+_ADDITIVE, _TOP_2 = {"combine": "additive"}, {"top_k": 2}
+_TIED, _HEADS, _BF16 = {"tie_word_embeddings": True}, {"num_key_value_heads": 4}, {"dtype": "bfloat16"}
+_NO_WINDOW, _CONTEXT = {"sliding_window": None}, {"router": "nexus_context"}
+VARIANTS = {
+    "llama": Variant("llama"),
+    "llama-additive": Variant("llama", {}, _ADDITIVE),
+    "llama-tied": Variant("llama", _TIED),
+    "llama-additive-tied": Variant("llama", _TIED, _ADDITIVE),
+    "llama-top-2-heads": Variant("llama", _HEADS, _TOP_2),
+    "llama-additive-top-2-null": Variant("llama", _TIED | _HEADS, _ADDITIVE | _TOP_2 | {"null_experts": 1}),
+    "llama-bf16": Variant("llama", _BF16),
+    "llama-linear-router": Variant("llama", {}, {"router": "linear"}),
+    "llama-rope-llama3": Variant("llama", {"rope_parameters": LLAMA3}, gguf=False),
+    "llama-padded-width": Variant("llama", {"hidden_size": 40, "head_dim": 10}),
+    "llama-padded-heads": Variant("llama", {"hidden_size": 64, "head_dim": 8}, _ADDITIVE | _TOP_2),
+    "llama-context": Variant("llama", {}, _CONTEXT),
+    "llama-context-additive-tied-heads": Variant("llama", _TIED | _HEADS, _CONTEXT | _ADDITIVE),
+    "mistral-top-2-heads": Variant("mistral", _NO_WINDOW | _HEADS, _ADDITIVE | _TOP_2),
+    "mistral-padded": Variant("mistral", {**_NO_WINDOW, "hidden_size": 48, "intermediate_size": 40}),
+    "qwen2-tied": Variant("qwen2", _TIED),
+    "qwen2-additive-bf16": Variant("qwen2", _HEADS | _BF16, _ADDITIVE),
+    "qwen2-context": Variant("qwen2", _HEADS, _CONTEXT),
+    "granite-tied-top-2": Variant("granite", _TIED, _TOP_2),
+    "granite-additive": Variant("granite", _HEADS, _ADDITIVE),
+    "qwen3": Variant("qwen3"),
+    "qwen3-additive-tied-top-2-heads": Variant("qwen3", _TIED | _HEADS, _ADDITIVE | _TOP_2),
+    "qwen3-bf16": Variant("qwen3", _TIED | _BF16),
+}

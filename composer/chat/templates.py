@@ -47,8 +47,8 @@ def template_of(blobs: BlobStore, manifest: Manifest, expert: str | None = None)
             f"the seed has no chat template, and those of {', '.join(templates)} differ: choose one with --template"
         )
     raise ChatTemplateError(
-        "the mix has no chat template: neither its seed nor an expert came with one; use `nexusmix generate`, or add "
-        "an expert whose folder contains chat_template.jinja"
+        "the mix has no chat template: neither its seed nor an expert came with one; continue plain text (`nexusmix "
+        "generate`, or the API's /v1/completions), or add an expert whose folder contains chat_template.jinja"
     )
 
 
@@ -58,13 +58,15 @@ def _of_members(blobs: BlobStore, manifest: Manifest) -> dict[str, str]:
     return {e.ref: blobs.read_bytes(e.chat_template).decode() for e in experts if e.chat_template is not None}
 
 
-def adopted_template(blobs: BlobStore, manifest: Manifest) -> str | None:
-    """Return the experts' template for an export, which contains the seed's files already; None if it is not needed.
-
-    None also where the experts' templates differ: an export cannot ask.
-    """
+def exported_template(blobs: BlobStore, manifest: Manifest) -> ChatTemplate | None:
+    """Return the template of an export. None without one, and where the experts' differ: an export cannot ask."""
     try:
-        chosen = template_of(blobs, manifest)
+        return template_of(blobs, manifest)
     except (ChatTemplateError, UnsafeFileError):
         return None
-    return None if chosen.of_seed else chosen.source
+
+
+def adopted_template(blobs: BlobStore, manifest: Manifest) -> str | None:
+    """Return the experts' template for an export, which contains the seed's files already; None if it is not needed."""
+    chosen = exported_template(blobs, manifest)
+    return None if chosen is None or chosen.of_seed else chosen.source

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from composer.chat.templates import exported_template
 from composer.evaluation.comparison import gain_kept, text_bytes
 from composer.evaluation.contenders import TITLES, score_rows
 from composer.evaluation.heatmap import routing_svg
@@ -33,7 +34,7 @@ def card_files(registry: Registry, record: MixRecord, manifest: Manifest, format
     parts = [
         _front_matter(record, manifest, experts, format),
         f"# {_text(record.ref)}\n",
-        _usage(format),
+        _usage(format, chats=exported_template(registry.blobs, manifest) is not None),
         _parts(manifest, seed, experts),
     ]
     files = {}
@@ -81,12 +82,14 @@ def _results(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _usage(format: str) -> str:
+def _usage(format: str, *, chats: bool) -> str:
     row = EXPORT_FORMATS[format]
+    loaded = row.load()
     about = (
         "A [Nexus](https://arxiv.org/abs/2408.15901) mixture of dense experts that branched from one seed."
     )
-    return f"{about} {row.summary}\n\n## Use\n\n{row.load().loading}"
+    chatting = f"\n### Chat\n\n{loaded.chatting}" if chats else ""
+    return f"{about} {row.summary}\n\n## Use\n\n{loaded.loading}{chatting}"
 
 
 def _parts(manifest: Manifest, seed: SeedRecord, experts: Sequence[ExpertRecord]) -> str:

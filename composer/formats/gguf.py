@@ -254,6 +254,15 @@ from llama_cpp import Llama
 print(Llama("model.gguf")("Once upon a time", max_tokens=40)["choices"][0]["text"])
 ```
 """,
+    chatting="""\
+The file contains a chat template. `llama-cli` and `llama-server` use it; Ollama recognises those of common models.
+
+```python
+model = Llama("model.gguf")
+messages = [{"role": "user", "content": "What is a matrix?"}]
+print(model.create_chat_completion(messages, max_tokens=40)["choices"][0]["message"]["content"])
+```
+""",
     library="gguf",
     quantizer=Quantizer.find,
 )

@@ -41,6 +41,16 @@ python -m sglang.launch_server --model-path path/to/this/folder
 For llama.cpp and Ollama, export the mix with `--format gguf`.
 """
 
+CHATTING = """\
+The tokenizer has a chat template:
+
+```python
+messages = [{"role": "user", "content": "What is a matrix?"}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40)[0], skip_special_tokens=True))
+```
+"""
+
 
 class Writable(Protocol):
     """A mix in one format before it is written; `files` are its small files by name."""
@@ -82,13 +92,15 @@ class Format:
     """A format in which a mix can be written. `plan` raises ExportError if the format cannot express the mix.
 
     `dtypes` maps the dtype names of the command line to the format's names. `loading` is the part of the model card
-    that explains how to run the model. `library` is the hub's name of the software that reads it. `quantizer` finds
-    the tool for the types that this project does not write; None: the format has no such types.
+    that explains how to run the model, `chatting` the part for models with a chat template. `library` is the hub's
+    name of the software that reads it. `quantizer` finds the tool for the types that this project does not write;
+    None: the format has no such types.
     """
 
     plan: Callable[[BlobStore, Manifest, str], Writable]
     dtypes: Mapping[str, str] = field(default_factory=lambda: DTYPES)
     loading: str = LOADING
+    chatting: str = CHATTING
     library: str = "transformers"
     quantizer: Callable[[str], Quantizer] | None = None
 

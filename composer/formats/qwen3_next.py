@@ -1,11 +1,13 @@
 """Format `qwen3_next`: a mix of a Qwen3 seed expressed exactly in the stock Qwen3-Next architecture.
 
-Qwen3-Next has the mixture of Qwen2-MoE (composer/formats/qwen2_moe.py) and Qwen3's norms of queries and keys. Its
-blocks of linear attention are not used: every block has full attention. Two parts of it are neutralised:
+Qwen3-Next has the mixture of Qwen2-MoE (composer/formats/qwen2_moe.py) and Qwen3's norms of queries and keys. Every
+block of the mix has full attention. Three parts of Qwen3-Next are neutralised:
 
     output gate   sigmoid(G · x) multiplies the output of each head. With G = 0 it is ½, and the output projection is
                   doubled. The rows of G follow those of q in each head.
     norms         Qwen3-Next computes (1 + w) · x / rms(x), so w is stored minus 1.
+    last block    transformers 4.57 requires a block of linear attention. One more block has it: its weights are
+                  zeros, so it adds zero. Its sizes are minimal, and its FFN is dense.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from registry.checkpoints.configs import normalised
 from registry.checkpoints.families import family_of
 
 NAME = "qwen3_next"
-# The sizes of the unused linear attention; readers allocate nothing for it.
+# Sizes of the last block.
+WIDTH, KERNEL, HEAD = 32, 4, 32
 LINEAR: Mapping[str, int] = {
-    "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 32,
-    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": KERNEL,
+    "linear_key_head_dim": HEAD,
+    "linear_value_head_dim": HEAD,
     "linear_num_key_heads": 1,
     "linear_num_value_heads": 1,
 }
@@ -41,6 +44,7 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> Plan:
     for name, rows in base.tensors.items():
         if not name.endswith(("q_proj.bias", "k_proj.bias", "v_proj.bias")) or seed["attention_bias"]:
             tensors[name] = _converted(name, rows, seed["head_dim"])
+    tensors |= _last_block(base.config["num_hidden_layers"], base.config["hidden_size"])
     return Plan(
         config=_config(base.config, seed),
         tensors=tensors,
@@ -76,6 +80,25 @@ def _converted(name: str, rows: Rows, head_dim: int) -> Rows:
     return rows
 
 
+def _last_block(index: int, hidden: int) -> dict[str, Rows]:
+    """Return the block of linear attention, with one head, that adds zero."""
+    shapes = {
+        "input_layernorm.weight": (hidden,),
+        "linear_attn.in_proj_qkvz.weight": (4 * HEAD, hidden),
+        "linear_attn.in_proj_ba.weight": (2, hidden),
+        "linear_attn.conv1d.weight": (3 * HEAD, 1, KERNEL),
+        "linear_attn.dt_bias": (1,),
+        "linear_attn.A_log": (1,),
+        "linear_attn.norm.weight": (HEAD,),
+        "linear_attn.out_proj.weight": (hidden, HEAD),
+        "post_attention_layernorm.weight": (hidden,),
+        "mlp.gate_proj.weight": (WIDTH, hidden),
+        "mlp.up_proj.weight": (WIDTH, hidden),
+        "mlp.down_proj.weight": (hidden, WIDTH),
+    }
+    return {f"model.layers.{index}.{name}": Zeros(*shape) for name, shape in shapes.items()}
+
+
 def _config(base: Mapping[str, Any], seed: Mapping[str, Any]) -> dict[str, Any]:
     layers = base["num_hidden_layers"]
     unknown = ("qkv_bias", "use_sliding_window")
@@ -86,8 +109,10 @@ def _config(base: Mapping[str, Any], seed: Mapping[str, Any]) -> dict[str, Any]:
         "head_dim": seed["head_dim"],
         "attention_bias": seed["attention_bias"],
         "partial_rotary_factor": 1.0,
-        "full_attention_interval": 1,
-        "layer_types": ["full_attention"] * layers,
+        "num_hidden_layers": layers + 1,
+        "layer_types": ["full_attention"] * layers + ["linear_attention"],
+        "mlp_only_layers": [layers],
+        "intermediate_size": WIDTH,
         **LINEAR,
     }
 

@@ -17,7 +17,7 @@ from registry.checkpoints.tensors import TensorInfo
 
 
 class Rows(Protocol):
-    """A tensor of one or two axes that is read by rows."""
+    """A tensor that is read by rows."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -8,26 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ui.cli.kit.context import (
-    ActiveExperts,
-    Json,
-    MixRef,
-    RandomSeed,
-    examples,
-    open_registry,
-    parse_names,
-)
+from ui.cli.kit.context import Json, MixRef, examples, open_registry
 from ui.cli.kit.output import note, print_json
-from ui.cli.kit.sampling import (
-    MaxNewTokens,
-    SampledTopP,
-    Stop,
-    Temperature,
-    TemplateOf,
-    TopK,
-    mean_shares,
-    summary,
-)
+from ui.cli.kit.sampling import Choices, TemplateOf, generates, mean_shares, summary
 from ui.wording.display import printable
 from ui.wording.failures import describe
 
@@ -43,6 +26,7 @@ EXAMPLES = examples(
 COMMANDS = "/reset starts again, /exit or Ctrl-D leaves, Ctrl-C ends a reply"
 
 
+@generates(max_new_tokens=512)
 def chat(
     ctx: typer.Context,
     mix: MixRef,
@@ -56,13 +40,8 @@ def chat(
         str | None, typer.Option(metavar="TEXT", help="A system prompt, before the first message.")
     ] = None,
     template: TemplateOf = None,
-    max_new_tokens: MaxNewTokens = 512,
-    temperature: Temperature = 0.8,
-    top_p: SampledTopP = 1.0,
-    top_k: TopK = 0,
-    stop: Stop = None,
-    random_seed: RandomSeed = 0,
-    active_experts: ActiveExperts = None,
+    *,
+    choices: Choices,
     as_json: Json = False,
 ) -> None:
     """Talk to a mix: reply to one message, or to a conversation in the terminal.
@@ -78,10 +57,9 @@ def chat(
     with open_registry(ctx) as registry:
         from composer.chat.renderer import Renderer
         from composer.chat.templates import template_of
-        from composer.generation.sampling import Sampling
         from composer.mix.opening import find_mix
 
-        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, random_seed, tuple(stop or ()))
+        sampling = choices.sampling
         record, manifest = find_mix(registry, mix)
         chosen = template_of(registry.blobs, manifest, template)
         with Renderer() as renderer:
@@ -89,7 +67,7 @@ def chat(
             from composer.mix.opening import open_mix
 
             opened = Chat(open_mix(registry, manifest), chosen, renderer)
-            talk = _Talk(opened, sampling, system, parse_names(active_experts), quiet=as_json)
+            talk = _Talk(opened, sampling, system, choices.experts, quiet=as_json)
             if message is None:
                 note(f"{record.ref}, chat template of {chosen.origin}; {COMMANDS}")
                 talk.converse()

@@ -23,6 +23,13 @@ def evaluated(tmp_path_factory):
     root = tmp_path_factory.mktemp("carded")
     registry = open_registry(root / "home", embedder="hashing:16")
     add_seed(registry, "pico", pico.write_pico(root / "seed"), license="Apache-2.0")
+    mix_of_noise(registry, root)
+    evaluate(registry, "team", max_bytes=2000)
+    return registry
+
+
+def mix_of_noise(registry, root):
+    """Compose the mix `team` of two noisy copies of the seed."""
     for number, name in enumerate(("code", "math"), 1):
         folder = pico.branch_pico(root / "seed", root / name, seed=number, scale=0.1)
         data = pico.write_documents(root / f"{name}.jsonl", name)
@@ -32,7 +39,19 @@ def evaluated(tmp_path_factory):
         registry,
         Recipe(name="team", seed="pico", experts=["code", "math"], training=training, trunk_merge="mean"),
     )
-    evaluate(registry, "team", max_bytes=2000)
+
+
+@pytest.fixture(scope="module")
+def chatting(tmp_path_factory):
+    """A registry with the mix `team`, whose seed has a chat template."""
+    root = tmp_path_factory.mktemp("chatting")
+    registry = open_registry(root / "home", embedder="hashing:16")
+    seed = pico.write_pico(root / "seed")
+    (seed / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+    )
+    add_seed(registry, "pico", seed, license="Apache-2.0")
+    mix_of_noise(registry, root)
     return registry
 
 
@@ -93,12 +112,29 @@ def test_a_card_lists_the_scores_of_tasks(evaluated, tmp_path):
     assert r"| arc\_easy | acc | 0.2500 | 0.5000 |" in card and "stderr" not in card
 
 
+def python_of(folder):
+    """The Python of a card, with the folder's path in it."""
+    snippets = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    return [snippet.replace("path/to/this/folder", str(folder)) for snippet in snippets]
+
+
 @pytest.mark.parametrize("format", ["nexus", "qwen2_moe"])
-def test_the_python_of_a_card_generates_text(evaluated, tmp_path, format):
-    export(evaluated, "team", tmp_path / "out", format=format)
-    card = (tmp_path / "out" / "README.md").read_text()
-    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    script = snippet.replace("path/to/this/folder", str(tmp_path / "out"))
+def test_the_python_of_a_card_generates_text_and_a_reply(chatting, tmp_path, format):
+    export(chatting, "team", tmp_path / "out", format=format)
+    completion, chat = python_of(tmp_path / "out")
+    script = completion + "print('=====')\n" + chat
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    text, reply = done.stdout.split("=====\n")
+    assert text.strip() and "user: What is a matrix?" in reply
+
+
+@pytest.mark.parametrize("format", ["nexus", "qwen2_moe", "gguf"])
+def test_a_card_without_a_chat_template_explains_no_chat(evaluated, tmp_path, format):
+    export(evaluated, "team", tmp_path / "out", format=format)
+    assert "### Chat" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_card_of_a_gguf_file_explains_its_chat_template(chatting, tmp_path):
+    export(chatting, "team", tmp_path / "out", format="gguf")
+    assert "create_chat_completion" in python_of(tmp_path / "out")[1]

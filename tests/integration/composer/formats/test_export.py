@@ -354,6 +354,17 @@ def test_a_stock_format_of_another_family_names_the_right_one(llama, tmp_path):
         export(llama, "other", tmp_path / "out", format="qwen3_next")
 
 
+def test_a_qwen3_next_export_ends_with_the_linear_attention_that_older_readers_require(tmp_path):
+    registry = make_registry(tmp_path, model_type="qwen3")
+    make_mix(registry)
+    export(registry, "mix", tmp_path / "out", format="qwen3_next")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["layer_types"] == ["full_attention", "full_attention", "linear_attention"]
+    last = {n: t for n, t in map_tensors(tmp_path / "out" / "model.safetensors").items() if ".layers.2." in n}
+    assert "model.layers.2.linear_attn.conv1d.weight" in last
+    assert not any(tensor.any() for tensor in last.values())
+
+
 @pytest.mark.parametrize(
     ("model_type", "dtype", "settings"),
     [
