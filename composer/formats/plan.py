@@ -31,7 +31,8 @@ prompt = tokenizer("Once upon a time", return_tensors="pt")
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40)[0], skip_special_tokens=True))
 ```
 
-transformers 4.57 and 5 read this folder. vLLM and SGLang have this architecture too, with an OpenAI-compatible API:
+transformers 4.57 and 5 read this folder. vLLM and SGLang have this architecture too, with an
+OpenAI-compatible API. nexusmix has not tested them:
 
 ```sh
 vllm serve path/to/this/folder

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Unpack
 
 from sqlalchemy import ColumnElement, and_, or_, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, selectinload
 
 from registry.catalog.filters import Sides, wanted_by
 from registry.database.rows import expert_record
@@ -56,7 +56,10 @@ def page_experts(
         if cursor is not None:
             wanted.append(_beyond(columns, descending, _decode(cursor, order)))
         by = [column.desc() if descending else column.asc() for column in columns]
-        rows = session.scalars(select(Expert).where(*wanted).order_by(*by).limit(limit + 1)).all()
+        # With a join, SQLite may begin at the seed, and then it sorts all of the seed's experts.
+        apart = (selectinload(Expert.seed), selectinload(Expert.embedding))
+        asked = select(Expert).options(*apart).where(*wanted).order_by(*by).limit(limit + 1)
+        rows = session.scalars(asked).all()
         following = _encode(order, rows[limit - 1], columns) if len(rows) > limit else None
         return ExpertPage([expert_record(row) for row in rows[:limit]], following)
 

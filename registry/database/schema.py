@@ -137,9 +137,13 @@ class Expert(Base):
     __tablename__ = "experts"
     __table_args__ = (
         UniqueConstraint("name_key", "version"),
-        # one per order of a list, and one per filter that is often narrow
+        # one per order of a list, alone and below each filter that is often narrow
         Index("ix_experts_seed_id_name_key", "seed_id", "name_key", "version"),
         Index("ix_experts_license_name_key", "license", "name_key", "version"),
+        Index("ix_experts_seed_id_created_at", "seed_id", "created_at", "id"),
+        Index("ix_experts_license_created_at", "license", "created_at", "id"),
+        Index("ix_experts_seed_id_parameters", "seed_id", "parameters", "id"),
+        Index("ix_experts_license_parameters", "license", "parameters", "id"),
         Index("ix_experts_created_at", "created_at", "id"),
         Index("ix_experts_parameters", "parameters", "id"),
     )

@@ -11,6 +11,10 @@ depends_on = None
 INDEXES = {
     "ix_experts_seed_id_name_key": ("seed_id", "name_key", "version"),
     "ix_experts_license_name_key": ("license", "name_key", "version"),
+    "ix_experts_seed_id_created_at": ("seed_id", "created_at", "id"),
+    "ix_experts_license_created_at": ("license", "created_at", "id"),
+    "ix_experts_seed_id_parameters": ("seed_id", "parameters", "id"),
+    "ix_experts_license_parameters": ("license", "parameters", "id"),
     "ix_experts_created_at": ("created_at", "id"),
     "ix_experts_parameters": ("parameters", "id"),
 }

@@ -1,10 +1,11 @@
 """Pages of the list of experts: orders, cursors and filters, on both databases."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from publishing import add_expert, add_seed
-from sqlalchemy import update
+from sqlalchemy import event, text, update
 
 from registry.catalog.pages import Order
 from registry.catalog.queries import count_experts, list_experts, page_experts, withdraw
@@ -90,3 +91,30 @@ def test_a_count_may_end_early(experts: Registry) -> None:
     assert count_experts(experts) == len(list_experts(experts)) == 6
     assert count_experts(experts, at_most=4) == 4
     assert count_experts(experts, at_most=40, license="MIT") == 3
+
+
+@pytest.mark.parametrize("order", ["name", "newest", "smallest", "largest"])
+@pytest.mark.parametrize("sides", [{}, {"seed": "base"}, {"license": "MIT"}])
+def test_sqlite_reads_a_page_from_an_index_and_sorts_nothing(
+    registry: Registry, order: Order, sides: dict[str, str]
+) -> None:
+    """A sorted filter would take a time that grows with the registry."""
+    seed = add_seed(registry)
+    for number in range(40):
+        add_expert(registry, f"expert-{number}", license=("MIT", "Apache-2.0")[number % 2])
+    plans: list[str] = []
+
+    def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and "LIMIT" in statement and "FROM experts" in statement:
+            rows = connection.connection.driver_connection.execute(
+                f"EXPLAIN QUERY PLAN {statement}", parameters
+            ).fetchall()
+            plans.append("\n".join(row[3] for row in rows))
+
+    with registry.session() as session:
+        session.execute(text("ANALYZE"))
+    event.listen(registry.engine, "before_cursor_execute", explain)
+    wanted = {**sides, "seed": seed.name} if "seed" in sides else sides
+    assert len(page_experts(registry, order=order, limit=5, **wanted).experts) == 5
+    (plan,) = plans
+    assert "USING INDEX" in plan.splitlines()[0] and "TEMP B-TREE" not in plan, plan
