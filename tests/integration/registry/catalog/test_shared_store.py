@@ -54,11 +54,11 @@ def forget_users(store: Path) -> None:
 
 def migrate_from_before(registry: Registry) -> None:
     """Turn a database into an earlier one, which has no id, and migrate it again."""
+    config = Config()
+    config.set_main_option("script_location", "registry.database:migrations")
     with registry.engine.begin() as connection:
-        connection.execute(text("DROP TABLE database_id"))
-        for later in ("profile", "difference", "chat_template"):
-            connection.execute(text(f"ALTER TABLE experts DROP COLUMN {later}"))  # of a later migration
-        connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0005")
     migrate(registry.engine)
 
 
