@@ -31,12 +31,10 @@ prompt = tokenizer("Once upon a time", return_tensors="pt")
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40)[0], skip_special_tokens=True))
 ```
 
-transformers 4.57 and 5 read this folder. vLLM and SGLang have this architecture too, with an
-OpenAI-compatible API. nexusmix has not tested them:
+transformers 4.57 and 5 read this folder. vLLM reads Qwen2-MoE, and has an OpenAI-compatible API:
 
 ```sh
 vllm serve path/to/this/folder
-python -m sglang.launch_server --model-path path/to/this/folder
 ```
 
 For llama.cpp and Ollama, export the mix with `--format gguf`.
