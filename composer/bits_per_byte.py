@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from composer.training.data import separator
 
 BATCH_WINDOWS = 8
+# Scores before this number were computed in half precision where the weights are.
+SCORES = "scores-2"
 LOGITS = 2**28  # elements: one gigabyte in float32
 PIECE_BYTES = 2048  # about one window
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from composer.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
+from composer.bits_per_byte import SCORES, HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
 from composer.evaluation import changing_text
 from composer.evaluation.changing_text import ChangingText
@@ -86,7 +86,7 @@ def evaluate(
     changing = None
     if list(texts) == list(members):  # a member's index is then its domain's
         changing = changing_text.of_domains(open_tokenizer(registry.blobs, seed.files), texts)
-    scores = _Scores(ScoreCache(registry.home / "cache" / "scores"), texts, changing)
+    scores = _Scores(ScoreCache(registry.home / "cache" / SCORES), texts, changing)
     baselines = [
         seed_contender(registry, seed),
         nearest_expert(registry, manifest),

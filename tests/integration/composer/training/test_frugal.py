@@ -8,6 +8,7 @@ from pathlib import Path
 import pico
 import pytest
 
+from composer.bits_per_byte import SCORES
 from composer.composition import compose
 from composer.evaluation.evaluate import evaluate
 from composer.mix import opening
@@ -50,7 +51,7 @@ def test_a_mix_composed_and_measured_without_room_is_the_same(
     registry = filled
     roomy = compose(registry, recipe("roomy", trunk_merge))
     scores = evaluate(registry, "roomy", max_bytes=2000)
-    shutil.rmtree(registry.home / "cache" / "scores")
+    shutil.rmtree(registry.home / "cache" / SCORES)
     monkeypatch.setattr(opening, "COMPUTED_AT_ONCE", 0)
     monkeypatch.setattr(weights, "PIECE", 500)
     with memory_limit(1):
