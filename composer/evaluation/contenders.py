@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from composer import resources
 from composer.errors import MissingTextError
 from composer.mix.lock import LockedExpert, LockedSeed
 from composer.mix.opening import (
     Manifest,
     build_dense,
+    computing_dtype,
     expert_weights,
     find_mix,
     open_dense,
@@ -205,10 +205,9 @@ def domains(manifest: Manifest) -> dict[str, LockedExpert]:
 
 def open_dense_merging(registry: Registry, seed: LockedSeed, experts: Sequence[LockedExpert]) -> Any:
     """Open a dense model whose every parameter is the mean over all experts and the seed."""
-    from composer.tensors.torch_blobs import TORCH_DTYPES
     from composer.tensors.weights import Mean
 
     blobs = registry.blobs
     models = [seed_weights(blobs, seed), *(expert_weights(blobs, expert) for expert in experts)]
     mean = {name: Mean([model[name] for model in models]) for name in models[0]}
-    return build_dense(seed_config(blobs, seed), mean, resources.compute_dtype(TORCH_DTYPES[seed.dtype]))
+    return build_dense(seed_config(blobs, seed), mean, computing_dtype(seed))

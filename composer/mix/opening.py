@@ -195,10 +195,9 @@ def open_mix(
     Raises NotFoundError and IntegrityError before any model is built.
     """
     from composer.model.modeling import NexusForCausalLM
-    from composer.tensors.torch_blobs import TORCH_DTYPES
 
     blobs = registry.blobs
-    wanted = dtype or resources.compute_dtype(TORCH_DTYPES[manifest.seed.dtype])
+    wanted = dtype or computing_dtype(manifest.seed)
     family = family_of(seed_config(blobs, manifest.seed))
     weights = _routed_weights if manifest.routed_trunk else _merged_weights
     config = nexus_config(blobs, manifest, wanted)
@@ -231,29 +230,26 @@ def open_dense(
     trainable: bool = False,
 ) -> Any:
     """Map a dense model of the seed's family: the seed, or an expert with FFNs of the given width."""
-    from composer.tensors.torch_blobs import TORCH_DTYPES
-
     config = seed_config(registry.blobs, seed)
     if ffn_width is not None:
         config["intermediate_size"] = ffn_width
     weights = _weights(registry.blobs, ffn, trunk)
-    return build_dense(
-        config, weights, dtype or resources.compute_dtype(TORCH_DTYPES[seed.dtype]), trainable=trainable
-    )
+    return build_dense(config, weights, dtype or computing_dtype(seed), trainable=trainable)
 
 
 def open_expert(
     registry: Registry, seed: LockedSeed, expert: LockedExpert, *, dtype: torch.dtype | None = None
 ) -> Any:
     """Open an expert as a dense model. One that is stored as a low-rank difference is added to its seed."""
+    config = {**seed_config(registry.blobs, seed), "intermediate_size": expert.ffn_width}
+    return build_dense(config, expert_weights(registry.blobs, expert), dtype or computing_dtype(seed))
+
+
+def computing_dtype(seed: LockedSeed) -> torch.dtype:
+    """Return the dtype in which this processor computes with the seed and its experts."""
     from composer.tensors.torch_blobs import TORCH_DTYPES
 
-    config = {**seed_config(registry.blobs, seed), "intermediate_size": expert.ffn_width}
-    return build_dense(
-        config,
-        expert_weights(registry.blobs, expert),
-        dtype or resources.compute_dtype(TORCH_DTYPES[seed.dtype]),
-    )
+    return resources.compute_dtype(TORCH_DTYPES[seed.dtype])
 
 
 def seed_weights(blobs: BlobStore, seed: LockedSeed) -> dict[str, Weight]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ui.cli.delete import print_deleted
 from ui.cli.kit.context import (
     Data,
     Description,
@@ -24,7 +25,7 @@ from ui.cli.kit.output import (
     print_table,
     progress,
 )
-from ui.wording.display import parameters, size
+from ui.wording.display import parameters
 from ui.wording.shapes import seed_shape
 
 app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
@@ -134,11 +135,7 @@ def delete(
 
     with open_registry(ctx, frees_room=True) as registry:
         deleted = delete_seed(registry, name, dry_run=dry_run)
-    if as_json:
-        print_json({"dry_run": dry_run, "seed": deleted.name, "freed": deleted.freed})
-    else:
-        done = "would be deleted" if dry_run else "is deleted"
-        note(f"seed {deleted.name} {done}; `nexusmix gc` then frees {size(deleted.freed)}")
+    print_deleted("seed", deleted, dry_run=dry_run, as_json=as_json)
 
 
 def _card(shape: dict[str, object]) -> dict[str, object]:
