@@ -117,6 +117,17 @@ class _Trainer(Trainer):
         trained = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
         save_file(trained, folder / "model.safetensors")
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Require every trained parameter in a checkpoint, where transformers warns of each frozen one."""
+        assert self.model is not None
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        unlike = sorted(trained & set(load_result.missing_keys) | set(load_result.unexpected_keys))
+        if unlike:
+            raise StorageError(
+                f"the checkpoints in {self.args.output_dir} are of other parameters than this run trains, "
+                f"{len(unlike)} of them such as {unlike[0]}: delete that folder, then run the same command again"
+            )
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)
