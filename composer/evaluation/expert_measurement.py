@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from composer.bits_per_byte import SCORES, HeldOut, ScoreCache, windows
+from composer.bits_per_byte import HeldOut, windows
 from composer.errors import MissingTextError
 from composer.evaluation.contenders import expert_contender, seed_contender
 from composer.mix.lock import lock_expert, lock_seed
@@ -45,12 +45,11 @@ def measure_transfer(
     held_out |= {other.ref: other.held_out for other in _nearest(registry, expert, domains)}
     texts = _texts(registry, expert, held_out, max_bytes)
     contenders = [seed_contender(registry, seed), expert_contender(registry, seed, lock_expert(expert))]
-    cache = ScoreCache(registry.home / "cache" / SCORES)
     scores: dict[str, dict[str, float]] = {domain: {} for domain in texts}
     done, total = 0, len(contenders) * len(texts)
     for contender in contenders:
         progress("measuring", done, total)
-        for domain, bits in contender.scores(texts, cache):
+        for domain, bits in contender.scores(registry, texts):
             scores[domain][contender.column] = bits
             done += 1
             progress("measuring", done, total)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from composer.derived import derived
+from composer.derived import derived_number
 from composer.errors import MissingTextError
 from composer.gathering import Composition
 from composer.mix.lock import Lock, LockedExpert
@@ -166,11 +166,11 @@ def _strength(registry: Registry, lock: Lock, expert: LockedExpert) -> float:
         stored = read_arrays(registry.blobs, expert.profile)
         return round(float(stored[STRENGTH].item()), 2) if STRENGTH in stored else 1.0
 
-    def measure() -> dict[str, np.ndarray]:
+    def measure() -> float:
         from composer.routed_trunk.strengths import find_strength  # imports torch
 
         texts = documents.load_documents(registry.blobs, sample)
-        return {STRENGTH: np.array(find_strength(registry, lock.seed, expert, texts))}
+        return find_strength(registry, lock.seed, expert, texts)
 
     key = [lock.seed.ffn, lock.seed.trunk, *expert.weights, sample, lock.seed.files[TOKENIZER_FILE]]
-    return float(derived(registry, "strengths", key, measure)[STRENGTH])
+    return derived_number(registry, "strengths", key, measure)
