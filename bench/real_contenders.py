@@ -30,7 +30,7 @@ from composer.gathering import resolve
 from composer.mix.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
 from composer.mix.opening import Manifest, expert_weights, open_dense, open_expert, open_mix, open_tokenizer
 from composer.mix.recipe import Recipe, Training
-from composer.routed_trunk.profiles import profile_of
+from composer.routed_trunk.profiles import Profiles
 from composer.routed_trunk.strengths import strength_of
 from composer.training.data import pack
 from registry.catalog import queries
@@ -246,7 +246,7 @@ def _signed(lab: Lab, expert: LockedExpert) -> LockedExpert:
     """The expert without its text, as its owner would share it."""
     domain = expert.ref.rpartition("-")[0]
     private = [text for part in ("train", "choice") for text in texts_of(lab.registry.home, domain, part)]
-    counted = profile_of(lab.registry, lab.seed, private)
+    counted = Profiles(lab.registry, lab.seed).count(private)
     weights = expert_weights(lab.registry.blobs, expert)
     strength = strength_of(lab.registry, lab.seed, weights, private, expert.ref)
     profile = TokenProfile(lab.seed.files[TOKENIZER_FILE], counted.unigrams, counted.bigrams, strength)
