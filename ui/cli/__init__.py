@@ -19,6 +19,7 @@ from ui.cli import (
     alias,
     chat,
     compose,
+    compress,
     contribute,
     delete,
     demo,
@@ -93,6 +94,7 @@ _add("list", list_experts.list_experts, FIND, list_experts.EXAMPLES)
 _add("show", show.show, FIND, show.EXAMPLES)
 app.add_typer(seed.app, name="seed", rich_help_panel=GIVE, help="Add, list and show seeds.")
 _add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
+_add("compress", compress.compress, GIVE, compress.EXAMPLES)
 _add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
 _add("embed", embed.embed, GIVE, embed.EXAMPLES)
 _add("alias", alias.alias, GIVE, alias.EXAMPLES)
