@@ -166,7 +166,10 @@ def largest_difference(
 def generated(model: Any, ids: list[int], count: int) -> list[int]:
     """The next `count` tokens that a model generates greedily."""
     settings = {"max_new_tokens": count, "do_sample": False, "eos_token_id": -1, "pad_token_id": 2}
-    written: list[int] = model.generate(torch.tensor([ids]), **settings)[0].tolist()
+    prompt = torch.tensor([ids])
+    # Without a mask, `generate` takes every pad token in the prompt for padding. In some chat templates it ends a turn.
+    mask = torch.ones_like(prompt)
+    written: list[int] = model.generate(prompt, attention_mask=mask, **settings)[0].tolist()
     return written[len(ids) :]
 
 
