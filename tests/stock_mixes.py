@@ -210,7 +210,12 @@ VARIANTS = {
     "llama-additive-top-2-null": Variant("llama", _TIED | _HEADS, _ADDITIVE | _TOP_2 | {"null_experts": 1}),
     "llama-bf16": Variant("llama", _BF16),
     "llama-linear-router": Variant("llama", {}, {"router": "linear"}),
-    "llama-rope-llama3": Variant("llama", {"rope_parameters": LLAMA3}, gguf=False),
+    "llama-rope-llama3": Variant("llama", {"rope_parameters": LLAMA3}),
+    "llama-rope-llama3-context-padded-top-2": Variant(
+        "llama",
+        {"rope_parameters": LLAMA3, "hidden_size": 40, "head_dim": 10},
+        {"router": "nexus_context", "combine": "additive", "top_k": 2},
+    ),
     "llama-padded-width": Variant("llama", {"hidden_size": 40, "head_dim": 10}),
     "llama-padded-heads": Variant("llama", {"hidden_size": 64, "head_dim": 8}, _ADDITIVE | _TOP_2),
     "llama-context": Variant("llama", {}, _CONTEXT),
