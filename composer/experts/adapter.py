@@ -16,11 +16,10 @@ from composer.experts.adapter_config import (
     module_rank,
     pair_scale,
     read_config,
-    read_small,
     targets,
 )
 from registry.checkpoints.families import FLOAT_DTYPES, Family, family_of
-from registry.checkpoints.preflight import ADAPTER_CONFIG, SMALL_FILES, names_adapter
+from registry.checkpoints.preflight import ADAPTER_CONFIG, SMALL_FILES, names_adapter, read_small_files
 from registry.checkpoints.safe_files import list_files, open_regular, printable
 from registry.checkpoints.tensors import TensorInfo, read_header
 from registry.checkpoints.tokenizers import chat_template, tokenizer_mismatches
@@ -133,12 +132,7 @@ def template_in(folder: Path) -> str | None:
 
 
 def _small_files(folder: Path) -> dict[str, bytes]:
-    present = list_files(Path(folder))
-    return {
-        name: read_small(present[name], limit)
-        for name, limit in SMALL_FILES.items()
-        if name in present and name != "config.json"
-    }
+    return read_small_files(Path(folder), (name for name in SMALL_FILES if name != "config.json"))
 
 
 def _low_rank_sums(

@@ -33,6 +33,7 @@ from registry.catalog import queries
 from registry.checkpoints.low_rank import A, pair_names, weight_name
 from registry.checkpoints.safe_files import printable
 from registry.checkpoints.tensors import TensorInfo
+from registry.domains.rows import ChatFormat
 from registry.errors import UnsafeFileError
 from registry.home import Registry
 from registry.intake.intake import contribute
@@ -63,6 +64,7 @@ def contribute_adapter(
     data: Sequence[Path] = (),
     held_out: Sequence[Path] = (),
     text_column: str | None = None,
+    chat: ChatFormat | None = None,
     embedding: Path | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
@@ -94,6 +96,7 @@ def contribute_adapter(
         data=data,
         held_out=held_out,
         text_column=text_column,
+        chat=chat,
         embedding=embedding,
         description=description,
         provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},

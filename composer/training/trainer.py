@@ -218,7 +218,7 @@ def _checkpointing() -> dict[str, Any]:
 
 def _collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-    return {**columns, "labels": columns["input_ids"]}
+    return {"labels": columns["input_ids"], **columns}
 
 
 def _sha256(path: Path) -> str:

@@ -124,7 +124,7 @@ def _read_small_files(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     names_adapter(present, str(folder))
     if "config.json" not in present:
         raise InvalidInputError(f"{folder}: no config.json; expected a Hugging Face model folder")
-    files = {name: _read(present[name], limit) for name, limit in SMALL_FILES.items() if name in present}
+    files = read_small_files(folder)
     config = parse_json(files["config.json"], str(folder / "config.json"))
     if not isinstance(config, dict):
         raise UnsafeFileError(f"{folder / 'config.json'}: expected an object, got {printable(config)}")
@@ -134,6 +134,12 @@ def _read_small_files(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
             f"{folder}: the weights are quantized; expected float weights: dequantize and save them"
         )
     return files, config
+
+
+def read_small_files(folder: Path, names: Iterable[str] = SMALL_FILES) -> dict[str, bytes]:
+    """Return the contents of a folder's small files with these names. Raises NotFoundError, UnsafeFileError."""
+    present = list_files(folder)
+    return {name: _read(present[name], SMALL_FILES[name]) for name in names if name in present}
 
 
 def _refuse_custom_code(folder: Path, files: Mapping[str, bytes]) -> None:

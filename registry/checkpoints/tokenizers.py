@@ -63,6 +63,16 @@ def largest_id(files: Mapping[str, bytes]) -> int:
     return max(ids, default=-1)
 
 
+def special_tokens(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the special tokens by role that a folder's small files name. Raises UnsafeFileError for malformed JSON."""
+    named = _special_tokens(files)
+    pad = {**_load(files, "special_tokens_map.json"), **_load(files, "tokenizer_config.json")}.get(
+        "pad_token"
+    )
+    named["pad_token"] = pad.get("content") if isinstance(pad, dict) else pad
+    return {role: token for role, token in named.items() if isinstance(token, str)}
+
+
 def chat_template(files: Mapping[str, bytes]) -> str | None:
     """Return the chat template in a folder's small files: chat_template.jinja, or a field of tokenizer_config.json.
 

@@ -19,12 +19,14 @@ from registry.catalog import queries
 from registry.catalog.publish import publish_expert, publish_seed
 from registry.checkpoints.canonical import Progress, canonical_header
 from registry.checkpoints.preflight import check_expert, check_seed
+from registry.checkpoints.safe_files import printable
 from registry.checkpoints.tokenizers import chat_template
 from registry.domains.documents import (
     MAX_HELD_OUT_BYTES,
     Sample,
     put_documents,
     split,
+    without_near_duplicates,
 )
 from registry.domains.embedding import (
     Embedder,
@@ -35,7 +37,9 @@ from registry.domains.embedding import (
 )
 from registry.domains.index import update as update_index
 from registry.domains.reading import read_documents
+from registry.domains.rows import ChatFormat
 from registry.domains.scores import card_vectors
+from registry.domains.skipped import Skipped
 from registry.domains.token_profile import check_profile, put_profile
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
@@ -67,12 +71,13 @@ def add_seed(
     description: str = "",
     data: Paths = (),
     text_column: str | None = None,
+    chat: ChatFormat | None = None,
     check: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> SeedRecord:
     """Add the dense model that experts branch from; `data` is a sample of the seed's training text.
 
-    `text_column` is the column of the text in tables (registry/domains/reading.py).
+    `text_column` is the column of the text in tables, and `chat` renders conversations (registry/domains/reading.py).
 
     `check`, such as composer.experts.dry_run.check_runs, is called with the folder before anything is stored.
 
@@ -86,12 +91,12 @@ def add_seed(
     checkpoint = check_seed(source)
     if check is not None:
         check(source)
-    text = _read_text(data, column=text_column)
+    text = _read_text(data, column=text_column, chat=chat)
     embedder = load_embedder(registry.embedder) if data else None
 
     ffn, trunk = store_roles(registry, checkpoint.roles, progress)
     files = {file: registry.blobs.put_bytes(content) for file, content in checkpoint.files.items()}
-    domain = _store_domain(registry, embedder, text, progress)
+    domain = _store_domain(registry, embedder, text, progress, chat)
     return publish_seed(
         registry,
         name=name,
@@ -120,6 +125,7 @@ def contribute(
     data: Paths = (),
     held_out: Paths = (),
     text_column: str | None = None,
+    chat: ChatFormat | None = None,
     embedding: PathLike | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
@@ -135,7 +141,7 @@ def contribute(
     given. For private data, give an `embedding` file that the owner computed; then no text is stored. An expert
     whose trunk equals the seed's is anchored: its trunk is the seed's blob. Weights that equal the seed's are
     refused unless `allow_unchanged`, and weights that were not trained from the seed unless `allow_unrelated`.
-    `text_column` is the column of the text in tables (registry/domains/reading.py).
+    `text_column` is the column of the text in tables, and `chat` renders conversations (registry/domains/reading.py).
     The differences are recorded in the provenance. The folder's chat template is stored with the expert.
 
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
@@ -151,7 +157,8 @@ def contribute(
         source if isinstance(source, LowRankWeights) else _checkpoint(registry, base, as_path(source))
     )
     _require_one_source(data, held_out, embedding)
-    text = _read_text(data, held_out, column=text_column)
+    skipped = Skipped()
+    text = _read_text(data, held_out, column=text_column, chat=chat, skipped=skipped)
     differences = weights.check(
         registry, base, allow_unchanged=allow_unchanged, allow_unrelated=allow_unrelated
     )
@@ -163,7 +170,7 @@ def contribute(
             check_profile(given.profile, base)
 
     stored = weights.store(registry, base, progress)
-    domain = _store_domain(registry, embedder, text, progress) if given is None else _Domain(given)
+    domain = _store_domain(registry, embedder, text, progress, chat) if given is None else _Domain(given)
     assert domain.embedding is not None, "the domain comes from the data or from the file"
     about = card_vectors(embedder, [(check_name(name), description)])[0]
     new = NewExpert(
@@ -182,7 +189,12 @@ def contribute(
         chat_template=None
         if weights.template is None
         else registry.blobs.put_bytes(weights.template.encode()),
-        provenance={**(provenance or {}), **weights.remarks, "difference_from_seed": differences},
+        provenance={
+            **(provenance or {}),
+            **weights.remarks,
+            "difference_from_seed": differences,
+            **({"skipped": counts} if (counts := skipped.counts()) else {}),
+        },
     )
     published = publish_expert(registry, new)
     update_index(registry, embedder.id)
@@ -227,32 +239,55 @@ def _require_one_source(data: Sequence[Path], held_out: Sequence[Path], embeddin
         )
 
 
-def _read_text(data: Sequence[Path], held_out: Sequence[Path] = (), *, column: str | None = None) -> Sample:
-    """Return the sample and the held-out text, limited in size; all explicit held-out text is held out."""
+def _read_text(
+    data: Sequence[Path],
+    held_out: Sequence[Path] = (),
+    *,
+    column: str | None = None,
+    chat: ChatFormat | None = None,
+    skipped: Skipped | None = None,
+) -> Sample:
+    """Return the sample and the held-out text, limited in size; all explicit held-out text is held out.
+
+    Held-out documents that nearly equal a training document are left out. `skipped` counts what was left out.
+    """
     if not data:
         return _NO_TEXT
-    sample = split(read_documents(data, column=column))
+    skipped = Skipped() if skipped is None else skipped
+    sample = split(read_documents(data, column=column, chat=chat, skipped=skipped), skipped=skipped)
     if held_out:
         # Split again only to limit the size: both parts are held out.
-        explicit = split(read_documents(held_out, column=column), max_bytes=MAX_HELD_OUT_BYTES)
+        explicit = split(
+            read_documents(held_out, column=column, chat=chat, skipped=skipped), max_bytes=MAX_HELD_OUT_BYTES
+        )
         tests = [*explicit.held_out, *explicit.train]
         known = set(tests)
         sample = Sample([text for text in sample.train if text not in known], tests)
     if not sample.train:
         raise InvalidInputError(
-            f"no training text in {', '.join(map(str, data))}: expected documents other than the held-out ones"
+            f"no training text in {printable(', '.join(map(str, data)), 200)}: expected documents other than the "
+            "held-out ones: give more documents"
         )
-    return sample
+    if held_out:
+        return sample
+    again = read_documents(data, column=column, chat=chat)
+    kept = without_near_duplicates(sample.held_out, again, None if chat is None else chat.plain)
+    skipped.near_duplicates += len(sample.held_out) - len(kept)
+    return Sample(sample.train, kept)
 
 
 def _store_domain(
-    registry: Registry, embedder: Embedder | None, text: Sample, progress: Progress | None
+    registry: Registry,
+    embedder: Embedder | None,
+    text: Sample,
+    progress: Progress | None,
+    chat: ChatFormat | None = None,
 ) -> _Domain:
     if embedder is None:
         return _Domain()
     if progress is not None:
         progress("embedding", 0, 1)
-    embedding, vectors = embed_domain(embedder, text.train)
+    embedding, vectors = embed_domain(embedder, text.train, plain=None if chat is None else chat.plain)
     domain = _Domain(
         embedding=embedding,
         sample=put_documents(registry.blobs, text.train),

@@ -60,24 +60,17 @@ def add(
 
     The text of --data is optional. Mixes are measured on it as their general domain.
     """
-    from composer.experts.dry_run import check_runs
-    from registry.intake import sources
-    from registry.intake.intake import add_seed
+    from composer.experts.contribution import add_seed
 
-    with (
-        open_registry(ctx) as registry,
-        progress() as report,
-        sources.opened(registry, source, seed=None, progress=report) as checkpoint,
-    ):
+    with open_registry(ctx) as registry, progress() as report:
         seed = add_seed(
             registry,
             name,
-            checkpoint.folder,
+            source,
             license=license,
             description=description,
             data=data or (),
             text_column=text_column,
-            check=check_runs,
             progress=report,
         )
     if as_json:
