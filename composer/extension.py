@@ -135,10 +135,7 @@ def remove(
     version is recorded as the parent, but none of its weights are used. Raises NotFoundError, RecipeError.
     """
     record, manifest = find_mix(registry, mix_ref)
-    refs = [member.expert.ref for member in manifest.members]
-    gone = queries.get_expert(registry, expert_ref).ref
-    if gone not in refs:
-        raise RecipeError(f"{gone} is not an expert of {record.ref}; its experts are {', '.join(refs)}")
+    gone = queries.get_member(registry, record.ref, expert_ref)
     rest = [member.expert for member in manifest.members if member.expert.ref != gone]
     if not rest:
         raise RecipeError(

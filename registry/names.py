@@ -16,6 +16,10 @@ RESERVED = frozenset(
     {"all", "latest", "none", "con", "prn", "aux", "nul"}
     | {f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10)}
 )
+# Alphabets with letters of the same shape. Chinese, Japanese and Korean names mix scripts, which look unlike these.
+_ALIKE = frozenset({"ARMENIAN", "CHEROKEE", "COPTIC", "CYRILLIC", "GREEK", "LATIN", "LISU"})
+# Small letters of other alphabets that have the shape of a Latin one.
+_LOOK_LATIN = frozenset("аеорсухіјѕԁԛԝһӏ" + "ονυιρα" + "օսոհյ")
 _PUNCTUATION = frozenset("._-")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -64,6 +68,32 @@ def check_name(text: str) -> str:
     if name_key(name).split(".")[0] in RESERVED:
         raise _refused(text, "is reserved: choose another name")
     return name
+
+
+def check_new_name(text: str) -> str:
+    """Return `text` like `check_name`, for a name that is about to be published.
+
+    Raises InvalidInputError also for a name that looks like another one: with letters of two alphabets that have equal
+    shapes, or of one such alphabet but readable as Latin, such as Cyrillic 'соре'. Names that were published earlier
+    may break this rule, so `check_name` does not require it.
+    """
+    name = check_name(text)
+    alphabets = {_alphabet(char) for char in name if unicodedata.category(char)[0] == "L"} & _ALIKE
+    if len(alphabets) > 1:
+        raise _refused(
+            text, f"mixes letters of {' and '.join(sorted(alphabets))}, which look alike: use one alphabet"
+        )
+    letters = {char for char in name.casefold() if unicodedata.category(char)[0] == "L"}
+    if letters and letters <= _LOOK_LATIN:
+        raise _refused(
+            text, f"looks like a Latin name but is written in {alphabets.pop()}: use Latin letters"
+        )
+    return name
+
+
+def _alphabet(char: str) -> str:
+    """Return the first word of the character's Unicode name, such as LATIN."""
+    return unicodedata.name(char, "").partition(" ")[0]
 
 
 def name_key(name: str) -> str:

@@ -32,8 +32,8 @@ def delete_mix(registry: Registry, ref: str, *, dry_run: bool = False) -> Delete
     The version is never reused. Its manifest and lock, a few kB, stay: composing the lock again gives the same
     bytes. Its other blobs stay until garbage collection, which keeps those that another row refers to.
 
-    Raises InvalidInputError without a version, NotFoundError, and ConflictError while a live run or a mix
-    made from it refers to it.
+    Raises InvalidInputError without a version, NotFoundError, and ConflictError while a live run or a mix that
+    was extended from it needs it.
     """
     if parse_ref(ref).version is None:
         raise InvalidInputError(f"{ref!a} has no version: name the version to delete, such as {ref}@1")
@@ -92,9 +92,24 @@ def _refuse_used_seed(session: Session, seed: Seed) -> None:
             )
 
 
+def mixes_built_on(registry: Registry, ref: str) -> list[str]:
+    """Return the `name@version` of mixes that were extended from a mix, so that their locks need it.
+
+    A mix that was composed again without an expert names its parent too, but needs nothing of it. Raises NotFoundError.
+    """
+    with registry.session(read_only=True) as session:
+        return _built_on(session, find_mix(session, ref))
+
+
+def _built_on(session: Session, mix: Mix) -> list[str]:
+    # Only an extension's lock pins its parent, by the digest of the parent's manifest.
+    pins = Mix.blobs.any(MixBlob.digest == mix.manifest)
+    made = select(Mix).where(Mix.parent_id == mix.id, Mix.deleted_at.is_(None), pins).order_by(Mix.id)
+    return [f"{child.name}@{child.version}" for child in session.scalars(made)]
+
+
 def _refuse_while_needed(session: Session, mix: Mix, name: str) -> None:
-    made = select(Mix).where(Mix.parent_id == mix.id, Mix.deleted_at.is_(None)).order_by(Mix.id)
-    children = [f"{child.name}@{child.version}" for child in session.scalars(made)]
+    children = _built_on(session, mix)
     if children:
         raise ConflictError(f"{', '.join(children)} was made from {name}: delete that first")
     for run in session.scalars(select(Run).where(Run.state.in_(LIVE)).order_by(Run.id)):

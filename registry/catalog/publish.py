@@ -35,7 +35,7 @@ from registry.database.schema import (
 )
 from registry.errors import ConflictError, IncompatibleError, IntegrityError, InvalidInputError
 from registry.home import Registry
-from registry.names import check_name, name_key
+from registry.names import check_name, check_new_name, name_key
 from registry.queue.claims import entitle
 from registry.records import Digest, ExpertRecord, MixRecord, NewExpert, SeedRecord
 
@@ -62,7 +62,7 @@ def publish_seed(
     Raises ConflictError if the name is taken, because seeds have no versions. Raises IntegrityError if a blob
     is missing.
     """
-    stored_name = check_name(name)
+    stored_name = check_new_name(name)
     with registry.session() as session:
         lock_writers(session)
         taken = session.scalar(select(Seed).where(Seed.name_key == name_key(stored_name)))
@@ -207,7 +207,7 @@ def _next_version(session: Session, table: type[Expert] | type[Mix], name: str) 
         .limit(1)
     ).first()
     if newest is None:
-        return stored_name, 1
+        return check_new_name(name), 1
     if newest.name != stored_name:
         raise ConflictError(
             f"'{stored_name}' differs only by case from the existing '{newest.name}': "

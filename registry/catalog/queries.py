@@ -37,13 +37,15 @@ from registry.database.schema import (
     MixExpert,
     Seed,
 )
-from registry.errors import InvalidEmbeddingError, InvalidInputError
+from registry.errors import InvalidEmbeddingError, InvalidInputError, NotFoundError
 from registry.home import Registry
-from registry.names import name_key
+from registry.names import is_alias, name_key, parse_ref
 from registry.records import Domain, EmbedderId, ExpertRecord, Hit, MixRecord, SeedRecord
 
 if TYPE_CHECKING:
     from registry.domains.embedding import Embedder
+
+MAX_QUERY_CHARS = 2_000  # an embedder reads a few hundred words of a request
 
 __all__ = [
     "Problem",
@@ -52,6 +54,7 @@ __all__ = [
     "experts_stamp",
     "get_expert",
     "get_measurement",
+    "get_member",
     "get_mix",
     "get_parts",
     "get_seed",
@@ -217,6 +220,31 @@ def get_mix(registry: Registry, ref: str) -> MixRecord:
         return mix_record(session, find_mix(session, ref))
 
 
+def get_member(registry: Registry, mix: str, expert: str) -> str:
+    """Return the `name@version` of the mix's expert that a name, version or alias refers to, also if it is withdrawn.
+
+    Raises NotFoundError if there is no such mix, or if it contains none or several versions of that name.
+    """
+    with registry.session(read_only=True) as session:
+        row = find_mix(session, mix)
+        rows = [member.expert for member in row.members]
+        if is_alias(expert):
+            found = [find_expert(session, expert)]
+        else:
+            ref = parse_ref(expert)
+            found = [
+                each for each in rows if each.name_key == ref.key and ref.version in (None, each.version)
+            ]
+        refs = [f"{each.name}@{each.version}" for each in rows]
+        matches = [text for text in (f"{each.name}@{each.version}" for each in found) if text in refs]
+    if len(matches) != 1:
+        wrong = "names several experts" if matches else "is not an expert"
+        raise NotFoundError(
+            f"{expert} {wrong} of {row.name}@{row.version}; its experts are {', '.join(refs)}"
+        )
+    return matches[0]
+
+
 def list_mixes(registry: Registry, *, expert: str | None = None) -> list[MixRecord]:
     """Return every version of every mix, sorted by name and version; deleted mixes are excluded.
 
@@ -260,6 +288,11 @@ def _query_vector(embedder: Embedder, query: str | np.ndarray) -> np.ndarray:
     from registry.domains.scores import request_vector
 
     if isinstance(query, str):
+        if len(query) > MAX_QUERY_CHARS:
+            raise InvalidInputError(
+                f"the search text has {len(query):,} characters, expected at most {MAX_QUERY_CHARS:,}: describe the "
+                "task in a few words, or search by a sample of text instead"
+            )
         if not query.strip():
             raise InvalidInputError(
                 "the search text is empty: describe the domain that the expert should know"

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.database.rows import blob_digests
-from registry.database.schema import Expert, Mix, Seed
+from registry.database.schema import Blob, Expert, Mix, Seed
 from registry.errors import IntegrityError, NotFoundError
 from registry.home import Registry
 from registry.names import Ref, parse_ref
@@ -54,6 +54,27 @@ def verify(registry: Registry, ref: str | None = None, *, progress: Progress | N
     if progress is not None:
         progress("verify", len(holders), len(holders))
     return sorted(problems, key=lambda problem: (problem.owner, problem.digest))
+
+
+def find_missing(registry: Registry) -> list[Problem]:
+    """Return the blobs of seeds, experts and mixes that are not in the store or have another size; none is read."""
+    with registry.session(read_only=True) as session:
+        owners = _owners(session, None)
+        sizes = {blob.digest: blob.size for blob in session.scalars(select(Blob))}
+    return [
+        Problem(owner, digest, message)
+        for owner, digests in sorted(owners.items())
+        for digest in sorted(set(digests))
+        if (message := _wrong_size(registry, digest, sizes[digest])) is not None
+    ]
+
+
+def _wrong_size(registry: Registry, digest: Digest, size: int) -> str | None:
+    try:
+        found = registry.blobs.size(digest)
+    except NotFoundError as error:
+        return str(error)
+    return None if found == size else f"blob {digest} has {found:,} bytes, expected {size:,}"
 
 
 def _owners(session: Session, ref: Ref | None) -> dict[str, list[Digest]]:

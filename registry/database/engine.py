@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
@@ -14,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from registry.database.schema import REVISION
+from registry.database.schema import REVISION, Base
 from registry.errors import ConflictError, InvalidInputError, StorageError
 
 BUSY_SECONDS = 30.0
@@ -54,6 +56,13 @@ def migrate(engine: Engine) -> None:
 
     Raises StorageError if the database is newer than the code, unreachable or damaged.
     """
+    if _is_current(engine):
+        return  # no lock: a reader does not wait for a writer, and a read-only home can be read
+    if _is_read_only(engine.url):
+        raise StorageError(
+            f"the database {engine.url.database} is of another version of nexusmix and its folder is read-only, so it "
+            "cannot be migrated: open it once where it can be written"
+        )
     with mapped_errors(engine), _sqlite_file_lock(engine.url):
         if engine.dialect.name == "sqlite":
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -62,6 +71,51 @@ def migrate(engine: Engine) -> None:
             lock_writers(connection)
             if current_revision(connection) != REVISION:
                 _upgrade(connection)
+
+
+def check_tables(engine: Engine) -> list[str]:
+    """Return the faults of the database: damaged pages (SQLite), and tables or columns that are missing."""
+    faults = []
+    with mapped_errors(engine), engine.connect().execution_options(read_only=True) as connection:
+        if engine.dialect.name == "sqlite":
+            found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
+            faults += [] if found == ["ok"] else found
+        inspector = sqlalchemy.inspect(connection)
+        present = set(inspector.get_table_names())
+        for table in Base.metadata.tables.values():
+            if table.name not in present:
+                faults.append(f"the table {table.name} is missing")
+                continue
+            columns = {column["name"] for column in inspector.get_columns(table.name)}
+            faults += [
+                f"the column {table.name}.{c.name} is missing" for c in table.columns if c.name not in columns
+            ]
+    return faults
+
+
+def _is_current(engine: Engine) -> bool:
+    """Return whether the database has this code's schema, without a lock and without creating a file."""
+    if engine.dialect.name == "sqlite" and not _is_wal(engine.url):
+        return False  # also a new file: while another process has it open, it cannot be switched to WAL
+    with mapped_errors(engine), engine.connect().execution_options(read_only=True) as connection:
+        return current_revision(connection) == REVISION
+
+
+def _is_wal(url: URL) -> bool:
+    """Return whether the file of a SQLite database exists and its header names the write-ahead log."""
+    try:
+        with Path(url.database or "").open("rb") as file:
+            return file.read(20)[18:] == b"\2\2"
+    except OSError:
+        return False
+
+
+def _is_read_only(url: URL) -> bool:
+    """Return whether a SQLite database exists in a folder that this process may not write."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return False
+    path = Path(url.database)
+    return path.exists() and not os.access(path.parent, os.W_OK)
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -100,7 +154,19 @@ def mapped_errors(engine: Engine) -> Iterator[None]:
 
 def _create_sqlite_engine(url: URL) -> Engine:
     # autocommit: the driver starts no transaction, so the `begin` event below controls it
-    engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": BUSY_SECONDS})
+    settings: dict[str, Any] = {"isolation_level": None, "timeout": BUSY_SECONDS}
+    if _is_read_only(url):
+        # Without its two files for the log, a database in a read-only folder opens only as immutable.
+        log = Path(f"{url.database}-wal")
+        has_log = log.exists() and log.stat().st_size > 0
+        place = f"file:{quote(str(url.database))}?mode=ro{'' if has_log else '&immutable=1'}"
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(place, uri=True, check_same_thread=False, **settings)
+
+        engine = sqlalchemy.create_engine(url, creator=connect)
+    else:
+        engine = sqlalchemy.create_engine(url, connect_args=settings)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:

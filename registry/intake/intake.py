@@ -45,7 +45,7 @@ from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
 from registry.intake.weights import CheckpointWeights, LowRankWeights, Weights, store_roles
 from registry.licenses import check_license
-from registry.names import check_name
+from registry.names import check_name, check_new_name
 from registry.paths import PathLike, Paths, as_path, as_paths
 from registry.records import Digest, DomainEmbedding, ExpertRecord, NewExpert, SeedRecord
 
@@ -84,7 +84,7 @@ def add_seed(
     Raises UnsafeFileError, InvalidInputError, NotFoundError, IncompatibleError (an unknown family or unknown
     tensors), LicenseError, ConflictError (the name is taken), StorageError.
     """
-    check_name(name)
+    check_new_name(name)
     expression = check_license(license)
     _refuse_taken_seed(registry, name)
     source, data = as_path(source), as_paths(data)
@@ -219,6 +219,7 @@ def _refuse_respelt_expert(registry: Registry, name: str) -> None:
     try:
         taken = queries.get_expert(registry, name)
     except NotFoundError:
+        check_new_name(name)
         return
     if taken.name != check_name(name):
         raise ConflictError(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "sqlalchemy", "streamlit")
 LOW_DISK_BYTES = 2_000_000_000
+SHOWN = 3  # faults per check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,9 @@ def doctor(ctx: typer.Context, as_json: Json = False) -> None:
 def _registry_checks(registry: Registry) -> Iterator[Check]:
     yield Check("home", True, str(registry.home))
     yield _check("database", lambda: _database(registry))
+    yield _check("tables", lambda: _tables(registry))
     yield _check("blob store", lambda: _blob_store(registry))
+    yield _check("blobs", lambda: _blobs(registry))
     yield _check("disk space", lambda: _disk_space(registry))
     yield _check("embedder", lambda: _embedder(registry))
 
@@ -123,6 +126,28 @@ def _blob_store(registry: Registry) -> str:
             f", shared with other databases ({'; '.join(others)}), so gc refuses to run" if others else ""
         )
         return f"writable, {blobs}{shared}"
+
+
+def _tables(registry: Registry) -> str:
+    from registry.database.engine import check_tables
+
+    faults = check_tables(registry.engine)
+    if faults:
+        raise RuntimeError(f"{'; '.join(faults[:SHOWN])}: restore the database from a backup")
+    return "complete"
+
+
+def _blobs(registry: Registry) -> str:
+    from registry.catalog.verification import find_missing
+
+    problems = find_missing(registry)
+    if problems:
+        first = "; ".join(f"{problem.owner}: {problem.message}" for problem in problems[:SHOWN])
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise RuntimeError(
+            f"{first}{more}; `nexusmix verify` reads all of them; contribute the same files again"
+        )
+    return "all present; `nexusmix verify` checks their contents"
 
 
 def _disk_space(registry: Registry) -> str:

@@ -54,7 +54,7 @@ def submit(registry: Registry, kind: str, request: Request, *, roots: Roots | No
         roots.check(request)
         if any(request.get(name) for name in (*READ, *WRITTEN)):
             request = {**request, ROOTS: roots.to_json()}
-    return runs.submit(registry, kind, _pinned(registry, request))
+    return runs.submit(registry, kind, _pinned(registry, kind, request))
 
 
 def execute(registry: Registry, run: RunRecord, progress: Progress) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _arguments(request: Request, **renamed: str) -> dict[str, Any]:
     return arguments
 
 
-def _pinned(registry: Registry, request: Request) -> dict[str, Any]:
+def _pinned(registry: Registry, kind: str, request: Request) -> dict[str, Any]:
     pinned = dict(request)
     if "recipe" in pinned:
         experts = [queries.get_expert(registry, ref).ref for ref in pinned["recipe"]["experts"]]
@@ -205,7 +205,13 @@ def _pinned(registry: Registry, request: Request) -> dict[str, Any]:
     if "mix" in pinned:
         pinned["mix"] = queries.get_mix(registry, pinned["mix"]).ref
     if "expert" in pinned:
-        pinned["expert"] = queries.get_expert(registry, pinned["expert"]).ref
+        expert = pinned["expert"]
+        # an expert to remove may be withdrawn: it is looked up among those of the mix
+        pinned["expert"] = (
+            queries.get_member(registry, pinned["mix"], expert)
+            if kind == "remove"
+            else queries.get_expert(registry, expert).ref
+        )
     if "against" in pinned:
         pinned["against"] = [queries.get_mix(registry, ref).ref for ref in pinned["against"]]
     if "source" in pinned:

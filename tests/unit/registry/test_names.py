@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.errors import InvalidInputError
-from registry.names import MAX_LENGTH, Ref, check_name, name_key, parse_name, parse_ref
+from registry.names import MAX_LENGTH, Ref, check_name, check_new_name, name_key, parse_name, parse_ref
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,36 @@ def test_a_name_that_could_mislead_is_refused_in_printable_words(name: str) -> N
     with pytest.raises(InvalidInputError) as caught:
         check_name(name)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["p\u0443thon", "\u0440\u0443thon", "\u0441\u043e\u0440\u0435", "\u03bf\u03bd", "l\u03b1w", "\u0430-1"],
+)
+def test_a_new_name_that_looks_like_another_is_refused(name: str) -> None:
+    assert check_name(name) == name
+    with pytest.raises(InvalidInputError) as caught:
+        check_new_name(name)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "python",
+        "права",
+        "текст",
+        "日本語のモデル-v2",
+        "한국어-llm",
+        "νόμος",
+        "7b",
+        "naïve",
+        "हिन्दी",
+        "x\u0301",
+    ],
+)
+def test_a_new_name_in_one_alphabet_is_taken(name: str) -> None:
+    check_new_name(name)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import streamlit as st
 
 from registry.catalog.queries import (
+    MAX_QUERY_CHARS,
     Sides,
     count_experts,
     list_experts,
@@ -115,6 +116,7 @@ def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
             "Search by meaning",
             key="q",
             persist_state="session",
+            max_chars=MAX_QUERY_CHARS,
             placeholder="Describe a task: linear algebra, parse a JSON file, C++ templates …",
             icon=":material/search:",
             on_change=_forget,
@@ -138,7 +140,8 @@ def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
             )
             # Leaving the text area submits it already, but people expect a button.
             st.button("Find similar experts", type="primary", width="stretch")
-    return (query or "").strip(), (sample or "").strip()
+    # The browser's limit alone binds nobody.
+    return (query or "")[:MAX_QUERY_CHARS].strip(), (sample or "")[:SAMPLE_CHARS].strip()
 
 
 def _filters(choices: Mapping[str, Sequence[str]]) -> None:

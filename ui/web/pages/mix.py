@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from composer.variants import EXPORT_FORMATS
-from registry.catalog.deletion import delete_mix
+from registry.catalog.deletion import delete_mix, mixes_built_on
 from registry.catalog.queries import get_expert, get_mix, list_mixes, list_refs
 from registry.home import Registry
 from registry.records import MixRecord
@@ -89,7 +89,7 @@ def _actions(registry: Registry, mix: MixRecord, manifest: dict[str, Any], mixes
         with st.popover("Export", icon=":material/download:", width="content"):
             _export(registry, mix, manifest)
         with st.popover("Delete", icon=":material/delete:", width="content"):
-            _delete(registry, mix, mixes)
+            _delete(registry, mix)
 
 
 def _evaluate(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
@@ -161,10 +161,10 @@ def _new_folder(name: str) -> str:
     return str(roots[0] / name)
 
 
-def _delete(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
-    made = [child.ref for child in children(mix, mixes)]
+def _delete(registry: Registry, mix: MixRecord) -> None:
+    made = mixes_built_on(registry, mix.ref)
     if made:
-        st.info(label(f"Other mixes were made from this one. Delete them first: {', '.join(made)}."))
+        st.info(label(f"Other mixes were extended from this one. Delete them first: {', '.join(made)}."))
         return
     st.caption(
         "The experts and the lock are kept, so the same mix can be composed again byte for byte. "

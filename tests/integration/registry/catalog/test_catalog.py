@@ -25,6 +25,7 @@ from registry.errors import (
     NotFoundError,
 )
 from registry.home import Registry
+from registry.names import check_name
 
 ABSENT = "sha256:" + "0" * 64
 
@@ -223,6 +224,34 @@ def test_a_withdrawn_version_gives_way_to_the_one_before(any_registry: Registry)
     with pytest.raises(NotFoundError, match="every version of expert 'python' is withdrawn"):
         queries.get_expert(any_registry, "python")
     assert add_expert(any_registry).version == 3
+
+
+def test_an_expert_of_a_mix_is_named_by_itself_even_after_it_was_withdrawn(any_registry: Registry) -> None:
+    add_seed(any_registry)
+    for name in ("python", "law", "python"):
+        add_expert(any_registry, name)
+    add_mix(any_registry, experts=["python@1", "law"])
+    add_mix(any_registry, "both", experts=["python@1", "python@2"])
+    queries.withdraw(any_registry, "python@1", "its text had to be deleted")
+    queries.withdraw(any_registry, "python@2", "this too")
+    assert queries.get_member(any_registry, "blend", "Python") == "python@1"
+    assert queries.get_member(any_registry, "both", "python@2") == "python@2"
+    for mix, expert in (("blend", "python@2"), ("both", "python"), ("both", "law"), ("nobody", "law")):
+        with pytest.raises(NotFoundError):
+            queries.get_member(any_registry, mix, expert)
+
+
+def test_a_name_that_looks_like_another_is_not_published_but_an_old_one_is_found(
+    any_registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_seed(any_registry)
+    with pytest.raises(InvalidInputError, match="CYRILLIC and LATIN"):
+        add_expert(any_registry, "p\u0443thon")
+    with monkeypatch.context() as patch:
+        patch.setattr("registry.catalog.publish.check_new_name", check_name)
+        add_expert(any_registry, "p\u0443thon")
+    assert queries.get_expert(any_registry, "p\u0443thon").version == 1
+    assert add_expert(any_registry, "p\u0443thon").version == 2
 
 
 def test_experts_are_listed_by_seed(any_registry: Registry) -> None:

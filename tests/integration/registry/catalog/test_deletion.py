@@ -8,7 +8,7 @@ import pytest
 from publishing import add_expert, add_mix, add_seed
 
 from registry.catalog import queries
-from registry.catalog.deletion import delete_mix, delete_seed
+from registry.catalog.deletion import delete_mix, delete_seed, mixes_built_on
 from registry.catalog.gc import collect
 from registry.catalog.publish import withdraw
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
@@ -56,11 +56,24 @@ def test_a_dry_run_says_the_same_and_changes_nothing(blend: Registry) -> None:
 
 
 def test_a_mix_that_another_was_made_from_stays_until_that_one_is_deleted(blend: Registry) -> None:
-    add_mix(blend, experts=["python"], parent="blend@1")
+    add_mix(
+        blend,
+        experts=["python"],
+        parent="blend@1",
+        blobs=[queries.get_mix(blend, "blend@1").manifest],
+    )
+    assert mixes_built_on(blend, "blend@1") == ["blend@2"]
     with pytest.raises(ConflictError, match="blend@2 was made from blend@1"):
         delete_mix(blend, "blend@1")
     delete_mix(blend, "blend@2")
     delete_mix(blend, "blend@1")
+
+
+def test_a_mix_that_was_only_composed_again_without_an_expert_keeps_nothing(blend: Registry) -> None:
+    assert add_mix(blend, experts=["python"], parent="blend@1").parent == "blend@1"
+    assert mixes_built_on(blend, "blend@1") == []
+    delete_mix(blend, "blend@1")
+    assert queries.get_mix(blend, "blend@2").parent == "blend@1"
 
 
 @pytest.mark.parametrize("request_", [{"mix": "blend@1"}, {"mix": "other@1", "against": ["blend@1"]}])

@@ -110,6 +110,8 @@ def test_a_vector_that_is_none_of_the_embedders_is_refused(registry: Registry, v
 
 @pytest.mark.usefixtures("calls")
 def test_a_search_that_cannot_be_meant_is_refused(registry: Registry) -> None:
+    with pytest.raises(InvalidInputError, match=r"23,000,000 characters, expected at most"):
+        queries.search(registry, "x" * 23_000_000)
     with pytest.raises(InvalidInputError, match="empty"):
         queries.search(registry, " ")
     with pytest.raises(InvalidInputError, match="limit"):

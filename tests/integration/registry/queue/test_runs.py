@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
 
 import publishing
 import pytest
@@ -14,7 +16,7 @@ from registry.catalog.gc import collect
 from registry.database.engine import current_revision
 from registry.database.schema import REVISION
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
-from registry.home import Registry
+from registry.home import Registry, open_registry
 from registry.queue.claims import LOG_CHARACTERS, claim, finish, heartbeat, release, report
 from registry.queue.runs import (
     count_runs,
@@ -354,3 +356,19 @@ def test_a_database_of_the_first_release_gains_the_queue_and_keeps_its_rows(data
         assert connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar() == 1
         assert connection.exec_driver_sql("SELECT count(*) FROM runs").scalar() == 0
     engine.dispose()
+
+
+def test_a_worker_whose_clock_is_behind_takes_over_a_dead_run_in_time(
+    new_postgres: Callable[..., str], migrated_postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    with open_registry(tmp_path / "home", database_url=new_postgres(migrated_postgres)) as registry:
+        run = submit(registry, "evaluate", {})
+        assert claim(registry, "dead", -1.0) is not None
+        monkeypatch.setattr("registry.queue.runs.datetime", Behind)
+        taken = claim(registry, "behind", 60.0)
+        assert taken is not None and (taken.id, taken.attempt) == (run.id, 2)
