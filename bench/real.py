@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +55,11 @@ def read(out: Path, kind: str) -> dict[str, list[dict[str, Any]]]:
     """Read the figures of a kind by contender, one entry per random seed."""
     found = {}
     for contender in CONTENDERS:
-        paths = folder_of(out, kind, contender).glob(f"{_file_name(contender)}-[0-9]*.json")
-        found[contender] = [json.loads(path.read_text()) for path in sorted(paths)]
+        name = re.compile(rf"{re.escape(_file_name(contender))}-\d+\.json")
+        paths = folder_of(out, kind, contender).glob("*.json")
+        found[contender] = [
+            json.loads(path.read_text()) for path in sorted(paths) if name.fullmatch(path.name)
+        ]
     return found
 
 
