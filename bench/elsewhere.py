@@ -34,6 +34,7 @@ class Elsewhere:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.pid = self._child.pid
         self.version = f"{library} {self._answer()}"
 
     def __enter__(self) -> Elsewhere:

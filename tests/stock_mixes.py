@@ -222,6 +222,7 @@ VARIANTS = {
     "llama-context-additive-tied-heads": Variant("llama", _TIED | _HEADS, _CONTEXT | _ADDITIVE),
     "mistral-top-2-heads": Variant("mistral", _NO_WINDOW | _HEADS, _ADDITIVE | _TOP_2),
     "mistral-padded": Variant("mistral", {**_NO_WINDOW, "hidden_size": 48, "intermediate_size": 40}),
+    "ministral-additive": Variant("ministral", {"layer_types": ["full_attention"] * 2}, _ADDITIVE),
     "qwen2-tied": Variant("qwen2", _TIED),
     "qwen2-additive-bf16": Variant("qwen2", _HEADS | _BF16, _ADDITIVE),
     "qwen2-context": Variant("qwen2", _HEADS, _CONTEXT),
