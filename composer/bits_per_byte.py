@@ -109,14 +109,15 @@ def token_nats(
 
 
 class ScoreCache:
-    """Cache of scores by the digests of the weights and of the text; such scores never change."""
+    """Cache of scores by the digests of the weights and of the text; in one dtype, such scores never change."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self.folder = folder
+        self.dtype = [] if dtype == torch.float32 else [str(dtype)]
 
     def get(self, weights: Sequence[str], held_out: HeldOut, compute: Callable[[], float]) -> float:
         """Return the stored score, or store and return `compute()`."""
-        key = hashlib.sha256("\n".join([*weights, held_out.digest]).encode()).hexdigest()
+        key = hashlib.sha256("\n".join([*weights, held_out.digest, *self.dtype]).encode()).hexdigest()
         path = self.folder / f"{key}.json"
         try:
             return float(json.loads(path.read_text())["bits_per_byte"])
