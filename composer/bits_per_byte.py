@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from composer.derived import derived_number
 from composer.training.data import separator
+from registry.home import Registry
 
 BATCH_WINDOWS = 8
 # The name of their cache. Scores before 2 were computed in half precision where the weights are, those before 3 JSON.
@@ -104,3 +106,16 @@ def token_nats(
         if after_batch is not None:
             after_batch()
     return torch.stack(found)
+
+
+@dataclass(frozen=True)
+class ScoreCache:
+    """Cache of scores by the digests of the weights and of the text; in one dtype, such scores never change."""
+
+    registry: Registry
+    dtype: torch.dtype
+
+    def get(self, weights: Sequence[str], text: HeldOut, compute: Callable[[], float]) -> float:
+        """Return the stored score, or store and return `compute()`. Raises StorageError."""
+        dtype = [] if self.dtype == torch.float32 else [str(self.dtype)]
+        return derived_number(self.registry, SCORES, [*weights, text.digest, *dtype], compute)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from composer.derived import derived_number
 from composer.errors import MissingTextError
 from composer.mix.lock import LockedExpert, LockedSeed
 from composer.mix.opening import (
@@ -26,7 +25,7 @@ from registry.catalog import queries
 from registry.home import Registry
 
 if TYPE_CHECKING:
-    from composer.bits_per_byte import HeldOut
+    from composer.bits_per_byte import HeldOut, ScoreCache
 
 SEED, EXPERT, DENSE_MERGING, MIX, ORACLE = "seed", "expert", "dense_merging", "mix", "oracle"
 BTM, DUME, MEAN = "btm", "dume", "mean"
@@ -85,9 +84,9 @@ class Contender:
     weights: Sequence[str]
     open: Callable[[], Any]
 
-    def scores(self, registry: Registry, texts: Mapping[str, HeldOut]) -> Iterator[tuple[str, float]]:
+    def scores(self, texts: Mapping[str, HeldOut], cache: ScoreCache) -> Iterator[tuple[str, float]]:
         """Yield each domain with its bits per byte. The model is opened at most once, only if a score is missing."""
-        from composer.bits_per_byte import SCORES, bits_per_byte
+        from composer.bits_per_byte import bits_per_byte
 
         opened: list[Any] = []
 
@@ -96,8 +95,7 @@ class Contender:
             return bits_per_byte(opened[0], text)
 
         for domain, text in texts.items():
-            key = [*self.weights, text.digest]
-            yield domain, derived_number(registry, SCORES, key, partial(compute, text))
+            yield domain, cache.get(self.weights, text, partial(compute, text))
 
 
 def seed_contender(registry: Registry, seed: LockedSeed) -> Contender:

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from composer.bits_per_byte import SCORES, HeldOut, bits_per_byte, windows
-from composer.derived import derived_number
+from composer.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
 from composer.evaluation import changing_text
 from composer.evaluation.changing_text import ChangingText
@@ -30,7 +29,14 @@ from composer.evaluation.contenders import (
     seed_contender,
 )
 from composer.mix.masking import mask, places
-from composer.mix.opening import Manifest, find_mix, open_mix, open_tokenizer, seed_config
+from composer.mix.opening import (
+    Manifest,
+    computing_dtype,
+    find_mix,
+    open_mix,
+    open_tokenizer,
+    seed_config,
+)
 from composer.model.modeling import forced
 from composer.progress import Progress, silent
 from registry.catalog import queries
@@ -87,7 +93,8 @@ def evaluate(
     changing = None
     if list(texts) == list(members):  # a member's index is then its domain's
         changing = changing_text.of_domains(open_tokenizer(registry.blobs, seed.files), texts)
-    scores = _Scores(registry, texts, changing)
+    cache = ScoreCache(registry, computing_dtype(seed))
+    scores = _Scores(cache, texts, changing)
     baselines = [
         seed_contender(registry, seed),
         nearest_expert(registry, manifest),
@@ -140,7 +147,7 @@ def evaluate(
 class _Scores:
     """The scores of an evaluation so far, by domain and column, and those on changing text by column."""
 
-    registry: Registry
+    cache: ScoreCache
     texts: Mapping[str, HeldOut]
     text: ChangingText | None
     by_domain: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -157,7 +164,7 @@ class _Scores:
         texts = dict(self.texts)
         if self.text is not None:
             texts[CHANGING] = changing_text.as_held_out(self.text)
-        scores = dict(contender.scores(self.registry, texts))
+        scores = dict(contender.scores(texts, self.cache))
         if self.text is not None:
             self.changed[contender.column] = scores.pop(CHANGING)
         self.put(contender.column, scores)
@@ -165,12 +172,11 @@ class _Scores:
     def add_own(self, experts: Mapping[str, Contender]) -> None:
         """Score each domain's own expert, on its domain and on its tokens of changing text."""
         for domain, expert in experts.items():
-            self.put(EXPERT, dict(expert.scores(self.registry, {domain: self.texts[domain]})))
+            self.put(EXPERT, dict(expert.scores({domain: self.texts[domain]}, self.cache)))
         if self.text is not None:
             weights = ["own expert of each token", *(part for e in experts.values() for part in e.weights)]
             compute = partial(_own_bits, list(experts.values()), self.text)
-            key = [*weights, changing_text.as_held_out(self.text).digest]
-            self.changed[EXPERT] = derived_number(self.registry, SCORES, key, compute)
+            self.changed[EXPERT] = self.cache.get(weights, changing_text.as_held_out(self.text), compute)
 
 
 def _own_bits(experts: Sequence[Contender], text: ChangingText) -> float:

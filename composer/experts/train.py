@@ -141,7 +141,7 @@ def _write(
         if template is not None:
             (folder / TEMPLATE_FILE).write_text(template, encoding="utf-8")
         tied = set(getattr(model, "all_tied_weights_keys", {}))
-        tensors = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items() if k not in tied}
+        tensors = {k: v.to(dtype).cpu().contiguous() for k, v in model.state_dict().items() if k not in tied}
         save_file(tensors, folder / MODEL_FILE, metadata={"format": "pt"})
         config = model.config.to_dict()
         assign_roles(family_of(config), config, read_header(folder / MODEL_FILE))

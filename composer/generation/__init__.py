@@ -152,7 +152,7 @@ def stream_text(
     active = places(opened.manifest, active_experts) if isinstance(opened, OpenMix) else None
     ids = prompt_ids(opened, prompt) if isinstance(prompt, str) else list(prompt)
     length = min(sampling.max_new_tokens, room_after(opened, ids))
-    sample = sampler(sampling, model.device)
+    sample = sampler(sampling)
     pieces, stops = Detokenizer(opened.tokenizer, ids), StopStrings(sampling.stop)
     last = {*opened.ends, *ends}
     cache = None

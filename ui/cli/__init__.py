@@ -146,6 +146,23 @@ def global_options(
             show_default="$NEXUSMIX_MEMORY, else what is available",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(resources.DEVICES),
+            help="Device of the models. auto: a GPU if there is one.",
+            show_default="$NEXUSMIX_DEVICE, else auto",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(resources.DTYPES),
+            help="Dtype to compute in. auto: the seed's where the device is fast in it, else float32; for training "
+            "on CUDA, products in bfloat16. Warm starts always use float32, or tf32.",
+            show_default="$NEXUSMIX_DTYPE, else auto",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
     version: Annotated[
         bool,
@@ -157,6 +174,10 @@ def global_options(
     if memory is not None:
         resources.parse_memory(memory)
         os.environ[resources.VARIABLE] = memory  # for the processes that a command starts, too
+    if device is not None:
+        os.environ[resources.DEVICE_VARIABLE] = resources.check("device", device)
+    if dtype is not None:
+        os.environ[resources.DTYPE_VARIABLE] = resources.check("dtype", dtype)
     if ctx.invoked_subcommand is None:
         ctx.get_help()
         raise typer.Exit
