@@ -70,6 +70,7 @@ def _compose(
     parent: str | None = None,
     progress: Progress,
 ) -> ComposeResult:
+    registry.actor.require("publish mix")
     started = time.monotonic()
     with added_up(STAGE_SECONDS) as seconds:
         manifest, warnings = assemble(registry, composition, progress=progress)

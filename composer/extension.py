@@ -82,6 +82,7 @@ def extend_lock(
 def _extend(
     registry: Registry, composition: Composition, name: str, *, parent: str | None, progress: Progress
 ) -> ComposeResult:
+    registry.actor.require("publish mix")
     started = time.monotonic()
     with added_up(STAGE_SECONDS) as seconds:
         manifest, warnings = assemble_extension(registry, composition, progress=progress)

@@ -11,6 +11,7 @@
     │   ├── UnmappedTensorError
     │   └── LicenseError        licences that are unknown or forbid each other
     ├── IntegrityError          stored bytes have changed or are missing
+    ├── AccessError             the actor's role does not permit the action, or the token is wrong
     ├── StorageError            the disk or the database failed; the previous state is intact
     └── HubError                the Hugging Face Hub cannot be reached, or its answer is invalid
 
@@ -64,6 +65,10 @@ class LicenseError(IncompatibleError):
 
 class IntegrityError(RegistryError):
     """Stored bytes have changed or are missing."""
+
+
+class AccessError(RegistryError):
+    """The actor's role does not permit the action, or the token is wrong."""
 
 
 class StorageError(RegistryError):

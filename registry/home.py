@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,13 +14,15 @@ from sqlalchemy import URL, Engine, select, text
 from sqlalchemy.orm import Session
 
 from registry import disk_reserve
+from registry.access import ANONYMOUS, Actor, local_actor
 from registry.blobs import BlobStore, LocalBlobStore
 from registry.database.engine import create_engine, mapped_errors, migrate
-from registry.database.schema import DatabaseId
+from registry.database.schema import Account, DatabaseId
 from registry.errors import InvalidInputError, StorageError
 from registry.paths import PathLike
 from registry.records import Fence
 from registry.store_users import User
+from registry.tokens import authenticate
 
 DEFAULT_HOME = "~/.local/share/nexusmix"
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
@@ -31,7 +33,7 @@ _FILE_SETTINGS = ("database_url", "store_url", "embedder")
 class Registry:
     """An open registry; cheap to create, safe to share between threads.
 
-    With a `fence`, it belongs to one attempt at a run and publishes only for that run.
+    With a `fence`, it belongs to one attempt at a run and publishes only for that run. `actor` is who changes it.
     """
 
     home: Path
@@ -39,6 +41,7 @@ class Registry:
     blobs: BlobStore
     embedder: str
     fence: Fence | None = None
+    actor: Actor = field(default_factory=local_actor)
 
     def __enter__(self) -> Registry:
         return self
@@ -70,6 +73,7 @@ def open_registry(
     *,
     database_url: str | None = None,
     embedder: str | None = None,
+    token: str | None = None,
     frees_room: bool = False,
 ) -> Registry:
     """Open the registry, and create or migrate its database if needed.
@@ -77,6 +81,10 @@ def open_registry(
     Each setting comes from the argument, else the environment (NEXUSMIX_HOME, NEXUSMIX_DATABASE_URL,
     NEXUSMIX_STORE_URL, NEXUSMIX_EMBEDDER), else config.toml in the home, else its default. Raises
     InvalidInputError for a wrong setting, StorageError if the home or the database cannot be used.
+
+    The actor is the owner of the `token`, else of NEXUSMIX_TOKEN. Without a token it is the user of this process: a
+    maintainer if the registry has no accounts, or if the user owns its SQLite file; otherwise an anonymous reader.
+    Raises AccessError for a wrong token.
 
     With `frees_room`, for an operation that frees disk space, the home's reserve file is deleted first. So the
     registry opens even on a full disk.
@@ -105,7 +113,24 @@ def open_registry(
         engine=engine,
         blobs=LocalBlobStore(store, _user(engine, store)),
         embedder=embedder or setting("embedder") or DEFAULT_EMBEDDER,
+        actor=_actor(engine, token or os.environ.get("NEXUSMIX_TOKEN") or None),
     )
+
+
+def _actor(engine: Engine, token: str | None) -> Actor:
+    """Return who acts. Raises AccessError for a wrong token."""
+    with mapped_errors(engine), Session(engine.execution_options(read_only=True)) as session:
+        if token is not None:
+            return authenticate(session, token)
+        is_shared = session.scalar(select(Account.id).limit(1)) is not None
+    return ANONYMOUS if is_shared and not _is_own_file(engine) else local_actor()
+
+
+def _is_own_file(engine: Engine) -> bool:
+    """Return whether the database is a file of this process's user, or the user is root."""
+    if engine.dialect.name != "sqlite" or not engine.url.database:
+        return False
+    return os.getuid() in (0, Path(engine.url.database).stat().st_uid)
 
 
 def _user(engine: Engine, store: Path) -> User:

@@ -183,6 +183,29 @@ class ExpertPage:
 
 
 @dataclass(frozen=True)
+class AccountRecord:
+    """A user of a shared registry."""
+
+    name: str
+    role: str
+    email: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """One change of the registry: who did what to which subject, and the digest of the subject, if it has one."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    digest: Digest | None
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Leftover:
     """A file or folder that a killed process left behind, and its size in bytes."""
 
@@ -224,6 +247,7 @@ class RunRecord:
     max_attempts: int
     token: int
     worker: str | None
+    actor: str | None
     lease_until: datetime | None
     heartbeat_at: datetime | None
     cancel_requested: bool

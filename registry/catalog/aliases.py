@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import select
 
+from registry.access import record
 from registry.database.engine import lock_writers
 from registry.database.rows import find_expert
 from registry.database.schema import Alias, Expert
@@ -33,6 +34,7 @@ def point(registry: Registry, alias: str, target: str | None, *, expected: str |
                 f"{alias} points to {found or 'nothing'}, expected {expected or 'nothing'}: another user moved it; "
                 "check its current version, then try again"
             )
+        record(session, registry.actor, "move alias", alias, to=target)
         if target is None:
             if row is not None:
                 session.delete(row)

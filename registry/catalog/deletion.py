@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from registry.access import record
 from registry.catalog.gc import referred
 from registry.database.engine import lock_writers
 from registry.database.rows import find_mix, find_seed
@@ -46,6 +47,7 @@ def delete_mix(registry: Registry, ref: str, *, dry_run: bool = False) -> Delete
         session.execute(delete(MixBlob).where(MixBlob.mix_id == mix.id))
         session.execute(delete(Evaluation).where(Evaluation.mix_id == mix.id))
         mix.deleted_at = datetime.now(UTC)
+        record(session, registry.actor, "delete mix", name, mix.manifest)
         session.flush()
         return _deleted(session, name, own, dry_run)
 
@@ -62,6 +64,7 @@ def delete_seed(registry: Registry, name: str, *, dry_run: bool = False) -> Dele
         _refuse_used_seed(session, seed)
         roles = (seed.ffn, seed.trunk, seed.sample, seed.held_out, seed.chunk_vectors)
         own = {digest for digest in (*roles, *(file.digest for file in seed.files)) if digest is not None}
+        record(session, registry.actor, "delete seed", seed.name, seed.ffn)
         session.execute(delete(SeedFile).where(SeedFile.seed_id == seed.id))
         session.execute(delete(Seed).where(Seed.id == seed.id))
         session.flush()

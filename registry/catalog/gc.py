@@ -9,6 +9,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from registry.access import record
 from registry.database.engine import lock_writers
 from registry.database.schema import Base, Blob, blob_columns
 from registry.errors import ConflictError, NotFoundError
@@ -43,6 +44,7 @@ def collect(
     Raises ConflictError if other databases keep, or may keep, blobs in the store. `adopt` asserts that none of
     them needs a blob.
     """
+    registry.actor.require("collect garbage")
     limit = time.time() - grace.total_seconds()
     removed: list[Digest] = []
     size = 0
@@ -65,6 +67,8 @@ def collect(
             if not dry_run:
                 session.execute(delete(Blob).where(Blob.digest == digest))
                 registry.blobs.delete(digest)
+        if removed and not dry_run:
+            record(session, registry.actor, "collect garbage", f"{len(removed)} blobs", size=size)
         if not dry_run and (others.places or others.unknown):
             registry.blobs.adopt()  # last: a full disk has no room for it before
     older = time.time() - limit

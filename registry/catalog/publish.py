@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.access import record
 from registry.blobs import parse_digest
 from registry.checkpoints.low_rank import weight_name
 from registry.checkpoints.tensors import read_header
@@ -90,6 +91,7 @@ def publish_seed(
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"seed": row.name})
+        record(session, registry.actor, "publish seed", row.name, row.ffn)
         return seed_record(row)
 
 
@@ -111,6 +113,9 @@ def publish_expert(registry: Registry, new: NewExpert) -> ExpertRecord:
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"expert": f"{row.name}@{row.version}"})
+        record(
+            session, registry.actor, "publish expert", f"{row.name}@{row.version}", row.difference or row.ffn
+        )
         return expert_record(row)
 
 
@@ -162,6 +167,7 @@ def publish_mix(
         session.add(row)
         session.flush()
         entitle(session, registry.fence, {"mix": f"{row.name}@{row.version}"})
+        record(session, registry.actor, "publish mix", f"{row.name}@{row.version}", row.manifest)
         return mix_record(session, row)
 
 
@@ -180,6 +186,7 @@ def withdraw(registry: Registry, ref: str, reason: str) -> ExpertRecord:
                 f"expert '{row.name}@{row.version}' is already withdrawn, because: {row.withdrawn}"
             )
         row.withdrawn = reason.strip()
+        record(session, registry.actor, "withdraw expert", f"{row.name}@{row.version}", reason=row.withdrawn)
         return expert_record(row)
 
 
@@ -187,14 +194,18 @@ def record_evaluation(registry: Registry, mix_ref: str, evaluation: dict[str, An
     """Store an evaluation of a mix; earlier ones are kept. Raises NotFoundError."""
     with registry.session() as session:
         entitle(session, registry.fence)
-        session.add(Evaluation(mix_id=find_mix(session, mix_ref).id, result=evaluation))
+        mix = find_mix(session, mix_ref)
+        session.add(Evaluation(mix_id=mix.id, result=evaluation))
+        record(session, registry.actor, "evaluate mix", f"{mix.name}@{mix.version}", mix.manifest)
 
 
 def record_measurement(registry: Registry, expert_ref: str, result: dict[str, Any]) -> None:
     """Store a measurement of an expert alone; earlier ones are kept. Raises NotFoundError."""
     with registry.session() as session:
         entitle(session, registry.fence)
-        session.add(Measurement(expert_id=find_expert(session, expert_ref).id, result=result))
+        expert = find_expert(session, expert_ref)
+        session.add(Measurement(expert_id=expert.id, result=result))
+        record(session, registry.actor, "measure expert", f"{expert.name}@{expert.version}")
 
 
 def _next_version(session: Session, table: type[Expert] | type[Mix], name: str) -> tuple[str, int]:

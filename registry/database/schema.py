@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0010"  # the newest migration, which these classes describe
+REVISION = "0011"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -77,6 +77,34 @@ def blob_columns(table: Table) -> list[Column[Any]]:
         for column in table.columns
         if any(key.target_fullname == "blobs.digest" for key in column.foreign_keys)
     ]
+
+
+class Account(Base):
+    """A user of a shared registry; `token_hash` is a salt and a hash, joined by a dollar sign."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    name_key: Mapped[str] = mapped_column(String(400), unique=True)
+    role: Mapped[str] = mapped_column(String(20))
+    email: Mapped[str | None] = mapped_column(String(254), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+
+
+class Event(Base):
+    """One change of the registry. Triggers of the database refuse to change or delete an event."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=_now)
+    actor: Mapped[str] = mapped_column(String(200), index=True)
+    action: Mapped[str] = mapped_column(String(50))
+    subject: Mapped[str] = mapped_column(Text, index=True)
+    digest: Mapped[str | None] = mapped_column(String(71))
+    detail: Mapped[dict[str, Any]]
 
 
 class DatabaseId(Base):
@@ -304,6 +332,7 @@ class Run(Base):
     max_attempts: Mapped[int]
     token: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None] = mapped_column(String(200))
+    actor: Mapped[str | None] = mapped_column(String(200))  # who queued it; None in rows of earlier versions
     lease_until: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)

@@ -84,6 +84,7 @@ def add_seed(
     Raises UnsafeFileError, InvalidInputError, NotFoundError, IncompatibleError (an unknown family or unknown
     tensors), LicenseError, ConflictError (the name is taken), StorageError.
     """
+    registry.actor.require("publish seed")
     check_new_name(name)
     expression = check_license(license)
     _refuse_taken_seed(registry, name)
@@ -147,6 +148,7 @@ def contribute(
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
     every mismatch), LicenseError, ConflictError, StorageError.
     """
+    registry.actor.require("publish expert")
     check_name(name)
     expression = check_license(license)
     _refuse_respelt_expert(registry, name)

@@ -31,6 +31,7 @@ def claim(registry: Registry, worker: str, lease_seconds: float) -> RunRecord | 
     Some runs are ended instead of claimed. A run that has published succeeds, a run with a cancel request is
     cancelled, and a run without remaining attempts fails. Concurrent workers get different runs.
     """
+    registry.actor.require("work on runs")
     with registry.session() as session:
         while (run := _next(session)) is not None:
             now = clock(session)

@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer
 
+from registry.access import record
 from registry.database.engine import lock_writers
 from registry.database.rows import copied_fields
 from registry.database.schema import Run, RunMetric
-from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.errors import AccessError, ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
 from registry.records import RunRecord, RunState
 
@@ -46,11 +47,13 @@ def submit(
                 request=dict(request),
                 key=key,
                 max_attempts=max_attempts,
+                actor=registry.actor.name,
                 created_at=clock(session),
             )
             session.add(run)
             session.flush()
             session.refresh(run)
+            record(session, registry.actor, "queue run", f"run {run.id}", kind=kind)
         return run_record(run)
 
 
@@ -120,6 +123,8 @@ def request_cancel(registry: Registry, run_id: int) -> RunRecord:
     """
     with registry.session() as session:
         run = find_run(session, run_id, lock=True)
+        record(session, registry.actor, "cancel run", f"run {run.id}")
+        _refuse_strangers(registry, run)
         if run.state not in LIVE:
             raise ConflictError(f"run {run.id} has already ended ({run.state}): there is nothing to cancel")
         run.cancel_requested = True
@@ -137,6 +142,8 @@ def retry(registry: Registry, run_id: int) -> RunRecord:
     with registry.session() as session:
         lock_writers(session)
         run = find_run(session, run_id, lock=True)
+        record(session, registry.actor, "retry run", f"run {run.id}")
+        _refuse_strangers(registry, run)
         if run.state not in ("failed", "cancelled"):
             raise ConflictError(f"run {run.id} is {run.state}: only a failed or cancelled run can be retried")
         live = _live_run(session, run.key)
@@ -190,6 +197,15 @@ def run_record(run: Run, *, with_log: bool = True) -> RunRecord:
     """Return the record of a run."""
     converted: dict[str, Any] = {"log": run.log if with_log else ""}
     return RunRecord(**copied_fields(run, RunRecord, converted), **converted)
+
+
+def _refuse_strangers(registry: Registry, run: Run) -> None:
+    """Raise AccessError for a run that another user queued, unless the actor is a maintainer."""
+    actor = registry.actor
+    if actor.role != "maintainer" and run.actor != actor.name:
+        raise AccessError(
+            f"run {run.id} was queued by {run.actor or 'somebody else'}: only a maintainer may do this"
+        )
 
 
 def _live_run(session: Session, key: str) -> Run | None:

@@ -55,10 +55,29 @@ def test_no_other_site_may_put_the_app_in_a_frame(url: str) -> None:
     assert response.getheader("Content-Security-Policy") == "frame-ancestors 'self'"
 
 
-def test_the_app_does_not_listen_to_a_network_unless_it_is_trusted(shell: Shell) -> None:
+def test_the_app_does_not_listen_to_a_network_without_accounts(shell: Shell) -> None:
     refused = shell.run("ui", "--address", "0.0.0.0", "--no-browser")
     assert refused.returncode == 2
-    assert "--trust-network" in refused.stderr
+    assert "users add" in refused.stderr
+
+
+def test_an_app_with_a_login_serves_nothing_before_it(shell: Shell) -> None:
+    token = shell.json("users", "add", "alice", "--role", "contributor")["token"]
+    app = shell.start("ui", "--login", "token", "--no-browser", "--no-worker", "--json")
+    url = shell.url_of(app)
+    own = urlsplit(url).netloc
+    for path in PAGES:
+        assert answer(url, path, Host=own).status == 401
+    assert answer(url, "/_stcore/stream", Host=own, Origin=url, **SOCKET).status == 403
+    connection = http.client.HTTPConnection(own, timeout=60)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("POST", "/login", f"token={token}", form)
+    cookie = (connection.getresponse().getheader("Set-Cookie") or "").split(";")[0]
+    assert answer(url, "/", Host=own, Cookie=cookie).status == 200
+    assert answer(url, "/_stcore/stream", Host=own, Origin=url, Cookie=cookie, **SOCKET).status == 101
+    app.send_signal(signal.SIGINT)
+    app.communicate()
+    assert [event["action"] for event in shell.json("log")] == ["add user"]
 
 
 def test_apps_that_start_at_once_each_get_a_port_and_end_with_0_on_ctrl_c(shell: Shell) -> None:

@@ -31,6 +31,7 @@ from ui.cli import (
     gc,
     generate,
     list_experts,
+    log,
     measure,
     mixes,
     remove,
@@ -42,6 +43,7 @@ from ui.cli import (
     show,
     sign,
     train_expert,
+    users,
     verify,
     web,
     withdraw,
@@ -116,6 +118,8 @@ _add("worker", worker.worker, MIX, worker.EXAMPLES)
 _add("reproduce", reproduce.reproduce, MIX, reproduce.EXAMPLES)
 _add("verify", verify.verify, CARE, verify.EXAMPLES)
 _add("gc", gc.gc, CARE, gc.EXAMPLES)
+app.add_typer(users.app, name="users", rich_help_panel=CARE)
+_add("log", log.log, CARE, log.EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:

@@ -34,7 +34,7 @@ def serve(
         str,
         typer.Option(
             metavar="HOST",
-            help="Address to listen on. Addresses beyond this machine need an API key.",
+            help="Address to listen on. Addresses beyond this machine need an API key or accounts.",
             rich_help_panel=ACCESS,
         ),
     ] = "localhost",
@@ -67,10 +67,14 @@ def serve(
     Each reply contains the shares of the experts in the field nexusmix. One reply is generated at a time; other
     requests wait. Ctrl-C stops the server after the running replies, within 10 seconds.
     """
-    from ui.serving.server import bound_socket, check_key, url_of
+    from ui.serving.server import bound_socket, check_key, token_check, url_of
     from ui.serving.server import serve as run
+    from ui.web.launch import is_local
 
-    check_key(address, api_key)
+    with open_registry(ctx) as registry:
+        from registry.accounts import has_accounts
+
+        check_key(address, api_key, has_accounts=has_accounts(registry))
     with open_registry(ctx) as registry, bound_socket(address, port) as bound:
         from composer.chat.renderer import Renderer
         from composer.mix.opening import find_mix
@@ -89,6 +93,7 @@ def serve(
                 chat=chosen if isinstance(chosen, Exception) else Chat(opened, chosen, renderer),
                 created=int(record.created_at.timestamp()),
                 key=api_key,
+                admits=None if is_local(address) else token_check(registry),
                 limits=Limits(max_request_bytes, max_tokens, queue),
             )
             url = url_of(address, bound)

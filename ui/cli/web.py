@@ -15,7 +15,7 @@ from ui.cli.kit.output import note, print_json
 EXAMPLES = examples(
     "nexusmix ui",
     "nexusmix --home .demo ui --port 8600 --no-browser",
-    "nexusmix ui --address 0.0.0.0 --trust-network --import-root /data",
+    "nexusmix ui --address 0.0.0.0 --import-root /data",
 )
 ACCESS = "Access"
 
@@ -36,23 +36,24 @@ def ui(
         str,
         typer.Option(
             metavar="HOST",
-            help="Address to listen on. Addresses beyond this machine need --trust-network.",
+            help="Address to listen on. Beyond this machine, visitors must log in.",
             rich_help_panel=ACCESS,
         ),
     ] = "localhost",
-    trust_network: Annotated[
-        bool,
+    login: Annotated[
+        str | None,
         typer.Option(
-            "--trust-network",
-            help="Confirm that you trust everyone who can reach the app: it has no login.",
+            metavar="METHOD",
+            help="Login of the visitors: token (of `nexusmix users`), or oidc, a provider configured for Streamlit.",
+            show_default="token if others can reach the app, none on localhost",
             rich_help_panel=ACCESS,
         ),
-    ] = False,
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Another host name of the app, for instance behind a proxy. Repeatable; needs --trust-network.",
+            help="Another host name of the app, for instance behind a proxy. Repeatable; visitors must log in.",
             rich_help_panel=ACCESS,
         ),
     ] = None,
@@ -91,14 +92,15 @@ def ui(
     Ctrl-C stops the app. An active run is then queued again for the next worker.
     """
     from ui.queue.roots import chosen_roots
-    from ui.web.launch import require_trust, serve
+    from ui.web.launch import check_login, is_shared, serve
 
     hosts = allow_host or []
-    others = require_trust(address, hosts, trusted=trust_network)
+    others = is_shared(address, hosts)
     # An absent option is None in some releases of typer and an empty list in others.
     roots = chosen_roots(import_root or None, export_root or None, only_local=not others)
     with open_registry(ctx) as registry:
         home = registry.home
+        method = check_login(registry, login, shared=others)
 
     def listening(chosen: int) -> None:
         shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(address, address)
@@ -108,12 +110,21 @@ def ui(
         else:
             note(f"nexusmix is at {url} (registry {home}); press Ctrl-C to stop it")
         if others:
-            note("warning: the app has no login, so everyone who can reach it has the same rights as you")
+            note("visitors log in; use a proxy with TLS, because tokens cross the network")
         if browser and _has_display():
             typer.launch(url)
 
     raise typer.Exit(
-        serve(home, listening=listening, port=port, address=address, hosts=hosts, roots=roots, worker=worker)
+        serve(
+            home,
+            listening=listening,
+            port=port,
+            address=address,
+            hosts=hosts,
+            roots=roots,
+            login=method,
+            worker=worker,
+        )
     )
 
 

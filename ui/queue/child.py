@@ -19,6 +19,7 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Self
 
+from registry.accounts import actor_named
 from registry.errors import ConflictError, NotFoundError, RegistryError
 from registry.home import Registry, open_registry
 from registry.queue.claims import report
@@ -45,8 +46,11 @@ def main(arguments: Sequence[str]) -> int:
     _end_with_parent()
     try:
         fence = Fence(run_id, token)
-        registry = replace(open_registry(), fence=fence)
+        registry = open_registry()
         run = get_run(registry, run_id)
+        # The run has the rights of the person who queued it, not those of the worker.
+        actor = registry.actor if run.actor is None else actor_named(registry, run.actor)
+        registry = replace(registry, fence=fence, actor=actor)
         with Reporter(registry, fence) as reporter, measuring(reporter.measure):
             outcome = {"state": "succeeded", "result": execute(registry, run, reporter.progress)}
     except Stopped:

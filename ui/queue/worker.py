@@ -73,6 +73,7 @@ class Worker:
         With `with_parent`, also stop at the end of standard input, which the parent keeps open. An active run is
         then queued again, and its attempt is not counted. Returns the number of runs worked on.
         """
+        self.registry.actor.require("work on runs")
         self._sweep()
         worked = 0
         with self._leaving_on_signals():

@@ -43,7 +43,7 @@ class Limits:
 
 
 class Api:
-    """The API on one mix. Without a key, everyone who can reach the server may use it.
+    """The API on one mix. A client needs the key, or a token that `admits` accepts; without both, everyone may use it.
 
     `chat` is the mix with its chat template, or the reason why it has none.
     """
@@ -56,9 +56,11 @@ class Api:
         chat: Chat | ChatTemplateError,
         created: int,
         key: str | None = None,
+        admits: Callable[[str], bool] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.opened, self.name, self.created, self.key = opened, name, created, key
+        self.admits = admits
         self.chat = chat
         self.limits = limits or Limits()
         self.engine = Engine(self.limits.waiting)
@@ -136,18 +138,22 @@ class Api:
 
         async def endpoint(request: HttpRequest) -> Response:
             try:
-                self._require_key(request)
+                await self._require_key(request)
                 return await work(request)
             except Exception as error:
                 return _error(error, self.log)
 
         return endpoint
 
-    def _require_key(self, request: HttpRequest) -> None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if self.key is None:
+    async def _require_key(self, request: HttpRequest) -> None:
+        if self.key is None and self.admits is None:
             return
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.key.encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        given = given.strip()
+        known = self.key is not None and hmac.compare_digest(given.encode(), self.key.encode())
+        if not known and self.admits is not None:
+            known = await asyncio.to_thread(self.admits, given)
+        if scheme.lower() != "bearer" or not known:
             message = "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
             raise ApiError(401, message, code="invalid_api_key")
 

@@ -1,7 +1,7 @@
 """Start the web app and a worker as child processes, and stop them on exit; Streamlit is not imported here.
 
-The app has no login. So it listens on this machine only, unless the user declares that everyone who can reach it is
-trusted. Then it reads and writes only in the configured folders.
+The app listens on this machine only, for its own user, unless its visitors log in. Then it reads and writes only in the
+configured folders.
 """
 
 from __future__ import annotations
@@ -12,19 +12,25 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
+from registry.accounts import has_accounts
 from registry.errors import ConflictError, InvalidInputError
+from registry.home import Registry
 from ui.queue.roots import Roots
 from ui.queue.worker import start_local
 from ui.web.frame.guard import ANY_ADDRESS, HOSTS_VARIABLE, LOCAL_HOSTS
 from ui.web.frame.parent import PARENT_VARIABLE
+from ui.web.login import LOGIN_VARIABLE
 from ui.web.theme import streamlit_flags
 
 APP = Path(__file__).with_name("frame") / "served.py"
+LOGINS = ("token", "oidc")
 FIRST_PORT = 8501
 PORTS_TRIED = 50
 STOP_SECONDS = 5.0
@@ -41,21 +47,44 @@ def is_local(address: str) -> bool:
     return all(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in found)
 
 
-def require_trust(address: str, hosts: Sequence[str], *, trusted: bool) -> bool:
-    """Return whether others can reach the app.
+def is_shared(address: str, hosts: Sequence[str]) -> bool:
+    """Return whether others can reach the app: by a network, or by a proxy that serves it under another name."""
+    return not is_local(address) or bool(hosts)
 
-    Others can reach an app that listens on a network, and one that a proxy serves under another name. Raises
-    InvalidInputError if others can reach it and `trusted` is false.
+
+def check_login(registry: Registry, how: str | None, *, shared: bool) -> str | None:
+    """Return how visitors log in: "token", "oidc", or None for an app that only its own user can reach.
+
+    `how` is the user's wish; the default is a token if others can reach the app. Raises InvalidInputError if nobody
+    could log in.
     """
-    others = not is_local(address) or bool(hosts)
-    if others and not trusted:
-        where = f"answers to {', '.join(hosts)}" if hosts else f"listens on {address}"
+    if how not in (None, *LOGINS):
+        raise InvalidInputError(f"no login {how!a}: expected {' or '.join(LOGINS)}")
+    if how is None and not shared:
+        return None
+    if not has_accounts(registry):
         raise InvalidInputError(
-            f"an app that {where} is open to others and has no login: anyone who can reach it can contribute, "
-            "delete and queue work as you. Add --trust-network if you trust all of them, or keep the app on "
-            "localhost and use an SSH tunnel"
+            "others can reach this app, so its visitors must log in, and the registry has no accounts: add one with "
+            "`nexusmix users add NAME --role maintainer`, or keep the app on localhost and use an SSH tunnel"
         )
-    return others
+    if how == "oidc" and not _has_provider():
+        raise InvalidInputError(
+            "no OpenID Connect provider is configured: write the section [auth] of .streamlit/secrets.toml, as "
+            "https://docs.streamlit.io/develop/concepts/connections/authentication describes, and install Authlib"
+        )
+    return how or "token"
+
+
+def _has_provider() -> bool:
+    """Return whether Streamlit's own login is configured and its library is installed."""
+    for folder in (Path.cwd(), Path.home()):
+        try:
+            secrets = tomllib.loads((folder / ".streamlit" / "secrets.toml").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if "auth" in secrets:
+            return find_spec("authlib") is not None
+    return False
 
 
 def hosts_of(address: str, hosts: Sequence[str] = ()) -> list[str]:
@@ -74,12 +103,14 @@ def serve(
     address: str = "localhost",
     hosts: Sequence[str] = (),
     roots: Roots | None = None,
+    login: str | None = None,
     worker: bool = True,
 ) -> int:
     """Run the web app on the registry in `home` until it stops or Ctrl-C; return its exit code.
 
-    It answers to its own names and `hosts`, and reads and writes below `roots` (default: nowhere). Without `port`, it
-    takes the first free one from 8501. `listening` is called with the port once the app listens.
+    It answers to its own names and `hosts`, and reads and writes below `roots` (default: nowhere). Visitors log in by
+    `login` ("token" or "oidc"); None: they act as the user of this process. Without `port`, it takes the first free one
+    from 8501. `listening` is called with the port once the app listens.
 
     With `worker`, a local worker executes the queued runs and stops together with the app. A run that is not
     finished then returns to the queue. Raises ConflictError if no port is free.
@@ -88,6 +119,7 @@ def serve(
         **os.environ,
         "NEXUSMIX_HOME": str(home),
         HOSTS_VARIABLE: ",".join(hosts_of(address, hosts)),
+        LOGIN_VARIABLE: login or "",
         **(roots or Roots()).environment(),
     }
     # A plain `kill` of this process must also stop the server and the worker.

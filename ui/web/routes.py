@@ -67,6 +67,11 @@ def contribute(render: Render = _link_only) -> st.Page:
     return st.Page(render, title="Contribute", icon=":material/upload:", url_path="contribute")
 
 
+def log(render: Render = _link_only) -> st.Page:
+    """/log?subject=NAME@V&user=NAME&before=ID"""
+    return st.Page(render, title="Log", icon=":material/history:", url_path="log")
+
+
 def seed(render: Render = _link_only) -> st.Page:
     """/add-seed?source=PATH&name=NAME&license=SPDX, and the other fields of the form"""
     return st.Page(render, title="Add a seed", url_path="add-seed", visibility="hidden")

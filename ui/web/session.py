@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -14,15 +15,50 @@ from registry.errors import NotFoundError, RegistryError
 from registry.home import Registry, open_registry
 from ui.queue.jobs import submit
 from ui.queue.roots import configured_roots
-from ui.web import routes
+from ui.web import login, routes
 from ui.web.components import empty_state, label
 from ui.wording.display import printable
 
 
 @st.cache_resource(show_spinner="Opening the registry …")
-def current_registry() -> Registry:
+def _opened() -> Registry:
     """Return the registry that the environment configures, opened once for all visitors."""
     return open_registry()
+
+
+def current_registry() -> Registry:
+    """Return the open registry, with the visitor as its actor. Raises AccessError without a login, if it needs one."""
+    opened = _opened()
+    how = login.required()
+    if how is None:
+        return opened
+    if how == "oidc":
+        actor = login.actor_of_claims(opened, st.user.to_dict() if st.user.is_logged_in else {})
+    else:
+        actor = login.actor_of_cookie(opened, st.context.cookies.get(login.COOKIE))
+    return replace(opened, actor=actor)
+
+
+def visitor_line() -> None:
+    """Draw the visitor's name and the way out, if the app has a login."""
+    how = login.required()
+    if how is None:
+        return
+    with shown_errors():
+        st.caption(f"Logged in as {label(current_registry().actor.name)}")
+    if how == "oidc":
+        st.button("Log out", on_click=st.logout, type="tertiary")
+    else:
+        st.link_button("Log out", login.LEAVE, type="tertiary")
+
+
+def logged_in() -> bool:
+    """Return whether the page may be drawn; otherwise draw the way to Streamlit's own login."""
+    if login.required() == "oidc" and not st.user.is_logged_in:
+        st.title("nexusmix", anchor=False)
+        st.button("Log in", type="primary", on_click=st.login)
+        return False
+    return True
 
 
 @contextmanager

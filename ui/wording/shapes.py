@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from composer.composition import ComposeResult
-    from registry.records import ExpertRecord, Hit, MixRecord, RunRecord, SeedRecord
+    from registry.records import EventRecord, ExpertRecord, Hit, MixRecord, RunRecord, SeedRecord
 
 
 def seed_shape(seed: SeedRecord) -> dict[str, Any]:
@@ -102,6 +102,19 @@ def composed_shape(result: ComposeResult) -> dict[str, Any]:
         "training": result.manifest.training,
         "stage_seconds": {stage: round(seconds, 1) for stage, seconds in result.stage_seconds.items()},
         "warnings": result.warnings,
+    }
+
+
+def event_shape(event: EventRecord) -> dict[str, Any]:
+    """Return an event of the log."""
+    return {
+        "event": event.id,
+        "at": event.at.isoformat(timespec="seconds"),
+        "user": event.actor,
+        "action": event.action,
+        "subject": event.subject,
+        "digest": event.digest,
+        "detail": event.detail,
     }
 
 

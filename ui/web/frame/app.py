@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui.web import address, routes, theme
+from ui.web import address, routes, session, theme
 from ui.web.pages import (
     catalog,
     compose,
     contribute,
     expert,
+    log,
     map,
     mix,
     mixes,
@@ -32,6 +33,7 @@ PAGES = (
     routes.playground(playground.render),
     routes.runs(runs.render),
     routes.contribute(contribute.render),
+    routes.log(log.render),
     routes.expert(expert.render),
     routes.mix(mix.render),
     routes.run(run.render),
@@ -44,4 +46,6 @@ for style in theme.STYLES:
 st.logo(theme.LOGO, size="large")
 page = st.navigation(PAGES, position="top")
 address.visit(page.url_path)
-page.run()
+if session.logged_in():
+    page.run()
+    session.visitor_line()

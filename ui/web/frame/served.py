@@ -1,4 +1,4 @@
-"""The ASGI app that the server runs: Streamlit's own app behind the guard.
+"""The ASGI app that the server runs: Streamlit's own app behind the guard and the login.
 
 `streamlit run` imports this file by its path and searches it for a call of `App`.
 """
@@ -14,8 +14,10 @@ from pathlib import Path
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
+from ui.web.frame.gate import Gate
 from ui.web.frame.guard import Guard, allowed_hosts
 from ui.web.frame.parent import report_listening
+from ui.web.login import required
 
 FIRST = ("ui.web.pages.catalog", "registry.domains.embedding", "registry.domains.index")
 
@@ -39,5 +41,8 @@ def _import_first_page() -> None:
 app = App(
     Path(__file__).with_name("app.py"),
     lifespan=lifespan,
-    middleware=[Middleware(Guard, hosts=allowed_hosts())],
+    middleware=[
+        Middleware(Guard, hosts=allowed_hosts()),
+        *([Middleware(Gate)] if required() == "token" else []),
+    ],
 )

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import typer
 
+from registry.accounts import add_account
 from registry.errors import ConflictError, InvalidInputError
+from registry.home import Registry
 from ui.cli.kit.failures import USAGE
 from ui.queue.roots import Roots, chosen_roots, configured_roots
 from ui.web import launch
@@ -174,35 +176,52 @@ def test_a_local_worker_comes_and_goes_with_the_app_unless_it_is_unwanted(
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "127.0.0.9", "127.1", "::1"])
-def test_this_machine_alone_needs_no_trust(address: str) -> None:
-    assert launch.require_trust(address, [], trusted=False) is False
+def test_an_app_of_this_machine_alone_needs_no_login(address: str, registry: Registry) -> None:
+    assert launch.is_shared(address, []) is False
+    assert launch.check_login(registry, None, shared=False) is None
     assert ANY_ADDRESS not in launch.hosts_of(address)
     assert {"localhost", "127.0.0.1", "::1", address} == set(launch.hosts_of(address))
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "", "0", "192.0.2.7"])
-def test_listening_beyond_this_machine_is_refused_unless_the_network_is_trusted(address: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"no login.*--trust-network"):
-        launch.require_trust(address, [], trusted=False)
-    assert launch.require_trust(address, [], trusted=True) is True
+def test_beyond_this_machine_visitors_log_in(address: str, registry: Registry) -> None:
+    assert launch.is_shared(address, []) is True
     assert ANY_ADDRESS in launch.hosts_of(address)
+    with pytest.raises(InvalidInputError, match="nexusmix users add"):
+        launch.check_login(registry, None, shared=True)
+    add_account(registry, "alice", "reader")
+    assert launch.check_login(registry, None, shared=True) == "token"
 
 
-def test_a_name_that_only_a_proxy_answers_to_needs_trust_as_well() -> None:
-    with pytest.raises(InvalidInputError, match=r"models\.example.*--trust-network"):
-        launch.require_trust("localhost", ["models.example"], trusted=False)
-    assert launch.require_trust("localhost", ["models.example"], trusted=True) is True
+def test_a_name_that_only_a_proxy_answers_to_needs_a_login_as_well() -> None:
+    assert launch.is_shared("localhost", ["models.example"]) is True
     assert "models.example" in launch.hosts_of("localhost", ["Models.Example"])
 
 
-def test_the_command_refuses_to_listen_to_a_network_before_it_starts_anything(
+def test_an_identity_provider_must_be_configured(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    add_account(registry, "alice", "reader", email="alice@example.org")
+    with pytest.raises(InvalidInputError, match="expected token or oidc"):
+        launch.check_login(registry, "password", shared=False)
+    with pytest.raises(InvalidInputError, match="no OpenID Connect provider"):
+        launch.check_login(registry, "oidc", shared=False)
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "secrets.toml").write_text("[auth]\nclient_id = 'x'\n")
+    monkeypatch.setattr(launch, "find_spec", lambda _name: object())
+    assert launch.check_login(registry, "oidc", shared=False) == "oidc"
+
+
+def test_the_command_refuses_to_listen_to_a_network_without_accounts_before_it_starts_anything(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ui.cli import main
 
     monkeypatch.setattr(launch, "serve", lambda *_, **__: pytest.fail("it was started"))
     assert main(["ui", "--address", "0.0.0.0", "--no-browser"]) == USAGE
-    assert "--trust-network" in capsys.readouterr().err
+    assert "users add" in capsys.readouterr().err
 
 
 def test_one_local_user_reads_below_home_and_others_nowhere_without_named_roots(
