@@ -5,9 +5,11 @@ Evaluations by earlier versions have no signatures: their text is unknown and ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from registry.records import MixRecord
 
 Evaluation = Mapping[str, Any]
 
@@ -66,13 +68,69 @@ def text_bytes(evaluation: Evaluation, domain: str | None = None) -> int | None:
     return sum(each["bytes"] for each in known.values()) if known else None
 
 
-def gain_kept(evaluation: Evaluation) -> float | None:
+def gain_kept(evaluation: Evaluation, column: str = "mix") -> float | None:
     """Return the share of its experts' gain over the seed that the mix keeps, on the mean of bits per byte.
 
-    1.0 means as good as each domain's own expert. None if a score is missing or the experts have no gain.
+    1.0 means as good as each domain's own expert. Another `column` is measured in the same way. None if a score is
+    missing or the experts have no gain.
     """
     rows = list(evaluation["bits_per_byte"].values())
-    if not rows or any(not {"seed", "expert", "mix"} <= row.keys() for row in rows):
+    if not rows or any(not {"seed", "expert", column} <= row.keys() for row in rows):
         return None
-    seed, expert, mix = (sum(row[column] for row in rows) for column in ("seed", "expert", "mix"))
-    return (seed - mix) / (seed - expert) if expert < seed else None
+    return _kept(*(sum(row[name] for row in rows) for name in ("seed", "expert", column)))
+
+
+def gains_kept(evaluation: Evaluation, column: str = "mix") -> dict[str, float]:
+    """Return the same share for each domain on which its expert has a gain and the column was measured."""
+    found = {
+        domain: _kept(row["seed"], row["expert"], row[column])
+        for domain, row in evaluation["bits_per_byte"].items()
+        if {"seed", "expert", column} <= row.keys()
+    }
+    return {domain: kept for domain, kept in found.items() if kept is not None}
+
+
+def _kept(seed: float, expert: float, score: float) -> float | None:
+    return (seed - score) / (seed - expert) if expert < seed else None
+
+
+def evaluation_of(mix: MixRecord, mixes: Iterable[MixRecord]) -> Evaluation | None:
+    """Return a mix's own evaluation, or its scores in the newest evaluation of another mix that also measured it.
+
+    The latter has this mix's domains only, in the form of its own evaluation, without its routing.
+    """
+    if mix.evaluation is not None:
+        return mix.evaluation
+    for other in sorted(mixes, key=lambda each: each.created_at, reverse=True):
+        if other.evaluation is not None and (found := _of_another(mix, other)):
+            return found
+    return None
+
+
+def _of_another(mix: MixRecord, other: MixRecord) -> dict[str, Any] | None:
+    """Return a mix's part of another mix's evaluation; None if one of its domains was not measured."""
+    measured = other.evaluation or {}
+    names = [ref.split("@")[0] for ref in other.experts]
+    domains = {
+        name if names.count(name) == 1 else ref: ref for name, ref in zip(names, other.experts, strict=True)
+    }
+    rows = {
+        domain: row
+        for domain, row in measured["bits_per_byte"].items()
+        if domains.get(domain) in mix.experts and mix.ref in row
+    }
+    if len(rows) < len(mix.experts):
+        return None
+    # The nearest expert and dense merging are those of the other mix's experts.
+    columns = ("seed", "expert", *(("btm", "dense_merging") * (set(mix.experts) == set(other.experts))))
+    scores = {
+        domain: {**{name: row[name] for name in columns if name in row}, "mix": row[mix.ref]}
+        for domain, row in rows.items()
+    }
+    shared = [name for name in (*columns, "mix") if all(name in row for row in scores.values())]
+    return {
+        "mix": mix.ref,
+        "text": {domain: text for domain, text in signatures(measured).items() if domain in rows},
+        "bits_per_byte": scores,
+        "mean": {name: sum(row[name] for row in scores.values()) / len(scores) for name in shared},
+    }

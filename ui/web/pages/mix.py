@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from composer.evaluation.comparison import evaluation_of
 from composer.variants import EXPORT_FORMATS
 from registry.catalog.deletion import delete_mix
 from registry.catalog.queries import get_expert, get_mix, list_mixes, list_refs
@@ -21,10 +22,10 @@ from ui.web.mix_words import (
     children,
     manifest_of,
     mix_facts,
-    quality,
     settings_line,
     step,
 )
+from ui.web.quality import gain_bars, quality, rival
 from ui.web.session import (
     current_registry,
     queue,
@@ -61,7 +62,7 @@ def render() -> None:
         _actions(registry, mix, manifest, mixes)
         story, numbers = st.columns([5, 3], gap="large")
         with story:
-            _scores(mix)
+            _scores(mix, mixes)
             _routing(mix)
             _tasks(mix)
         with numbers, st.container(key="numbers"):
@@ -177,21 +178,24 @@ def _delete(registry: Registry, mix: MixRecord, mixes: list[MixRecord]) -> None:
             st.switch_page(routes.mixes())
 
 
-def _scores(mix: MixRecord) -> None:
+def _scores(mix: MixRecord, mixes: list[MixRecord]) -> None:
     st.subheader("Evaluation", anchor=False)
-    if mix.evaluation is None:
+    evaluation = evaluation_of(mix, mixes)
+    if evaluation is None:
         empty_state(
             "Not evaluated yet",
             "Evaluate the mix to compare it with its seed, its experts and dense merging.",
         )
         return
-    if kept := quality(mix.evaluation):
-        st.html(f'<p class="nm-quality">This mix {escaped(kept)}.</p>')
-        rival = mix.evaluation["mean"].get("btm")
-        if rival is not None:
-            better = "better" if mix.evaluation["mean"]["mix"] < rival else "not better"
-            st.caption(f"It is {better} than sending each whole request to the nearest expert.")
-    st.html(score_table(mix.evaluation))
+    if kept := quality(evaluation):
+        st.html(
+            f'<p class="nm-quality">This mix {escaped(kept)}.</p><p class="nm-line">{rival(evaluation)}</p>'
+            f"{gain_bars(evaluation)}"
+        )
+    if mix.evaluation is None:
+        st.caption("Measured by an evaluation of another mix. Evaluate this one to see its routing.")
+    with st.expander("Bits per byte", expanded=not kept):
+        st.html(score_table(evaluation))
 
 
 def _routing(mix: MixRecord) -> None:

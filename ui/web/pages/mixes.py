@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from composer.evaluation.comparison import compare
+from composer.evaluation.comparison import compare, evaluation_of, gain_kept
 from registry.catalog.queries import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
@@ -19,6 +19,7 @@ from ui.web.mix_words import (
     step,
     text_words,
 )
+from ui.web.quality import gain_bar, quality, rival
 from ui.web.session import current_registry, queue, shown_errors
 from ui.web.tables import figures
 from ui.wording.display import plural
@@ -44,13 +45,13 @@ def render() -> None:
         st.caption(plural(len(by_name), "mix").replace("mixs", "mixes") + ", sorted by name")
         with st.container(key="mixes"):
             for versions in by_name.values():
-                _card(versions)
+                _card(versions, mixes)
         _lineage(mixes)
         if len(mixes) > 1:
             _comparison(registry, mixes)
 
 
-def _card(versions: list[MixRecord]) -> None:
+def _card(versions: list[MixRecord], mixes: list[MixRecord]) -> None:
     """Draw a card with the newest version on top and links to the older ones below."""
     newest = versions[-1]
     with st.container(key=f"mixcard-{newest.name}"):
@@ -59,7 +60,14 @@ def _card(versions: list[MixRecord]) -> None:
             label=f"{label(newest.name)} :gray[{label(f'@{newest.version}')}]",
             query_params={"ref": newest.ref},
         )
-        st.html(f'{mix_facts(newest)}<p class="nm-line">{escaped(score_line(newest))}</p>')
+        evaluation = evaluation_of(newest, mixes)
+        kept = gain_kept(evaluation) if evaluation else None
+        if evaluation and kept is not None:
+            words = f"It {quality(evaluation)}. {rival(evaluation)}"
+            bar = gain_bar(kept, score_line(evaluation))
+        else:
+            words, bar = score_line(evaluation), ""
+        st.html(f'{mix_facts(newest)}<p class="nm-line">{escaped(words)}</p>{bar}')
         if len(versions) > 1:
             with st.container(horizontal=True, key=f"older-{newest.name}", vertical_alignment="center"):
                 st.caption("Earlier versions:", width="content")

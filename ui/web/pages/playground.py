@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from composer.evaluation.comparison import evaluation_of
 from registry.catalog.queries import list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
 from ui.web import address, models, routes
 from ui.web import knobs as settings
-from ui.web.components import empty_state, escaped, label
+from ui.web.components import compose_link, empty_state, escaped, label, page_title
 from ui.web.knobs import Knobs
 from ui.web.models import Speaker
+from ui.web.quality import short_quality
 from ui.web.session import current_registry, refuse, shown_errors, shown_refusal
 from ui.web.token_view import block_grid, share_bars, shares, text_html
 from ui.wording.display import plural
@@ -50,7 +52,7 @@ class Writing:
 
 def render() -> None:
     """Draw the page: prompt and texts on the left; mixes, experts and sampling on the right."""
-    st.title("Playground", anchor=False)
+    page_title("Playground")
     with shown_errors():
         registry = current_registry()
         mixes = {mix.ref: mix for mix in list_mixes(registry)}
@@ -58,9 +60,8 @@ def render() -> None:
             empty_state(
                 "No mixes yet",
                 "Compose a mix to generate text with it here.",
-                ["nexusmix compose NAME --seed SEED --experts A,B,C"],
             )
-            st.page_link(routes.compose(), label="Compose a mix", icon=":material/hub:")
+            compose_link()
             return
         desk, panel = st.columns([7, 3], gap="large")
         with panel, st.container(key="numbers"):
@@ -83,6 +84,7 @@ def _choose(mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
     if st.session_state.get("played") not in mixes:
         st.session_state["played"] = refs[0]
     mix = mixes[st.selectbox("Mix", refs, key="played", persist_state="session")]
+    st.caption(label(short_quality(evaluation_of(mix, list(mixes.values()))).capitalize()))
     beside = [NOTHING, SEED, *(ref for ref in refs if ref != mix.ref)]
     if st.session_state.get("beside") not in beside:
         st.session_state["beside"] = NOTHING

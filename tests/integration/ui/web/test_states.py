@@ -9,6 +9,7 @@ import pytest
 import streamlit
 from pages import button, captions, code, html, links, open_page
 
+from registry.catalog.queries import get_mix, record_evaluation
 from registry.home import Registry
 from registry.queue import claims, runs
 from ui.queue.jobs import execute, submit
@@ -129,7 +130,13 @@ def test_a_contribution_that_failed_leads_back_to_its_filled_form(app_registry: 
 
 def test_a_mix_says_its_quality_in_one_sentence(mixed: Registry) -> None:
     said = "keeps 92 % of its experts&#x27; gain over the seed"
-    assert any(said in str(each.proto.body) for each in open_page("mix", ref="team@1").get("html"))
+    page = html(open_page("mix", ref="team@1"))
+    assert said in page
+    assert page.count('<div class="row"') == 2 and "dense merging" in page  # a bar per domain, with its marks
+    record_evaluation(mixed, "team@2", get_mix(mixed, "team@1").evaluation or {})
+    assert said in html(open_page("mixes"))  # a card is of the newest version
+    assert "team@1 :gray[keeps 92 % of the gain]" in links(open_page("expert", ref="law@1"))
+    assert "Keeps 92 % of the gain" in captions(open_page("playground", mix="team@1"))
 
 
 def test_an_export_shows_its_files_and_how_to_run_them(mixed: Registry, tmp_path: Path) -> None:

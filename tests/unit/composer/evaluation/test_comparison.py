@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from composer.evaluation.comparison import compare, gain_kept, is_same_text, text_bytes, unlike_domains
+from composer.evaluation.comparison import (
+    compare,
+    evaluation_of,
+    gain_kept,
+    gains_kept,
+    is_same_text,
+    text_bytes,
+    unlike_domains,
+)
+from registry.records import MixRecord
 
 
 def evaluation(sha256: str | None = "a", **scores: float) -> dict[str, Any]:
@@ -56,3 +66,34 @@ def test_the_kept_gain_is_the_mixs_gain_over_the_seed_as_a_share_of_the_experts(
     assert gain_kept({"bits_per_byte": {**rows, "c": {"seed": 3.0, "mix": 2.0}}}) is None
     assert gain_kept({"bits_per_byte": {"a": {"seed": 2.0, "expert": 2.0, "mix": 1.0}}}) is None
     assert gain_kept({"bits_per_byte": {}}) is None
+
+
+def test_the_kept_gain_is_known_by_domain_and_for_every_column() -> None:
+    rows = {
+        "a": {"seed": 3.0, "expert": 2.0, "mix": 2.5, "btm": 3.5},
+        "b": {"seed": 4.0, "expert": 4.0, "mix": 3.0},
+    }
+    assert gains_kept({"bits_per_byte": rows}) == {"a": 0.5}
+    assert gains_kept({"bits_per_byte": rows}, "btm") == {"a": -0.5}
+
+
+def mix(name: str, *experts: str, evaluation: dict[str, Any] | None = None) -> MixRecord:
+    """Version 1 of a mix."""
+    return MixRecord(
+        name, 1, "seed", None, experts, "sha256:m", "sha256:l", datetime(2026, 1, 1, tzinfo=UTC), evaluation
+    )
+
+
+def test_a_mix_without_an_evaluation_has_that_of_another_on_its_own_domains() -> None:
+    rows = {
+        "law": {"seed": 3.0, "expert": 2.0, "btm": 2.6, "mix": 2.1, "old@1": 2.5},
+        "code": {"seed": 3.0, "expert": 2.0, "btm": 2.6, "mix": 2.1, "old@1": 3.5},
+    }
+    new = mix("new", "law@1", "code@1", evaluation={"bits_per_byte": rows})
+    found = evaluation_of(mix("old", "law@1"), [new])
+    assert found is not None
+    assert found["bits_per_byte"] == {"law": {"seed": 3.0, "expert": 2.0, "mix": 2.5}}
+    assert (gain_kept(found), found["mean"]["mix"]) == (0.5, 2.5)
+    assert evaluation_of(mix("old", "law@2"), [new]) is None  # another version of the expert
+    same = evaluation_of(mix("old", "code@1", "law@1"), [new])
+    assert same is not None and same["mean"]["btm"] == 2.6
