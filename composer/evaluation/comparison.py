@@ -14,28 +14,55 @@ from registry.records import MixRecord
 Evaluation = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Score:
+    """Bits per byte of a mix on a domain, and of the seed and the domain's own expert where they were measured."""
+
+    mix: float
+    seed: float | None = None
+    expert: float | None = None
+
+    @property
+    def kept(self) -> float | None:
+        """The share of the own expert's gain over the seed that the mix keeps."""
+        return None if self.seed is None or self.expert is None else _kept(self.seed, self.expert, self.mix)
+
+
 @dataclass
 class Comparison:
-    """Bits per byte of two mixes by domain (`rows`), and the domains measured on different text (`unlike`)."""
+    """Scores by domain and mix, all of one domain on the same text (`rows`); by mix, the domains measured on
+    different text only (`unlike`)."""
 
-    rows: dict[str, tuple[float, float]] = field(default_factory=dict)
-    unlike: list[str] = field(default_factory=list)
+    rows: dict[str, dict[str, Score]] = field(default_factory=dict)
+    unlike: dict[str, list[str]] = field(default_factory=dict)
 
 
-def compare(one_ref: str, one: Evaluation | None, other_ref: str, other: Evaluation | None) -> Comparison:
-    """Compare two mixes by their newest evaluations; either evaluation may contain a column of the other mix."""
-    scores = [(each or {}).get("bits_per_byte", {}) for each in (one, other)]
+def compare(chosen: Sequence[MixRecord], mixes: Iterable[MixRecord]) -> Comparison:
+    """Compare mixes by all evaluations; an evaluation of one mix may have columns of others.
+
+    Of several texts of a domain, the one on which most of the chosen mixes were measured counts, and of these the
+    text of the newest mix.
+    """
+    refs = [mix.ref for mix in chosen]
+    by_text: dict[str, dict[str, dict[str, Score]]] = {}
+    for other in sorted(mixes, key=lambda each: each.created_at, reverse=True):
+        measured = other.evaluation or {}
+        for domain, row in measured.get("bits_per_byte", {}).items():
+            # Text that was not recorded counts as equal to itself only.
+            text = signatures(measured).get(domain, {}).get("sha256", f"unknown text of {other.ref}")
+            scores = by_text.setdefault(domain, {}).setdefault(text, {})
+            for ref in refs:
+                column = "mix" if ref == other.ref else ref
+                if column in row:
+                    scores.setdefault(ref, Score(row[column], row.get("seed"), row.get("expert")))
     result = Comparison()
-    for domain in dict.fromkeys([*scores[0], *scores[1]]):
-        first, second = (each.get(domain, {}) for each in scores)
-        if other_ref in first:
-            result.rows[domain] = (first["mix"], first[other_ref])
-        elif one_ref in second:
-            result.rows[domain] = (second[one_ref], second["mix"])
-        elif first and second and is_same_text(one or {}, other or {}, domain):
-            result.rows[domain] = (first["mix"], second["mix"])
-        elif first and second:
-            result.unlike.append(domain)
+    for domain, texts in by_text.items():
+        rows = max(texts.values(), key=len)
+        if rows:
+            result.rows[domain] = {ref: rows[ref] for ref in refs if ref in rows}
+        for ref in refs:
+            if ref not in rows and any(ref in scores for scores in texts.values()):
+                result.unlike.setdefault(ref, []).append(domain)
     return result
 
 

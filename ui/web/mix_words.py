@@ -13,6 +13,8 @@ from registry.records import MixRecord
 from ui.web.components import chip
 from ui.wording.display import size
 
+NEAR = 4
+
 
 def manifest_of(registry: Registry, mix: MixRecord) -> dict[str, Any]:
     """Return the manifest's fields; reading it as JSON avoids importing the composer and torch."""
@@ -73,6 +75,13 @@ def ancestors(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:
 def children(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:
     """Return the mixes that were made from this one."""
     return [each for each in mixes if each.parent == mix.ref]
+
+
+def near(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[str]:
+    """Return a mix and the newest others of its seed, to compare them."""
+    newest = sorted(mixes, key=lambda each: each.created_at, reverse=True)
+    others = [each.ref for each in newest if each.seed == mix.seed and each.ref != mix.ref]
+    return [mix.ref, *others[: NEAR - 1]]
 
 
 def step(parent: MixRecord, child: MixRecord) -> str:

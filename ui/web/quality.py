@@ -54,7 +54,7 @@ def gain_bars(evaluation: Mapping[str, Any]) -> str:
 
 def gain_bar(kept: float, title: str = "") -> str:
     """One bar (HTML) without a name, for a card."""
-    return f'<div class="nm-gain-bar" title="{escaped(title)}">{_track(kept, {}, max(1.0, kept))}</div>'
+    return f'<div class="nm-gain-bar" title="{escaped(title)}">{track(kept, {}, max(1.0, kept))}</div>'
 
 
 def _row(domain: str, kept: float, marks: Mapping[str, float], top: float) -> str:
@@ -63,11 +63,12 @@ def _row(domain: str, kept: float, marks: Mapping[str, float], top: float) -> st
     lost = " lost" if kept < 0 else ""
     return (
         f'<div class="row" title="{escaped(said)}"><span class="name">{escaped(domain)}</span>'
-        f'{_track(kept, marks, top)}<span class="figure{lost}">{figure}</span></div>'
+        f'{track(kept, marks, top)}<span class="figure{lost}">{figure}</span></div>'
     )
 
 
-def _track(kept: float, marks: Mapping[str, float], top: float) -> str:
+def track(kept: float, marks: Mapping[str, float], top: float) -> str:
+    """A bar with marks (HTML) on a track from 0 to `top`."""
     ticks = "".join(
         f'<i class="mark {column}" style="left:{_place(part, top):.1f}%"></i>'
         for column, part in marks.items()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 import yaml
 
-from registry.catalog.queries import get_mix
+from registry.catalog.queries import get_mix, list_mixes
 from registry.errors import NotFoundError
 from registry.home import Registry
 from registry.queue import runs
@@ -17,6 +17,7 @@ from ui.queue.jobs import ROOTS
 from ui.web import routes
 from ui.web.components import chip, empty_state, escaped, fact_table, label, page_title
 from ui.web.exported import exported_files
+from ui.web.mix_words import near
 from ui.web.quality import quality
 from ui.web.run_words import ago, form_of, outcome, progress, spent, state_chip, subject
 from ui.web.session import current_registry, shown_errors, shown_refusal
@@ -145,6 +146,16 @@ def _actions(registry: Registry, run: RunRecord) -> None:
             st.page_link(
                 routes.mix(), label=f"Open {label(made['mix'])}", icon=":material/hub:", query_params=query
             )
+            if run.state == "succeeded" and run.kind != "evaluate":
+                known = list_mixes(registry)
+                others = [each for mix in known if mix.ref == made["mix"] for each in near(mix, known)]
+                if len(others) > 1:
+                    st.page_link(
+                        routes.workbench(),
+                        label="Compare it with other mixes",
+                        icon=":material/compare_arrows:",
+                        query_params={"mixes": ",".join(others)},
+                    )
             if run.state == "succeeded":
                 st.page_link(
                     routes.playground(),

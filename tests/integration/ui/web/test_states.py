@@ -8,13 +8,27 @@ import publishing
 import pytest
 import streamlit
 from pages import button, captions, code, html, links, open_page
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from registry.catalog.queries import get_mix, record_evaluation
 from registry.home import Registry
 from registry.queue import claims, runs
 from ui.queue.jobs import execute, submit
+from ui.web.frame.downloads import ROUTES
 
-PAGES = ("catalog", "map", "compose", "mixes", "runs", "contribute", "seed")
+PAGES = (
+    "catalog",
+    "map",
+    "compose",
+    "mixes",
+    "workbench",
+    "lens",
+    "playground",
+    "runs",
+    "contribute",
+    "seed",
+)
 
 
 @pytest.fixture
@@ -146,13 +160,26 @@ def test_an_export_shows_its_files_and_how_to_run_them(mixed: Registry, tmp_path
     assert claimed is not None
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(bytes(2_000))
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nA mix")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "secret")
     claims.finish(mixed, claimed.fence, "succeeded", result={"folder": str(folder)})
     app = open_page("run", id=str(claimed.id))
     assert not app.exception
     assert code(app)[0] == str(folder)
-    assert "<dt>model.safetensors</dt><dd>2 kB</dd>" in html(app)
+    link = f'<a href="exported/{claimed.id}/model.safetensors" download>model.safetensors</a>'
+    assert f"<dt>{link}</dt><dd>2 kB</dd>" in html(app)
+    assert "A mix" in [each.value.strip() for each in app.markdown]
+    client = TestClient(Starlette(routes=ROUTES))
+    part = client.get(f"/exported/{claimed.id}/model.safetensors", headers={"Range": "bytes=500-"})
+    assert (part.status_code, len(part.content)) == (206, 1_500)
+    for name in ("secret", "..%2Fsecret", "link"):
+        assert client.get(f"/exported/{claimed.id}/{name}").status_code == 404
+    assert client.get("/exported/99/model.safetensors").status_code == 404
     assert any(f'from_pretrained("{folder}"' in each.value for each in app.markdown)
     assert "team (nexus)" in links(open_page("mix", ref="team@1"))
     (folder / "model.safetensors").rename(tmp_path / "gone")
+    (folder / "README.md").unlink()
+    (folder / "link").unlink()
     folder.rmdir()
     assert "was moved or deleted" in captions(open_page("run", id=str(claimed.id)))
