@@ -190,8 +190,8 @@ def _changes(low_rank: LowRank) -> bool:
 
 
 def _any_nonzero(info: TensorInfo) -> bool:
-    from composer.tensors.dtypes import decode
     from composer.tensors.stream import PIECE, read_stored
+    from registry.checkpoints.dtypes import decode
 
     return any(
         decode(read_stored(info, start, min(start + PIECE, info.parameters)), info.dtype).any()
