@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from composer.chat.format import chat_format
 from composer.experts.adapter import is_adapter
+from composer.experts.dequantize import float_folder
 from composer.experts.dry_run import check_runs
 from composer.experts.lora import contribute_adapter
 from composer.progress import Progress, silent
@@ -34,20 +36,23 @@ def add_seed(
 
     Raises HubError, and the errors of `registry.intake.intake.add_seed` and `composer.experts.dry_run.check_runs`.
     """
-    with (
-        sources.opened(registry, os.fspath(source), seed=None, progress=progress) as checkpoint,
-        chat_format(registry.blobs, {}, checkpoint.folder) as chat,
-    ):
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(
+            sources.opened(registry, os.fspath(source), seed=None, progress=progress)
+        )
+        folder = float_folder(registry, checkpoint.folder, stack)
+        chat = stack.enter_context(chat_format(registry.blobs, {}, folder))
         return intake.add_seed(
             registry,
             name,
-            checkpoint.folder,
+            folder,
             license=license,
             description=description,
             data=as_paths(data),
             text_column=text_column,
             chat=chat,
             check=check_runs,
+            origin=checkpoint.provenance.get("source"),
             progress=progress,
         )
 
@@ -78,16 +83,19 @@ def contribute(
     Raises HubError, and the errors of `registry.intake.intake.contribute` and `composer.experts.lora.place_adapter`.
     """
     base = queries.get_seed(registry, seed)
-    with (
-        sources.opened(registry, os.fspath(source), seed=seed, progress=progress) as checkpoint,
-        chat_format(registry.blobs, base.files, checkpoint.folder) as chat,
-    ):
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(
+            sources.opened(registry, os.fspath(source), seed=seed, progress=progress)
+        )
+        folder = float_folder(registry, checkpoint.folder, stack)
+        chat = stack.enter_context(chat_format(registry.blobs, base.files, folder))
+        converted = {} if folder == checkpoint.folder else {"dequantized": "to bfloat16"}
         adapter = partial(contribute_adapter, allow_other_base=allow_other_base)
-        publish = adapter if is_adapter(checkpoint.folder) else intake.contribute
+        publish = adapter if is_adapter(folder) else intake.contribute
         return publish(
             registry,
             name,
-            checkpoint.folder,
+            folder,
             seed=seed,
             license=license,
             data=as_paths(data),
@@ -96,7 +104,7 @@ def contribute(
             chat=chat,
             embedding=None if embedding is None else as_path(embedding),
             description=description,
-            provenance={**(provenance or {}), **checkpoint.provenance},
+            provenance={**(provenance or {}), **checkpoint.provenance, **converted},
             allow_unchanged=allow_unchanged,
             allow_unrelated=allow_unrelated,
             progress=progress,

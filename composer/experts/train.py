@@ -121,7 +121,7 @@ def _sample(found: Iterable[Document], limit: int) -> list[Document]:
     for document in found:
         if not documents.is_held_out(document.text) and not documents.is_for_choices(document.text):
             sample.add(document)
-    return sample.documents()
+    return sample.documents(as_read=True)
 
 
 def _write(

@@ -145,8 +145,9 @@ class Reservoir:
     limit: int
     size: int = 0
     ranks: set[int] = field(default_factory=set)
-    # (-rank, text, answers): the highest rank is at the top
-    heap: list[tuple[int, bytes, Spans | None]] = field(default_factory=list)
+    # (-rank, place in the order of reading, text, answers): the highest rank is at the top
+    heap: list[tuple[int, int, bytes, Spans | None]] = field(default_factory=list)
+    read: int = 0
 
     def add(self, document: Document, rank: int | None = None) -> None:
         """Add a document, and drop those that do not fit any more; a repeated one is ignored."""
@@ -155,20 +156,24 @@ class Reservoir:
             return
         encoded = document.text.encode()
         self.ranks.add(rank)
-        heapq.heappush(self.heap, (-rank, encoded, document.answers))
+        heapq.heappush(self.heap, (-rank, self.read, encoded, document.answers))
+        self.read += 1
         self.size += len(encoded)
-        while self.size - len(self.heap[0][1]) >= self.limit:  # still full without the top document
-            negative_rank, dropped, _ = heapq.heappop(self.heap)
+        while self.size - len(self.heap[0][2]) >= self.limit:  # still full without the top document
+            negative_rank, _, dropped, _ = heapq.heappop(self.heap)
             self.ranks.discard(-negative_rank)
             self.size -= len(dropped)
 
-    def documents(self) -> list[Document]:
-        """Return the documents in the order of their sha256."""
-        ordered = [(encoded, answers) for _, encoded, answers in sorted(self.heap, key=lambda e: -e[0])]
+    def documents(self, *, as_read: bool = False) -> list[Document]:
+        """Return the documents in the order of their sha256, or in that of reading."""
+        ordered = sorted(self.heap, key=lambda entry: -entry[0])
+        kept = [(place, encoded, answers) for _, place, encoded, answers in ordered]
         if self.size > self.limit:
-            last, answers = ordered[-1]
-            ordered[-1] = last[: len(last) - (self.size - self.limit)], answers
-        return [Document(encoded.decode(errors="ignore"), answers) for encoded, answers in ordered]
+            place, last, answers = kept[-1]
+            kept[-1] = place, last[: len(last) - (self.size - self.limit)], answers
+        if as_read:
+            kept.sort(key=lambda entry: entry[0])
+        return [Document(encoded.decode(errors="ignore"), answers) for _, encoded, answers in kept]
 
 
 def _rank(text: str) -> int:

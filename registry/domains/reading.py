@@ -6,10 +6,7 @@ of at most MAX_FILE_BYTES, for any number of rows and files.
 
 from __future__ import annotations
 
-import bz2
-import codecs
 import csv
-import gzip
 import io
 import itertools
 import json
@@ -20,26 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from registry.checkpoints.safe_files import printable, refuse_system_path
+from registry.checkpoints.safe_files import is_cached_by_hub, printable, refuse_system_path
+from registry.domains.hub_data import folder_of
 from registry.domains.rows import ChatFormat, Document, PlainFormat, content_of, row_text
 from registry.domains.skipped import Skipped
+from registry.domains.streams import COMPRESSED, decoded, encoding_of, is_binary, plain
 from registry.errors import InvalidInputError, NotFoundError
+from registry.hub_errors import is_hub
 from registry.paths import Paths, as_paths
 
 MAX_FILE_BYTES = 256 << 20  # of a text file or a JSON array, which are read whole
 MAX_ROW_CHARS = 64 << 20
 # A longer document is cut into pieces, so that a single book has training text and held-out text.
 LONG_CHARS, PIECE_CHARS = 16_000, 4_000
-_PROBE_BYTES = 8192
-
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is its beginning
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 DATA_SETS = (".jsonl", ".ndjson", ".parquet")
+TEXTS = (".txt", ".md", ".rst")  # of a data set on the hub
 ABOUT = ("readme", "license", "licence", "changelog", "citation")  # files about a data set, in its folder
 
 
@@ -64,6 +56,7 @@ def read_marked(
 ) -> Iterator[Document]:
     """Yield the documents of files and folders in a reproducible order, with the places of answers in them.
 
+    A path may also be `hf:owner/name[@revision][:folder]`, a data set of the Hugging Face Hub (hub_data.py).
     `column` is the column of a table's text; without it, the usual names are tried. Conversations are rendered by
     `chat`; without it, their texts are joined. Folders are walked recursively in the order of sorted names. Hidden
     entries are skipped. So are empty documents, rows without text, binary files in folders and a README of a data set,
@@ -79,6 +72,8 @@ def read_marked(
     """
     reader = _Reader(column, chat or PlainFormat(), Skipped() if skipped is None else skipped)
     for path in as_paths(paths):
+        if is_hub(str(path)):
+            path = folder_of(str(path), _is_data)
         refuse_system_path(path)
         if not path.exists():
             raise NotFoundError(f"no such file or folder: {path}")
@@ -109,11 +104,11 @@ class _Reader:
 
     def _documents(self, file: Path, *, explicit: bool) -> Iterator[Document]:
         kind, unpack = _kind(file)
-        if kind not in _TABLES and not explicit and unpack is None and _is_binary(file):
+        if kind not in _TABLES and not explicit and unpack is None and is_binary(file):
             self.skipped.binary_files += 1
             return
         try:
-            with (unpack or _plain)(file) as stream:
+            with (unpack or plain)(file) as stream:
                 if kind not in _TABLES:
                     yield Document(_whole(stream, file))
                     return
@@ -123,12 +118,12 @@ class _Reader:
                 except _NoTextError:
                     if explicit or self.column is not None or kind not in _ALSO_TEXT:
                         raise
-            with (unpack or _plain)(file) as stream:
+            with (unpack or plain)(file) as stream:
                 yield Document(_whole(stream, file))
         except UnicodeDecodeError as error:
             raise InvalidInputError(
                 f"{file} is not UTF-8 text ({printable(str(error))}), and has no byte order mark of UTF-16: convert it "
-                'with `iconv -t "UTF-8"`, or remove it from the data'
+                "with `iconv -f ENCODING -t UTF-8 FILE > NEW`, or remove it from the data"
             ) from error
         except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
             raise InvalidInputError(f"{file} cannot be read ({printable(error)}): is it complete?") from error
@@ -172,6 +167,13 @@ def _kind(file: Path) -> tuple[str, Callable[[Path], IO[bytes]] | None]:
     return "".join(suffixes[-2:-1] if unpack else suffixes[-1:]), unpack
 
 
+def _is_data(name: str) -> bool:
+    """Return whether a file of a data set on the hub is data: a table or a text, and not about the data set."""
+    path = Path(name)
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.stem.lower() not in ABOUT and _kind(path)[0] in (*_TABLES, *TEXTS)
+
+
 class _NoTextError(InvalidInputError):
     """A table whose first row has no text."""
 
@@ -195,7 +197,7 @@ def _pieces(document: Document) -> Iterator[Document]:
 
 def _lines(stream: IO[bytes], file: Path) -> Iterator[tuple[str, Any]]:
     """Yield the rows of JSON lines with their places."""
-    text = _decoded(stream)
+    text = decoded(stream)
     for number in itertools.count(1):
         line = text.readline(MAX_ROW_CHARS + 1)
         if len(line) > MAX_ROW_CHARS:
@@ -236,7 +238,7 @@ def _separated(delimiter: str) -> Callable[[IO[bytes], Path], Iterator[tuple[str
     def rows(stream: IO[bytes], file: Path) -> Iterator[tuple[str, Any]]:
         csv.field_size_limit(MAX_ROW_CHARS)
         try:
-            yield from _numbered(csv.DictReader(_decoded(stream), delimiter=delimiter))
+            yield from _numbered(csv.DictReader(decoded(stream), delimiter=delimiter))
         except csv.Error as error:
             raise InvalidInputError(
                 f"{file} is not a table of separated values: {printable(error)}"
@@ -269,16 +271,6 @@ _TABLES: Mapping[str, Callable[[IO[bytes], Path], Iterator[tuple[str, Any]]]] = 
 _ALSO_TEXT = (".json", ".csv", ".tsv")  # a folder of code has such files too
 
 
-def _decoded(stream: IO[bytes]) -> io.TextIOWrapper:
-    """Return a stream of text in the encoding of its byte order mark, else in UTF-8."""
-    beginning = stream.peek(4)[:4]  # type: ignore[attr-defined]
-    return io.TextIOWrapper(stream, encoding=_encoding(beginning), newline="")
-
-
-def _encoding(beginning: bytes) -> str:
-    return next((name for mark, name in BYTE_ORDER_MARKS.items() if beginning.startswith(mark)), "utf-8")
-
-
 def _whole(stream: IO[bytes], file: Path) -> str:
     """Read a whole text file. Raises InvalidInputError."""
     content = stream.read(MAX_FILE_BYTES + 1)
@@ -286,31 +278,7 @@ def _whole(stream: IO[bytes], file: Path) -> str:
         raise InvalidInputError(
             f"{file} is larger than {MAX_FILE_BYTES >> 20} MiB: split it, or use JSON lines"
         )
-    return content.decode(_encoding(content[:4]))
-
-
-def _plain(file: Path) -> IO[bytes]:
-    return file.open("rb")
-
-
-def _zstandard(file: Path) -> IO[bytes]:
-    import pyarrow
-
-    return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
-
-
-COMPRESSED: Mapping[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: io.BufferedReader(gzip.GzipFile(path)),
-    ".bz2": lambda path: io.BufferedReader(bz2.BZ2File(path)),
-    ".xz": lambda path: io.BufferedReader(lzma.LZMAFile(path)),  # noqa: SIM115 (the caller closes it)
-    ".zst": _zstandard,
-}
-
-
-def _is_binary(file: Path) -> bool:
-    with file.open("rb") as stream:
-        beginning = stream.read(_PROBE_BYTES)
-    return b"\0" in beginning and _encoding(beginning[:4]) == "utf-8"
+    return content.decode(encoding_of(content[:4]))
 
 
 def _walk(path: Path) -> Iterator[Path]:
@@ -321,7 +289,7 @@ def _walk(path: Path) -> Iterator[Path]:
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
-            if entry.is_symlink():
+            if entry.is_symlink() and not is_cached_by_hub(entry):
                 raise InvalidInputError(
                     f"{entry} is a symbolic link; give its target, or copy the target into the folder"
                 )

@@ -10,11 +10,12 @@ import numpy as np
 import pico
 import pytest
 
-from composer.experts.contribution import add_seed, contribute
+from composer.experts.contribution import contribute
 from composer.experts.train import train_expert
 from registry.blobs import read_files
 from registry.domains import documents
 from registry.home import Registry, open_registry
+from registry.intake.intake import add_seed
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -76,7 +77,7 @@ def test_the_prompt_is_read_but_not_learnt(registry: Registry, tmp_path: Path) -
         registry, "plain", tmp_path / "rows.jsonl", tmp_path / "out", tokens=8192, learning_rate=2e-2
     )
     # The answers are one repeated token; the questions cannot be learnt so soon.
-    assert result.last_loss < 1.5 < result.first_loss
+    assert result.last_loss < 2.5 < 5 < result.first_loss
 
 
 def test_the_seeds_template_renders_the_rows_of_an_expert_without_one(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from registry.domains.documents import is_held_out, split, without_near_duplicates
+from registry.domains.documents import Reservoir, is_held_out, split, without_near_duplicates
 from registry.domains.near_duplicates import Index
+from registry.domains.rows import Document
 from registry.domains.skipped import Skipped, in_words
 from tests.pico import domain_documents
 
@@ -51,6 +52,18 @@ def test_what_surrounds_all_documents_does_not_make_them_alike() -> None:
     held_out = split(short).held_out
     assert without_near_duplicates(held_out, short) == []
     assert without_near_duplicates(held_out, short, lambda text: text.replace(template, "")) == held_out
+
+
+def test_a_reservoir_keeps_the_order_of_reading_and_the_answers_if_asked() -> None:
+    given = [Document(text, ((0, place),)) for place, text in enumerate(domain_documents("law", 30))]
+    whole, part = Reservoir(10**6), Reservoir(1000)
+    for document in [*given, given[0]]:
+        whole.add(document)
+        part.add(document)
+    assert whole.documents(as_read=True) == given != whole.documents()
+    assert sorted(whole.documents(), key=given.index) == given
+    sizes = [len(document.text.encode()) for document in part.documents()]
+    assert sum(sizes) == 1000 and 0 < len(sizes) < len(given)
 
 
 def test_repeated_documents_are_counted_and_counts_are_said_in_words() -> None:
