@@ -32,12 +32,13 @@ def contribute(
     allow_unchanged: bool = False,
     allow_unrelated: bool = False,
     allow_other_base: bool = False,
+    draft: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Publish the next version of an expert from a checkpoint folder, a LoRA adapter, or "hf:owner/name".
 
     The domain comes from text (`data`) or, for private text, from an `embedding` file that `nexusmix embed` wrote.
-    `text_column` is the column of the text in tables.
+    `text_column` is the column of the text in tables. A `draft` is found only by its version until it is published.
     Raises HubError, and the errors of `registry.intake.intake.contribute` and `composer.experts.lora.place_adapter`.
     """
     with sources.opened(registry, os.fspath(source), seed=seed, progress=progress) as checkpoint:
@@ -57,5 +58,6 @@ def contribute(
             provenance={**(provenance or {}), **checkpoint.provenance},
             allow_unchanged=allow_unchanged,
             allow_unrelated=allow_unrelated,
+            draft=draft,
             progress=progress,
         )

@@ -29,6 +29,7 @@ from ui.cli import (
     extend,
     gc,
     generate,
+    lifecycle,
     list_experts,
     log,
     measure,
@@ -98,7 +99,10 @@ _add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
 _add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
 _add("embed", embed.embed, GIVE, embed.EXAMPLES)
 _add("alias", alias.alias, GIVE, alias.EXAMPLES)
+_add("card", lifecycle.card, GIVE, lifecycle.CARD_EXAMPLES)
+_add("publish", lifecycle.publish, GIVE, lifecycle.PUBLISH_EXAMPLES)
 _add("withdraw", withdraw.withdraw, GIVE, withdraw.EXAMPLES)
+_add("purge", lifecycle.purge, GIVE, lifecycle.PURGE_EXAMPLES)
 _add("compose", compose.compose, MIX, compose.EXAMPLES)
 _add("extend", extend.extend, MIX, extend.EXAMPLES)
 _add("remove", remove.remove, MIX, remove.EXAMPLES)

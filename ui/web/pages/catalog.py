@@ -10,9 +10,9 @@ from registry.catalog.queries import (
     MAX_QUERY_CHARS,
     Sides,
     count_experts,
-    list_experts,
     list_licenses,
     list_seeds,
+    page_experts,
     search,
 )
 from registry.home import Registry
@@ -227,8 +227,18 @@ def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
     """Return the same for all experts that match the filters."""
     count = count_experts(registry, at_most=MOST_COUNTED, **sides)
 
+    # Cursors of the pages seen so far, so that the next page takes the time of the first.
+    filters, cursors = st.session_state.setdefault("cursors", (sides, {0: None}))
+    if filters != sides:
+        cursors = {0: None}
+        st.session_state["cursors"] = (sides, cursors)
+
     def read(limit: int, offset: int) -> list[tuple[ExpertRecord, float | None]]:
-        return [(each, None) for each in list_experts(registry, limit=limit, offset=offset, **sides)]
+        nearest = max(seen for seen in cursors if seen <= offset)
+        page = page_experts(registry, limit=limit, cursor=cursors[nearest], skip=offset - nearest, **sides)
+        if page.next is not None:
+            cursors[offset + limit] = page.next
+        return [(each, None) for each in page.experts]
 
     more = " or more" if count == MOST_COUNTED else ""
     return count, read, f"{plural(count, 'expert')}{more}, sorted by name"

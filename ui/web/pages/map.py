@@ -78,7 +78,7 @@ def _chosen_seed(registry: Registry) -> str | None:
 
 @st.cache_resource(max_entries=MOST_CHARTS, show_spinner="Projecting domains …")
 def _chart(
-    _registry: Registry, home: str, seed: str | None, stamp: tuple[int, int]
+    _registry: Registry, home: str, seed: str | None, stamp: tuple[int, int, int]
 ) -> tuple[go.Figure | None, int, int]:
     """Return the map of the newest versions, the number of experts it shows, and the number it cannot show.
 

@@ -33,7 +33,7 @@ from ui.web.session import (
     shown_refusal,
 )
 from ui.web.tables import heat_map, score_table, task_table
-from ui.wording.display import parameters
+from ui.wording.display import parameters, withdrawn_words
 from ui.wording.licenses import licence_words
 from ui.wording.tasks import task_rows
 from ui.wording.training_cost import learning_facts
@@ -58,6 +58,8 @@ def render() -> None:
         mixes = list_mixes(registry)
         page_title("Mix", mix.name, f"@{mix.version}")
         st.html(mix_facts(mix))
+        if words := withdrawn_words(mix):
+            st.warning(label(words), icon=":material/block:")
         _actions(registry, mix, manifest, mixes)
         story, numbers = st.columns([5, 3], gap="large")
         with story:

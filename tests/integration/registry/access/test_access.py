@@ -27,6 +27,7 @@ from registry.catalog.aliases import point
 from registry.catalog.deletion import delete_mix, delete_seed
 from registry.catalog.events import list_events
 from registry.catalog.gc import collect
+from registry.catalog.lifecycle import describe, publish_draft, purge
 from registry.database.schema import Account
 from registry.errors import AccessError, ConflictError, InvalidInputError, NotFoundError, StorageError
 from registry.home import Registry, open_registry
@@ -36,6 +37,9 @@ from registry.queue import claims, runs
 CHANGES: dict[str, Callable[[Registry], object]] = {
     "publish seed": lambda registry: add_seed(registry, "new"),
     "publish expert": lambda registry: add_expert(registry, "new"),
+    "publish draft": lambda registry: publish_draft(registry, "python@2"),
+    "describe expert": lambda registry: describe(registry, "python", tags=["x"]),
+    "purge expert": lambda registry: purge(registry, "gone@1"),
     "publish mix": lambda registry: add_mix(registry, experts=["python"]),
     "evaluate mix": lambda registry: queries.record_evaluation(registry, "blend@1", {}),
     "measure expert": lambda registry: queries.record_measurement(registry, "python", {}),
@@ -61,6 +65,9 @@ def shared(any_registry: Registry) -> Registry:
     for name in ("base", "spare"):
         add_seed(any_registry, name)
     add_expert(any_registry)
+    add_expert(any_registry, draft=True)
+    add_expert(any_registry, "gone")
+    queries.withdraw(any_registry, "gone", "a reason")
     add_mix(any_registry, experts=["python"])
     add_account(any_registry, "alice", "maintainer")
     for owner in ("first", "second"):
