@@ -27,6 +27,7 @@ ACTIONS: dict[str, Role] = {
     "publish draft": "contributor",
     "publish mix": "contributor",
     "describe expert": "contributor",
+    "push": "contributor",
     "evaluate mix": "contributor",
     "measure expert": "contributor",
     "move alias": "contributor",

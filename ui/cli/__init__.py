@@ -20,6 +20,7 @@ from ui.cli import (
     chat,
     compose,
     contribute,
+    copy_expert,
     delete,
     demo,
     doctor,
@@ -34,6 +35,7 @@ from ui.cli import (
     log,
     measure,
     mixes,
+    push,
     remove,
     reproduce,
     runs,
@@ -97,6 +99,7 @@ _add("show", show.show, FIND, show.EXAMPLES)
 app.add_typer(seed.app, name="seed", rich_help_panel=GIVE, help="Add, list and show seeds.")
 _add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
 _add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
+_add("copy", copy_expert.copy, GIVE, copy_expert.EXAMPLES)
 _add("embed", embed.embed, GIVE, embed.EXAMPLES)
 _add("alias", alias.alias, GIVE, alias.EXAMPLES)
 _add("card", lifecycle.card, GIVE, lifecycle.CARD_EXAMPLES)
@@ -112,6 +115,7 @@ _add("generate", generate.generate, MIX, generate.EXAMPLES)
 _add("chat", chat.chat, MIX, chat.EXAMPLES)
 _add("serve", serve.serve, MIX, serve.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
+_add("push", push.push, MIX, push.EXAMPLES)
 _add("sign", sign.sign, MIX, sign.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
 _add("delete", delete.delete, MIX, delete.EXAMPLES)
