@@ -31,6 +31,7 @@ from composer.training.mix_training import learn, put_router
 from composer.trunks.base import TrunkMerge
 from composer.trunks.weighted import Weighted
 from registry.catalog import queries
+from registry.catalog.lifecycle import refuse_purged
 from registry.checkpoints.families import layer_count
 from registry.home import Registry
 from registry.records import Digest
@@ -63,6 +64,7 @@ def extend(
     Raises NotFoundError, RecipeError, IncompatibleExpertsError, LicenseError before any expensive work.
     """
     record, manifest = find_mix(registry, mix_ref)
+    refuse_purged(registry, record.ref, record.experts)
     composition = resolve_extension(
         registry, manifest, record.manifest, expert_ref, training=training, license_override=license_override
     )

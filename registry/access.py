@@ -24,7 +24,10 @@ LOCAL = "local:"  # prefix of users of the operating system; no account's name c
 ACTIONS: dict[str, Role] = {
     "publish seed": "contributor",
     "publish expert": "contributor",
+    "publish draft": "contributor",
     "publish mix": "contributor",
+    "describe expert": "contributor",
+    "push": "contributor",
     "evaluate mix": "contributor",
     "measure expert": "contributor",
     "move alias": "contributor",
@@ -32,6 +35,7 @@ ACTIONS: dict[str, Role] = {
     "cancel run": "contributor",
     "retry run": "contributor",
     "withdraw expert": "maintainer",
+    "purge expert": "maintainer",
     "delete mix": "maintainer",
     "delete seed": "maintainer",
     "collect garbage": "maintainer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -73,14 +74,18 @@ def open_registry(
     *,
     database_url: str | None = None,
     embedder: str | None = None,
+    store_url: str | None = None,
     token: str | None = None,
     frees_room: bool = False,
+    own_settings: bool = False,
 ) -> Registry:
     """Open the registry, and create or migrate its database if needed.
 
     Each setting comes from the argument, else the environment (NEXUSMIX_HOME, NEXUSMIX_DATABASE_URL,
     NEXUSMIX_STORE_URL, NEXUSMIX_EMBEDDER), else config.toml in the home, else its default. Raises
     InvalidInputError for a wrong setting, StorageError if the home or the database cannot be used.
+
+    With `own_settings`, for a second registry, the environment is not read.
 
     The actor is the owner of the `token`, else of NEXUSMIX_TOKEN. Without a token it is the user of this process: a
     maintainer if the registry has no accounts, or if the user owns its SQLite file; otherwise an anonymous reader.
@@ -97,7 +102,8 @@ def open_registry(
     configured = _read_config(folder / "config.toml")
 
     def setting(name: str) -> str | None:
-        return os.environ.get(f"NEXUSMIX_{name.upper()}") or configured.get(name)
+        given = None if own_settings else os.environ.get(f"NEXUSMIX_{name.upper()}")
+        return given or configured.get(name)
 
     # not built as text: a '?' or '%' in the home would change the URL's meaning
     default_database = URL.create("sqlite", database=str(folder / "registry.db"))
@@ -107,13 +113,13 @@ def open_registry(
     migrate(engine)
     if not frees_room:
         disk_reserve.keep(folder)
-    store = _store_folder(setting("store_url") or str(folder / "blobs"))
+    store = _open_store(store_url or setting("store_url") or str(folder / "blobs"), folder, engine)
     return Registry(
         home=folder,
         engine=engine,
-        blobs=LocalBlobStore(store, _user(engine, store)),
+        blobs=store,
         embedder=embedder or setting("embedder") or DEFAULT_EMBEDDER,
-        actor=_actor(engine, token or os.environ.get("NEXUSMIX_TOKEN") or None),
+        actor=_actor(engine, token or (None if own_settings else os.environ.get("NEXUSMIX_TOKEN")) or None),
     )
 
 
@@ -133,15 +139,19 @@ def _is_own_file(engine: Engine) -> bool:
     return os.getuid() in (0, Path(engine.url.database).stat().st_uid)
 
 
-def _user(engine: Engine, store: Path) -> User:
-    """Return the database's identity in the blob store."""
+def _user(engine: Engine, store: Path | None) -> User:
+    """Return the database's identity in the blob store, which is in a folder or (None) elsewhere."""
     with mapped_errors(engine), engine.connect().execution_options(read_only=True) as connection:
         name = connection.scalar(select(DatabaseId.id)) or ""
         if engine.dialect.name == "sqlite":
             database = engine.url.database
-            return User(
-                name, os.path.relpath(Path(database).resolve(), store.resolve()) if database else "memory"
+            if not database:
+                return User(name, "memory")
+            file = Path(database).resolve()
+            place = (
+                f"{socket.gethostname()}:{file}" if store is None else os.path.relpath(file, store.resolve())
             )
+            return User(name, place)
         row = connection.execute(
             text("SELECT datname, oid FROM pg_database WHERE datname = current_database()")
         ).one()
@@ -165,13 +175,17 @@ def _read_config(path: Path) -> Mapping[str, str]:
     return content
 
 
-def _store_folder(url: str) -> Path:
-    """Return the folder of a path or a file:// URL."""
+def _open_store(url: str, home: Path, engine: Engine) -> BlobStore:
+    """Return the store of a path, a file:// URL or another URL of fsspec. Raises InvalidInputError."""
     if "://" not in url:
-        return Path(url).expanduser().absolute()
+        folder = Path(url).expanduser().absolute()
+        return LocalBlobStore(folder, _user(engine, folder))
     parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise InvalidInputError(
-            f"the store {parts.scheme}://{parts.hostname or ''} is not supported: give a folder or a file:// URL"
-        )
-    return Path(unquote(parts.path))
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise InvalidInputError(f"the store file://{parts.netloc} is not on this machine: give a folder")
+        folder = Path(unquote(parts.path))
+        return LocalBlobStore(folder, _user(engine, folder))
+    from registry.remote_blobs import RemoteBlobStore
+
+    return RemoteBlobStore(url, home / "cache", _user(engine, None))

@@ -106,17 +106,31 @@ class NewExpert:
     # Low-rank (checkpoints/low_rank.py): the expert is `ffn` and `trunk`, which are the seed's, plus this.
     difference: Digest | None = None
     chat_template: Digest | None = None  # Jinja, where the checkpoint came with one
+    draft: bool = False  # lists, searches and references without a version do not find it
     provenance: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertRecord(NewExpert):
-    """One published version of an expert; immutable except for `withdrawn`."""
+    """One version of an expert. Its weights and domain are immutable; its state, tags and authors are not.
+
+    A purged version keeps the digests of the bytes that it had.
+    """
 
     version: int
     anchored: bool
     withdrawn: str | None
+    purged_at: datetime | None
+    tags: tuple[str, ...]
+    authors: tuple[str, ...]
     created_at: datetime
+
+    @property
+    def state(self) -> Literal["draft", "published", "withdrawn", "purged"]:
+        """The state in the life of a version."""
+        if self.purged_at is not None:
+            return "purged"
+        return "withdrawn" if self.withdrawn is not None else "draft" if self.draft else "published"
 
     @property
     def ref(self) -> str:
@@ -154,6 +168,8 @@ class MixRecord:
     lock: Digest
     created_at: datetime
     evaluation: dict[str, Any] | None = field(default=None)
+    withdrawn: tuple[str, ...] = ()  # those of its experts that are withdrawn or purged
+    purged: tuple[str, ...] = ()
 
     @property
     def ref(self) -> str:

@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-_UNKNOWN = "unknown"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class StoreUsers:
         files = {path.name: path for path in self._folder.glob("*") if not path.name.startswith(".")}
         if not files:
             return Others(unknown=self._has_blobs())
-        is_unknown = files.pop(_UNKNOWN, None) is not None
+        is_unknown = files.pop(UNKNOWN, None) is not None
         files.pop(self._me.file_name, None)
         return Others(tuple(sorted(path.read_text(encoding="utf-8") for path in files.values())), is_unknown)
 
@@ -79,7 +79,7 @@ class StoreUsers:
         made.mkdir(parents=True)
         try:
             if self._has_blobs():
-                _write(made / _UNKNOWN, "")
+                _write(made / UNKNOWN, "")
             else:
                 assert self._me is not None, "only a user founds"
                 _write(made / self._me.file_name, self._me.place)

@@ -5,6 +5,7 @@ with StandIn({"acme/law": folder}) as hub: hub.url is its endpoint, hub.requests
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -24,8 +25,13 @@ class StandIn:
     and returns True, or returns False for a normal answer.
     """
 
-    def __init__(self, repositories: dict[str, Path], *, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, repositories: dict[str, Path], *, host: str = "127.0.0.1", uploads: Path | None = None
+    ) -> None:
         self.repositories = repositories
+        self.uploads = uploads or Path("no uploads")  # folder of the repositories that are created
+        self.private: dict[str, bool] = {}
+        self.large: dict[str, bytes] = {}
         self.faults: list[Callable[[Any], bool]] = []
         self.digests: dict[str, str] = {}  # by file name: wrong digests to list
         self.requests: list[tuple[str, str | None]] = []  # path, Authorization
@@ -39,6 +45,11 @@ class StandIn:
 
             def do_HEAD(self) -> None:
                 stand_in.answer(self)
+
+            def do_POST(self) -> None:
+                stand_in.receive(self)
+
+            do_PUT = do_POST
 
             def log_message(self, format: str, *arguments: Any) -> None:
                 """Log nothing."""
@@ -69,6 +80,53 @@ class StandIn:
             self._send_data(handler, self.repositories["/".join(words[1:3])].joinpath(*words[5:]))
         elif not (self.faults and self.faults.pop(0)(handler)):
             self._send_file(handler, self.repositories["/".join(words[:2])] / words[-1])
+
+    def receive(self, handler: Any) -> None:
+        """Take part in an upload: a new repository, the questions before it, large files, and the commit."""
+        path = unquote(urlsplit(handler.path).path)
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        self.requests.append((path, handler.headers.get("Authorization")))
+        if self.faults and self.faults.pop(0)(handler):
+            return
+        words = path.strip("/").split("/")
+        reply: dict[str, Any] = {}
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            self.private[name] = asked.get("visibility") == "private" or bool(asked.get("private"))
+            self.repositories.setdefault(name, self.uploads / name).mkdir(parents=True, exist_ok=True)
+            reply = {"url": f"{self.url}/{name}", "name": name}
+        elif "preupload" in words:
+            files = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(body)["files"]
+            ]
+            reply = {"files": files}
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{self.url}/lfs/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]
+            reply = {"transfer": "basic", "objects": objects}
+        elif words[0] == "lfs":
+            assert hashlib.sha256(body).hexdigest() == words[1]
+            self.large[words[1]] = body
+        elif "commit" in words:
+            name = "/".join(words[2:4])
+            folder = self.repositories[name]
+            for line in body.splitlines():
+                entry = json.loads(line)
+                value = entry["value"]
+                if entry["key"] == "file":
+                    (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+                elif entry["key"] == "lfsFile":
+                    (folder / value["path"]).write_bytes(self.large[value["oid"]])
+            reply = {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.url}/{name}/commit/{COMMIT}"}
+        say(handler, 200, {"Content-Type": "application/json"}, json.dumps(reply).encode())
 
     def _list(self, handler: Any, repository: str, revision: str) -> None:
         folder = self.repositories.get(repository)

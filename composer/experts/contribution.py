@@ -73,6 +73,7 @@ def contribute(
     allow_unchanged: bool = False,
     allow_unrelated: bool = False,
     allow_other_base: bool = False,
+    draft: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Publish the next version of an expert from a checkpoint folder, a LoRA adapter, or "hf:owner/name".
@@ -80,6 +81,7 @@ def contribute(
     The domain comes from text (`data`) or, for private text, from an `embedding` file that `nexusmix embed` wrote.
     `text_column` is the column of the text in tables. Conversations are rendered by the chat template of the expert's
     folder, else by the seed's.
+    A `draft` is found only by its version until it is published.
     Raises HubError, and the errors of `registry.intake.intake.contribute` and `composer.experts.lora.place_adapter`.
     """
     base = queries.get_seed(registry, seed)
@@ -107,5 +109,6 @@ def contribute(
             provenance={**(provenance or {}), **checkpoint.provenance, **converted},
             allow_unchanged=allow_unchanged,
             allow_unrelated=allow_unrelated,
+            draft=draft,
             progress=progress,
         )

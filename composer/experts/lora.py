@@ -85,6 +85,7 @@ def contribute_adapter(
     allow_unchanged: bool = False,
     allow_unrelated: bool = False,
     allow_other_base: bool = False,
+    draft: bool = False,
     progress: Progress = silent,
 ) -> ExpertRecord:
     """Publish an adapter as an expert, with `registry.intake.intake.contribute`.
@@ -120,6 +121,7 @@ def contribute_adapter(
             provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},
             allow_unchanged=allow_unchanged,
             allow_unrelated=allow_unrelated,
+            draft=draft,
             progress=progress,
         )
 

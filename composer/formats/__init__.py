@@ -15,6 +15,7 @@ from composer.mix.opening import find_mix
 from composer.progress import Progress, silent
 from composer.tensors.stream import verifying
 from composer.variants import EXPORT_FORMATS
+from registry.catalog.lifecycle import refuse_purged
 from registry.checkpoints.dtypes import DTYPE_NAMES
 from registry.home import Registry
 from registry.paths import PathLike, as_path
@@ -64,6 +65,7 @@ def export(
     quantizer = _quantizer(chosen, format, dtype, quantize) if quantize is not None else None
     refuse_existing(folder)
     record, manifest = find_mix(registry, mix_ref)
+    refuse_purged(registry, record.ref, record.experts)
     wanted = chosen.dtypes[dtype] if dtype else manifest.seed.dtype
     plan = chosen.plan(registry.blobs, manifest, wanted)
     files = {**plan.files, **card_files(registry, record, manifest, format)}

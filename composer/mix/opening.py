@@ -24,6 +24,7 @@ from composer.mix.routing import Combine, RoutingOptions
 from composer.mix.tensor_names import PREFIX, context_name, name_in_mixture, router_name
 from registry.blobs import BlobStore, read_files
 from registry.catalog import queries
+from registry.catalog.lifecycle import refuse_purged
 from registry.checkpoints.families import Family, family_of
 from registry.checkpoints.low_rank import pair_names
 from registry.home import Registry
@@ -196,6 +197,7 @@ def open_mix(
     """
     from composer.model.modeling import NexusForCausalLM
 
+    refuse_purged(registry, None, [member.expert.ref for member in manifest.members])
     blobs = registry.blobs
     wanted = dtype or computing_dtype(manifest.seed)
     family = family_of(seed_config(blobs, manifest.seed))

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from registry.access import record
 from registry.database.engine import lock_writers
-from registry.database.rows import find_expert
+from registry.database.rows import find_expert, is_published
 from registry.database.schema import Alias, Expert
 from registry.errors import ConflictError, InvalidInputError
 from registry.home import Registry
@@ -40,8 +40,9 @@ def point(registry: Registry, alias: str, target: str | None, *, expected: str |
                 session.delete(row)
             return
         expert = find_expert(session, target)
-        if expert.name_key != key or expert.withdrawn is not None:
-            why = "is withdrawn" if expert.withdrawn is not None else "is another expert's"
+        if expert.name_key != key or not is_published(expert):
+            own = "is withdrawn" if expert.withdrawn is not None else "is a draft"
+            why = own if expert.name_key == key else "is another expert's"
             raise InvalidInputError(f"{alias} cannot point to {_ref(expert)}, which {why}")
         if row is None:
             session.add(Alias(name_key=key, alias=word, expert_id=expert.id))

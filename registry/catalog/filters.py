@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, not_, select
 from sqlalchemy.orm import Session
 
 from registry.database.rows import find_seed
-from registry.database.schema import Evaluation, Expert, Measurement, MixExpert
+from registry.database.schema import Evaluation, Expert, ExpertLabel, Measurement, MixExpert
 
 
 class Sides(TypedDict, total=False):
@@ -24,12 +24,17 @@ class Sides(TypedDict, total=False):
     license: str | None
     anchored: bool | None
     parameters: tuple[int, int | None] | None
+    tag: str | None
+    author: str | None
     created: tuple[datetime | None, datetime | None] | None
     measured: bool | None
 
 
 def wanted_by(session: Session, sides: Sides, include_withdrawn: bool = False) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions of the filters. Raises NotFoundError for an unknown seed."""
+    """Return the SQL conditions of the filters; `include_withdrawn` includes drafts too.
+
+    Raises NotFoundError for an unknown seed.
+    """
     wanted: list[ColumnElement[bool]] = []
     if (seed := sides.get("seed")) is not None:
         wanted.append(Expert.seed_id == find_seed(session, seed).id)
@@ -42,6 +47,13 @@ def wanted_by(session: Session, sides: Sides, include_withdrawn: bool = False) -
         wanted.append(Expert.parameters >= least)
         if below is not None:
             wanted.append(Expert.parameters < below)
+    for kind, value in (("tag", sides.get("tag")), ("author", sides.get("author"))):
+        if value is not None:
+            labelled = select(ExpertLabel.expert_id).where(
+                ExpertLabel.kind == kind,
+                ExpertLabel.value == (value.strip().lower() if kind == "tag" else value.strip()),
+            )
+            wanted.append(Expert.id.in_(labelled))
     if (created := sides.get("created")) is not None:
         since, before = created
         if since is not None:
@@ -53,5 +65,5 @@ def wanted_by(session: Session, sides: Sides, include_withdrawn: bool = False) -
         those = Expert.id.in_(in_a_mix.union(select(Measurement.expert_id)))
         wanted.append(those if measured else not_(those))
     if not include_withdrawn:
-        wanted.append(Expert.withdrawn.is_(None))
+        wanted += [Expert.withdrawn.is_(None), Expert.draft.is_(False)]
     return wanted

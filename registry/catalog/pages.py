@@ -38,10 +38,13 @@ def page_experts(
     order: Order = "name",
     limit: int = 50,
     cursor: str | None = None,
+    skip: int = 0,
     include_withdrawn: bool = False,
     **sides: Unpack[Sides],
 ) -> ExpertPage:
     """Return one page of the versions of experts that pass the filters: the first, or the one at `cursor`.
+
+    `skip` experts are left out before it: a jump over them, whose time grows with their number.
 
     Raises InvalidInputError for an unknown order, a limit below 1, or a cursor of another order; NotFoundError for an
     unknown seed.
@@ -58,7 +61,9 @@ def page_experts(
             wanted.append(_beyond(columns, descending, _decode(cursor, order)))
         # With a join, SQLite may begin at the seed, and then it sorts all of the seed's experts.
         apart = (selectinload(Expert.seed), selectinload(Expert.embedding))
-        asked = select(Expert).options(*apart).where(*wanted).order_by(*by).limit(limit + 1)
+        asked = (
+            select(Expert).options(*apart).where(*wanted).order_by(*by).limit(limit + 1).offset(skip or None)
+        )
         rows = session.scalars(asked).all()
         following = _encode(order, rows[limit - 1], columns) if len(rows) > limit else None
         return ExpertPage([expert_record(row) for row in rows[:limit]], following)

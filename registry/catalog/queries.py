@@ -91,9 +91,9 @@ def list_seeds(registry: Registry) -> list[SeedRecord]:
 
 
 def get_expert(registry: Registry, ref: str) -> ExpertRecord:
-    """Return the expert for `name` (its newest version not withdrawn), `name@version` or `name@alias`.
+    """Return the expert for `name` (its newest published version), `name@version` or `name@alias`.
 
-    A withdrawn version is returned only if the reference names its number. Raises NotFoundError.
+    A draft or a withdrawn version is returned only if the reference names its number. Raises NotFoundError.
     """
     with registry.session(read_only=True) as session:
         return expert_record(find_expert(session, ref))
@@ -161,7 +161,12 @@ def list_refs(registry: Registry, *, embedder: EmbedderId | None = None, **sides
 
 def list_licenses(registry: Registry) -> list[str]:
     """Return the distinct licences of experts that are not withdrawn, sorted."""
-    query = select(Expert.license).where(Expert.withdrawn.is_(None)).distinct().order_by(Expert.license)
+    query = (
+        select(Expert.license)
+        .where(Expert.withdrawn.is_(None), Expert.draft.is_(False))
+        .distinct()
+        .order_by(Expert.license)
+    )
     with registry.session(read_only=True) as session:
         return list(session.scalars(query))
 
@@ -195,14 +200,15 @@ def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]
     ]
 
 
-def experts_stamp(registry: Registry) -> tuple[int, int]:
-    """Return the newest expert's id and the number of withdrawn experts.
+def experts_stamp(registry: Registry) -> tuple[int, int, int]:
+    """Return the newest expert's id and the numbers of withdrawn experts and of drafts.
 
     One of them changes whenever an expert is published or withdrawn.
     """
     with registry.session(read_only=True) as session:
         newest, count = session.execute(select(func.max(Expert.id), func.count(Expert.withdrawn))).one()
-        return newest or 0, count
+        drafts = session.scalar(select(func.count()).select_from(Expert).where(Expert.draft.is_(True)))
+        return newest or 0, count, drafts or 0
 
 
 def get_measurement(registry: Registry, ref: str) -> dict[str, Any] | None:

@@ -37,23 +37,33 @@ def find_seed(session: Session, name: str) -> Seed:
 
 
 def find_expert(session: Session, text: str) -> Expert:
-    """Return the row for `name` (its newest version not withdrawn), `name@version` or `name@alias`.
+    """Return the row for `name` (its newest published version), `name@version` or `name@alias`.
 
-    A withdrawn version is returned only if the reference names its number. Raises NotFoundError.
+    A draft or a withdrawn version is returned only if the reference names its number. Raises NotFoundError.
     """
     if is_alias(text):
         return _find_aliased(session, text)
     ref = parse_ref(text)
     rows = session.scalars(select(Expert).where(_named(Expert, ref)).order_by(Expert.version.desc())).all()
-    expert = next((row for row in rows if ref.version is not None or row.withdrawn is None), None)
+    expert = next((row for row in rows if ref.version is not None or is_published(row)), None)
     if expert is not None:
         return expert
+    if rows and rows[0].withdrawn is None:
+        raise NotFoundError(
+            f"expert '{ref}' is a draft: name its version {ref.name}@{rows[0].version}, or publish it with `nexusmix "
+            f"publish {ref.name}@{rows[0].version}`"
+        )
     if rows:
         raise NotFoundError(
             f"every version of expert '{ref}' is withdrawn, the newest because: {rows[0].withdrawn}; "
             f"{ref.name}@{rows[0].version} still refers to it"
         )
     raise NotFoundError(f"no expert '{ref}': see `nexusmix list`")
+
+
+def is_published(row: Expert) -> bool:
+    """Return whether a version is neither a draft nor withdrawn."""
+    return row.withdrawn is None and not row.draft
 
 
 def _find_aliased(session: Session, text: str) -> Expert:
@@ -89,7 +99,13 @@ def seed_record(row: Seed) -> SeedRecord:
 
 def expert_record(row: Expert) -> ExpertRecord:
     """Return the record of one version of an expert."""
-    converted: dict[str, Any] = {"seed": row.seed.name, "embedding": decode_embedding(row.embedding)}
+    converted: dict[str, Any] = {
+        "seed": row.seed.name,
+        "embedding": decode_embedding(row.embedding),
+        "tags": tuple(sorted(label.value for label in row.labels if label.kind == "tag")),
+        "authors": tuple(sorted(label.value for label in row.labels if label.kind == "author")),
+        **(row.purged or {}),
+    }
     return ExpertRecord(**copied_fields(row, ExpertRecord, converted), **converted)
 
 
@@ -126,6 +142,12 @@ def mix_record(session: Session, row: Mix) -> MixRecord:
         lock=row.lock,
         created_at=row.created_at,
         evaluation=session.scalar(newest),
+        withdrawn=tuple(
+            f"{m.expert.name}@{m.expert.version}" for m in row.members if m.expert.withdrawn is not None
+        ),
+        purged=tuple(
+            f"{m.expert.name}@{m.expert.version}" for m in row.members if m.expert.purged_at is not None
+        ),
     )
 
 

@@ -25,12 +25,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0011"  # the newest migration, which these classes describe
+REVISION = "0012"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -160,7 +161,10 @@ class SeedFile(Base):
 
 
 class Expert(Base):
-    """One version of an expert; only `withdrawn` (the reason) ever changes."""
+    """One version of an expert; its weights and domain never change.
+
+    `withdrawn` is the reason. A purged version refers to no blob of its own; `purged` contains the digests as text.
+    """
 
     __tablename__ = "experts"
     __table_args__ = (
@@ -197,10 +201,28 @@ class Expert(Base):
     chat_template: Mapped[str | None] = _blob(nullable=True)
     provenance: Mapped[dict[str, Any]]
     withdrawn: Mapped[str | None] = mapped_column(Text)
+    draft: Mapped[bool] = mapped_column(default=False, server_default=false())
+    purged_at: Mapped[datetime | None]
+    purged: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    readme: Mapped[str | None] = mapped_column(Text, deferred=True)
     created_at: Mapped[datetime] = mapped_column(default=_now)
 
     seed: Mapped[Seed] = relationship(lazy="joined", innerjoin=True)
+    labels: Mapped[list[ExpertLabel]] = relationship(
+        order_by="ExpertLabel.value", lazy="selectin", cascade="all, delete-orphan"
+    )
     embedding: Mapped[Embedding] = relationship(lazy="joined", innerjoin=True, back_populates="expert")
+
+
+class ExpertLabel(Base):
+    """A tag or an author of an expert version, by which lists are filtered."""
+
+    __tablename__ = "expert_labels"
+    __table_args__ = (Index("ix_expert_labels_kind_value", "kind", "value", "expert_id"),)
+
+    expert_id: Mapped[int] = mapped_column(ForeignKey("experts.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+    value: Mapped[str] = mapped_column(String(100), primary_key=True)
 
 
 class Alias(Base):

@@ -10,11 +10,11 @@ import hashlib
 import re
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from registry import hub_cache
 from registry.checkpoints.canonical import Progress
@@ -33,6 +33,7 @@ HEADER_BYTES = 2**17
 _CHUNK_BYTES = 2**20
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+Result = TypeVar("Result")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -69,8 +70,7 @@ def look_up(source: str) -> Snapshot:
     safetensors), HubError.
     """
     repository, _, revision = source.removeprefix(PREFIX).partition("@")
-    if not _REPOSITORY.fullmatch(repository):
-        raise InvalidInputError(f"{source!a}: expected {PREFIX}owner/name or {PREFIX}owner/name@revision")
+    check_repository(repository, f"{source!a}: expected {PREFIX}owner/name or {PREFIX}owner/name@revision")
     try:
         info = _ask(repository, revision or None)
     except HubError:
@@ -83,6 +83,12 @@ def look_up(source: str) -> Snapshot:
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     chosen = _chosen(f"{PREFIX}{repository}", list(siblings))
     return Snapshot(repository, info.sha, tuple(_remote_file(siblings[name]) for name in chosen))
+
+
+def check_repository(name: str, refusal: str) -> None:
+    """Raise InvalidInputError with this message unless the name is owner/name."""
+    if not _REPOSITORY.fullmatch(name):
+        raise InvalidInputError(refusal)
 
 
 def _cached(repository: str, commit: str) -> Snapshot:
@@ -248,20 +254,26 @@ def _response(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Ite
 
 
 def _ask(repository: str, revision: str | None) -> Any:
-    """Request the repository's files with their digests; temporary failures are retried."""
+    """Request the repository's files with their digests."""
     from huggingface_hub import HfApi
 
+    return retried(
+        f"{PREFIX}{repository}" + (f"@{revision}" if revision else ""),
+        lambda: HfApi().model_info(
+            repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+        ),
+    )
+
+
+def retried(source: str, work: Callable[[], Result]) -> Result:
+    """Return the result of a request to the hub; temporary failures are retried. Raises HubError, NotFoundError."""
     for failures in range(1, ATTEMPTS + 1):
         try:
-            with mapped(f"{PREFIX}{repository}" + (f"@{revision}" if revision else "")):
-                return HfApi().model_info(
-                    repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
-                )
+            with mapped(source):
+                return work()
         except Again as again:
             if failures == ATTEMPTS:
-                raise HubError(
-                    f"{PREFIX}{repository}: the hub does not answer: {again}; try again later"
-                ) from again
+                raise HubError(f"{source}: the hub does not answer: {again}; try again later") from again
             _wait(again.wait if again.wait is not None else FIRST_WAIT_SECONDS * 2 ** (failures - 1))
     raise AssertionError("the last attempt returns or raises")
 

@@ -136,6 +136,7 @@ def contribute(
     provenance: Mapping[str, Any] | None = None,
     allow_unchanged: bool = False,
     allow_unrelated: bool = False,
+    draft: bool = False,
     progress: Progress | None = None,
 ) -> ExpertRecord:
     """Publish the next version of an expert from its folder and a sample of its training data.
@@ -147,6 +148,7 @@ def contribute(
     whose trunk equals the seed's is anchored: its trunk is the seed's blob. Weights that equal the seed's are
     refused unless `allow_unchanged`, and weights that were not trained from the seed unless `allow_unrelated`.
     `text_column` is the column of the text in tables, and `chat` renders conversations (registry/domains/reading.py).
+    A `draft` is found only by its version, until `lifecycle.publish_draft`.
     The differences are recorded in the provenance. The folder's chat template is stored with the expert.
 
     Raises UnsafeFileError, InvalidInputError, InvalidEmbeddingError, NotFoundError, IncompatibleError (with
@@ -198,6 +200,7 @@ def contribute(
             chat_template=None
             if weights.template is None
             else registry.blobs.put_bytes(weights.template.encode()),
+            draft=draft,
             provenance={
                 **(provenance or {}),
                 **weights.remarks,

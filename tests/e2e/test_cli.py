@@ -60,9 +60,10 @@ def test_tables_go_to_standard_output_and_messages_to_standard_error(stocked: Sh
     assert listed.returncode == 0
     assert "law@1" in listed.stdout and "Speaks law." in listed.stdout
     assert listed.stderr == ""
-    part = stocked.run("list", "--limit", 2, "--offset", 1)
-    assert "code@1" not in part.stdout and "cooking@1" in part.stdout
-    assert part.stderr.startswith("2 to 3 of ")
+    part = stocked.run("list", "--limit", 1)
+    assert "code@1" in part.stdout and part.stderr.startswith("1 of ")
+    following = stocked.run("list", "--limit", 1, "--cursor", part.stderr.split()[-1])
+    assert "code@1" not in following.stdout and "cooking@1" in following.stdout
     shown = stocked.run("verify", "law")
     assert shown.stdout == ""
     assert "every blob of law matches its digest" in shown.stderr
@@ -123,6 +124,27 @@ def test_a_withdrawn_expert_leaves_the_list_with_its_reason_on_record(copied: Sh
     (row,) = [row for row in copied.json("list", "--withdrawn") if row["expert"] == "code@1"]
     assert row["withdrawn"] == "asked by its author"
     assert copied.run("withdraw", "code@1", "--reason", "again").returncode == 5
+
+
+def test_a_mix_of_a_withdrawn_expert_warns_and_of_a_purged_one_refuses_until_it_is_composed_without(
+    copied: Shell, tmp_path: Path
+) -> None:
+    options = ("--seed", "pico", "--experts", "code,law", "--tokens", "0", "--no-warm-start")
+    copied.json("compose", "team", *options, "--preset", "merged")
+    copied.json("withdraw", "law", "--reason", "asked by its author")
+    generate = ("generate", "team", "the", "--max-new-tokens", "1")
+    said = copied.run(*generate)
+    assert said.returncode == 0 and "team@1 contains law@1, withdrawn" in said.stderr
+    assert "law@1, withdrawn" in copied.run("show", "team").stdout
+    assert copied.json("show", "law@1")["mixes"] == ["team@1"]
+    assert copied.json("purge", "law@1")["mixes"] == ["team@1"]
+    assert copied.json("gc", "--grace", "0")["bytes"] > 0
+    for refused in (generate, ("export", "team", tmp_path / "out"), ("extend", "team", "cooking")):
+        done = copied.run(*refused)
+        assert (done.returncode, "nexusmix remove" in done.stderr) == (4, True), done.stderr
+    assert copied.json("remove", "team", "law")["experts"] == ["code@1"]
+    assert copied.run(*generate).returncode == 0
+    assert copied.json("verify")["ok"] is True
 
 
 @pytest.mark.parametrize(

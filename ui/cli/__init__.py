@@ -21,6 +21,7 @@ from ui.cli import (
     compose,
     compress,
     contribute,
+    copy_expert,
     delete,
     demo,
     doctor,
@@ -30,10 +31,12 @@ from ui.cli import (
     extend,
     gc,
     generate,
+    lifecycle,
     list_experts,
     log,
     measure,
     mixes,
+    push,
     remove,
     reproduce,
     runs,
@@ -98,9 +101,13 @@ app.add_typer(seed.app, name="seed", rich_help_panel=GIVE, help="Add, list and s
 _add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
 _add("compress", compress.compress, GIVE, compress.EXAMPLES)
 _add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
+_add("copy", copy_expert.copy, GIVE, copy_expert.EXAMPLES)
 _add("embed", embed.embed, GIVE, embed.EXAMPLES)
 _add("alias", alias.alias, GIVE, alias.EXAMPLES)
+_add("card", lifecycle.card, GIVE, lifecycle.CARD_EXAMPLES)
+_add("publish", lifecycle.publish, GIVE, lifecycle.PUBLISH_EXAMPLES)
 _add("withdraw", withdraw.withdraw, GIVE, withdraw.EXAMPLES)
+_add("purge", lifecycle.purge, GIVE, lifecycle.PURGE_EXAMPLES)
 _add("compose", compose.compose, MIX, compose.EXAMPLES)
 _add("extend", extend.extend, MIX, extend.EXAMPLES)
 _add("remove", remove.remove, MIX, remove.EXAMPLES)
@@ -110,6 +117,7 @@ _add("generate", generate.generate, MIX, generate.EXAMPLES)
 _add("chat", chat.chat, MIX, chat.EXAMPLES)
 _add("serve", serve.serve, MIX, serve.EXAMPLES)
 _add("export", export.export, MIX, export.EXAMPLES)
+_add("push", push.push, MIX, push.EXAMPLES)
 _add("sign", sign.sign, MIX, sign.EXAMPLES)
 _add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
 _add("delete", delete.delete, MIX, delete.EXAMPLES)

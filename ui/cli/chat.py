@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ui.cli.kit.context import Json, MixRef, examples, open_registry
+from ui.cli.kit.context import Json, MixRef, examples, open_registry, warn_of_withdrawn
 from ui.cli.kit.output import note, print_json
 from ui.cli.kit.sampling import Choices, TemplateOf, generates, mean_shares, summary
 from ui.wording.display import printable
@@ -55,6 +55,7 @@ def chat(
     if message is not None and not message.strip():
         raise typer.BadParameter("the message is empty")
     with open_registry(ctx) as registry:
+        warn_of_withdrawn(registry, mix)
         from composer.chat.renderer import Renderer
         from composer.chat.templates import template_of
         from composer.mix.opening import find_mix

@@ -63,6 +63,10 @@ def contribute(
             help="Accept a LoRA adapter whose base model has another name but the same weights as the seed.",
         ),
     ] = False,
+    draft: Annotated[
+        bool,
+        typer.Option("--draft", help="Publish it later: until `nexusmix publish`, only NAME@N finds it."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Publish an expert: a seed fine-tuned on one domain.
@@ -92,6 +96,7 @@ def contribute(
             allow_unchanged=allow_unchanged,
             allow_unrelated=allow_unrelated,
             allow_other_base=allow_other_base,
+            draft=draft,
             progress=report,
         )
     shape = expert_shape(expert)

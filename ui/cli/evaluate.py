@@ -15,6 +15,7 @@ from ui.cli.kit.context import (
     examples,
     open_registry,
     parse_names,
+    warn_of_withdrawn,
 )
 from ui.cli.kit.output import print_json, progress
 from ui.cli.kit.report import print_evaluation, print_tasks
@@ -103,6 +104,7 @@ def evaluate(
 
     chosen = {} if max_bytes is None else {"max_bytes": max_bytes}
     with open_registry(ctx) as registry, progress() as report:
+        warn_of_withdrawn(registry, mix)
         evaluation = measure(
             registry,
             mix,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from composer.variants import EXPORT_FORMATS
-from ui.cli.kit.context import Json, MixRef, examples, open_registry
+from ui.cli.kit.context import Json, MixRef, examples, open_registry, warn_of_withdrawn
 from ui.cli.kit.output import print_fields, print_json, progress
 from ui.wording.display import size
 
@@ -49,6 +49,7 @@ def export(
     from composer.formats import export as write
 
     with open_registry(ctx) as registry, progress() as report:
+        warn_of_withdrawn(registry, mix)
         written = write(registry, mix, folder, format=format, dtype=dtype, quantize=quantize, progress=report)
     shape = {**dataclasses.asdict(written), "folder": str(written.folder)}
     if as_json:

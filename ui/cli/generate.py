@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ui.cli.kit.context import Json, MixRef, examples, open_registry
+from ui.cli.kit.context import Json, MixRef, examples, open_registry, warn_of_withdrawn
 from ui.cli.kit.output import note, print_json
 from ui.cli.kit.sampling import Choices, generates, summary
 from ui.wording.display import printable
@@ -35,6 +35,7 @@ def generate(
         sys.stdout.flush()
 
     with open_registry(ctx) as registry:
+        warn_of_withdrawn(registry, mix)
         if not as_json:
             write(prompt)
         result = run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,15 +12,25 @@ from ui.wording.display import parameters, plural
 from ui.wording.shapes import expert_row
 
 EXAMPLES = examples(
-    "nexusmix list", "nexusmix list --seed smol --limit 50 --offset 100", "nexusmix list --json"
+    "nexusmix list",
+    "nexusmix list --seed smol --license MIT --sort largest --limit 50",
+    "nexusmix list --tag legal --json",
 )
 ROWS_OF_A_TABLE = 100
+ROWS_A_TIME = 500
+MOST_COUNTED = 10_000
 
 
 def list_experts(
     ctx: typer.Context,
     seed: SeedFilter = None,
-    withdrawn: Annotated[bool, typer.Option("--withdrawn", help="Include withdrawn versions.")] = False,
+    license: Annotated[str | None, typer.Option(metavar="SPDX", help="Only this licence.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="WORD", help="Only experts with this tag.")] = None,
+    author: Annotated[str | None, typer.Option(metavar="NAME", help="Only experts of this author.")] = None,
+    sort: Annotated[str, typer.Option(metavar="ORDER", help="name, newest, smallest or largest.")] = "name",
+    withdrawn: Annotated[
+        bool, typer.Option("--withdrawn", help="Include drafts, withdrawn and purged versions.")
+    ] = False,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -30,18 +40,39 @@ def list_experts(
             show_default=f"{ROWS_OF_A_TABLE} in a table, all with --json",
         ),
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, metavar="N", help="Number of experts to skip.")] = 0,
+    cursor: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The next page after an earlier list, which prints its cursor."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the experts by name."""
-    from registry.catalog.queries import count_experts, list_experts
+    """List the experts.
+
+    A cursor continues where a page ended, however long the list is, even if experts were published since.
+    """
+    from registry.catalog.queries import Sides, count_experts, page_experts
 
     if limit is None and not as_json:
         limit = ROWS_OF_A_TABLE
+    sides: Sides = {"seed": seed, "license": license, "tag": tag, "author": author}
     with open_registry(ctx) as registry:
-        count = count_experts(registry, seed=seed, include_withdrawn=withdrawn)
-        experts = list_experts(registry, seed=seed, include_withdrawn=withdrawn, limit=limit, offset=offset)
-    rows = [expert_row(expert) for expert in experts]
+        rows: list[dict[str, Any]] = []
+        more = True
+        while more and (limit is None or len(rows) < limit):
+            size = ROWS_A_TIME if limit is None else min(ROWS_A_TIME, limit - len(rows))
+            page = page_experts(
+                registry,
+                order=sort,  # type: ignore[arg-type]
+                limit=size,
+                cursor=cursor,
+                include_withdrawn=withdrawn,
+                **sides,
+            )
+            rows += [expert_row(expert) for expert in page.experts]
+            cursor, more = page.next, page.next is not None
+        count = 0
+        if not as_json:
+            count = count_experts(registry, include_withdrawn=withdrawn, at_most=MOST_COUNTED, **sides)
     if as_json:
         print_json(rows)
         return
@@ -54,14 +85,9 @@ def list_experts(
         Column("description", "About"),
     ]
     if withdrawn:
-        columns.append(Column("withdrawn", "Withdrawn", style="yellow"))
-    nothing = (
-        f"no experts at this offset: there are {plural(count, 'expert')}"
-        if count
-        else "no experts yet: nexusmix contribute, or nexusmix demo"
-    )
-    print_table(rows, columns, empty=nothing)
-    if 0 < len(rows) < count:
-        note(
-            f"{offset + 1:,} to {offset + len(rows):,} of {plural(count, 'expert')}; for more use --limit, --offset"
-        )
+        columns += [Column("state", "State"), Column("withdrawn", "Withdrawn", style="yellow")]
+    found = "no experts on this page" if count else "no experts yet: nexusmix contribute, or nexusmix demo"
+    print_table(rows, columns, empty=found)
+    if more:
+        of = f"{plural(count, 'expert')}{' or more' if count == MOST_COUNTED else ''}"
+        note(f"{len(rows):,} of {of}; the next page: --cursor {cursor}")

@@ -30,7 +30,8 @@ def mixes(
         print_json(shapes[0] if ref else shapes)
     elif ref:
         evaluation = shapes[0].pop("evaluation")
-        print_fields({**shapes[0], "experts": ", ".join(shapes[0]["experts"])})
+        lists = {key: ", ".join(shapes[0][key]) for key in ("experts", "withdrawn", "purged")}
+        print_fields({**shapes[0], **lists})
         if evaluation:
             print_evaluation(evaluation)
     else:
@@ -39,6 +40,7 @@ def mixes(
             Column("parent", "Parent"),
             Column("seed", "Seed"),
             Column("experts", "Experts", show=", ".join),
+            Column("withdrawn", "Withdrawn", show=", ".join, style="yellow"),
             Column("created_at", "Published"),
         ]
         print_table(shapes, columns, empty="no mixes yet: nexusmix compose NAME --seed SEED --experts A,B,C")

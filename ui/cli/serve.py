@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ui.cli.kit.context import Json, MixRef, examples, open_registry
+from ui.cli.kit.context import Json, MixRef, examples, open_registry, warn_of_withdrawn
 from ui.cli.kit.output import note, print_json
 from ui.cli.kit.sampling import TemplateOf
 
@@ -76,6 +76,7 @@ def serve(
 
         check_key(address, api_key, has_accounts=has_accounts(registry))
     with open_registry(ctx) as registry, bound_socket(address, port) as bound:
+        warn_of_withdrawn(registry, mix)
         from composer.chat.renderer import Renderer
         from composer.mix.opening import find_mix
 

@@ -10,7 +10,7 @@ import typer
 
 from ui.cli.kit.context import Json, examples, open_registry
 from ui.cli.kit.output import print_fields, print_json
-from ui.wording.display import parameters, share
+from ui.wording.display import parameters, share, withdrawn_words
 from ui.wording.licenses import licence_words
 from ui.wording.provenance import in_words
 from ui.wording.shapes import expert_shape, mix_shape
@@ -57,7 +57,7 @@ def show(
         if expert is None:
             _show_mix(registry, ref, as_json)
         else:
-            _show_expert(expert, as_json)
+            _show_expert(registry, expert, as_json)
 
 
 def _expert_unless_mix(registry: Registry, ref: str) -> ExpertRecord | None:
@@ -88,6 +88,7 @@ def _show_mix(registry: Registry, ref: str, as_json: bool) -> None:
             "extended from": record.parent,
             "seed": record.seed,
             "experts": ", ".join(record.experts),
+            "warning": withdrawn_words(record),
             "licence": manifest.license,
             "licence means": licence_words(manifest.license),
             "licences combined because": manifest.license_override,
@@ -110,8 +111,12 @@ def _quality(evaluation: Mapping[str, Any] | None) -> str:
     return said if kept is None else f"{said}; keeps {share(kept)} of its experts' gain over the seed"
 
 
-def _show_expert(expert: ExpertRecord, as_json: bool) -> None:
-    shape = expert_shape(expert)
+def _show_expert(registry: Registry, expert: ExpertRecord, as_json: bool) -> None:
+    from registry.catalog.lifecycle import get_readme
+    from registry.catalog.queries import list_mixes
+
+    mixes = [mix.ref for mix in list_mixes(registry, expert=expert.ref)]
+    shape = {**expert_shape(expert), "mixes": mixes, "readme": get_readme(registry, expert.ref)}
     if as_json:
         print_json(shape)
         return
@@ -119,7 +124,11 @@ def _show_expert(expert: ExpertRecord, as_json: bool) -> None:
         {
             "expert": expert.ref,
             "about": expert.description,
+            "state": expert.state,
             "withdrawn": expert.withdrawn,
+            "tags": ", ".join(expert.tags),
+            "authors": ", ".join(expert.authors),
+            "used by": ", ".join(mixes),
             "seed": expert.seed,
             "licence": expert.license,
             "parameters": parameters(expert.parameters),

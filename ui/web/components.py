@@ -57,8 +57,8 @@ def facts(expert: ExpertRecord) -> str:
     marks = [chip(expert.seed), chip(f"{parameters(expert.parameters)} params"), chip(expert.license)]
     if expert.anchored:
         marks.append(chip("⚓ anchored", "anchored"))
-    if expert.withdrawn is not None:
-        marks.append(chip("withdrawn", "warning"))
+    if expert.state != "published":
+        marks.append(chip(expert.state, "warning"))
     return f'<div class="nm-facts">{"".join(marks)}</div>'
 
 

@@ -42,8 +42,13 @@ def _routing(manifest: dict[str, Any]) -> RoutingOptions:
 
 def mix_facts(mix: MixRecord) -> str:
     """A mix's chips (HTML): its seed and its experts."""
-    marks = [chip(mix.seed), *(chip(ref, "anchored") for ref in mix.experts)]
+    marks = [chip(mix.seed), *(_member_chip(mix, ref) for ref in mix.experts)]
     return f'<div class="nm-facts">{"".join(marks)}</div>'
+
+
+def _member_chip(mix: MixRecord, ref: str) -> str:
+    state = "purged" if ref in mix.purged else "withdrawn" if ref in mix.withdrawn else ""
+    return chip(f"{ref} {state}", "warning") if state else chip(ref, "anchored")
 
 
 def score_line(evaluation: Mapping[str, Any] | None) -> str:

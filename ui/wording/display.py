@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.records import MixRecord
 
 # Zero-width joiners: several scripts need them to spell ordinary words. Other invisible characters are escaped.
 HARMLESS_FORMAT = frozenset("\u200c\u200d")
@@ -76,3 +80,15 @@ def cosine(score: float) -> str:
 def plural(count: int, noun: str) -> str:
     """Format a count with its noun: 1, "expert" → "1 expert"; 3, "expert" → "3 experts"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def withdrawn_words(mix: MixRecord) -> str:
+    """Sentence about withdrawn and purged experts of a mix, with the remedy; empty if it has none."""
+    if not mix.withdrawn:
+        return ""
+    kept = [ref for ref in mix.withdrawn if ref not in mix.purged]
+    parts = [f"{', '.join(kept)}, withdrawn"] * bool(kept) + [f"{', '.join(mix.purged)}, purged"] * bool(
+        mix.purged
+    )
+    state = ", so it does not run" if mix.purged else ""
+    return f"{mix.ref} contains {' and '.join(parts)}{state}; without: nexusmix remove {mix.ref} {mix.withdrawn[0]}"

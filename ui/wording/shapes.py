@@ -49,7 +49,10 @@ def expert_shape(expert: ExpertRecord) -> dict[str, Any]:
         "sample": expert.sample,
         "held_out": expert.held_out,
         "provenance": expert.provenance,
+        "state": expert.state,
         "withdrawn": expert.withdrawn,
+        "tags": list(expert.tags),
+        "authors": list(expert.authors),
         "created_at": expert.created_at.isoformat(),
     }
 
@@ -63,6 +66,8 @@ def expert_row(expert: ExpertRecord) -> dict[str, Any]:
         "parameters": expert.parameters,
         "anchored": expert.anchored,
         "description": expert.description,
+        "tags": list(expert.tags),
+        "state": expert.state,
         "withdrawn": expert.withdrawn,
     }
 
@@ -80,6 +85,8 @@ def mix_shape(mix: MixRecord) -> dict[str, Any]:
         "parent": mix.parent,
         "seed": mix.seed,
         "experts": list(mix.experts),
+        "withdrawn": list(mix.withdrawn),
+        "purged": list(mix.purged),
         "manifest": mix.manifest,
         "lock": mix.lock,
         "created_at": mix.created_at.isoformat(),

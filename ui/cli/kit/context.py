@@ -46,6 +46,17 @@ def open_registry(ctx: typer.Context, *, frees_room: bool = False) -> Iterator[R
         disk_reserve.keep(registry.home)
 
 
+def warn_of_withdrawn(registry: Registry, mix: str) -> None:
+    """Print a note on standard error if a mix contains withdrawn experts. Raises NotFoundError."""
+    from registry.catalog.queries import get_mix
+    from ui.cli.kit.output import note
+    from ui.wording.display import withdrawn_words
+
+    words = withdrawn_words(get_mix(registry, mix))
+    if words:
+        note(f"warning: {words}")
+
+
 def parse_count(text: str) -> int:
     """Read a number of tokens: "300000", "300k", "1.5M"."""
     match = COUNT.fullmatch(str(text).strip().replace("_", "").replace(",", ""))

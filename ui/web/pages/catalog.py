@@ -11,9 +11,9 @@ from registry.catalog.queries import (
     Order,
     Sides,
     count_experts,
-    list_experts,
     list_licenses,
     list_seeds,
+    page_experts,
     search,
 )
 from registry.home import Registry
@@ -266,10 +266,20 @@ def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
     count = count_experts(registry, at_most=MOST_COUNTED, **sides)
     order: Order = st.session_state["order"]
 
+    # Cursors of the pages seen so far, so that the next page takes the time of the first.
+    asked = (sides, order)
+    known, cursors = st.session_state.setdefault("cursors", (asked, {0: None}))
+    if known != asked:
+        cursors = {0: None}
+        st.session_state["cursors"] = (asked, cursors)
+
     def read(limit: int, offset: int) -> list[tuple[ExpertRecord, Match | None]]:
-        return [
-            (each, None) for each in list_experts(registry, limit=limit, offset=offset, order=order, **sides)
-        ]
+        nearest = max(seen for seen in cursors if seen <= offset)
+        skip = offset - nearest
+        page = page_experts(registry, order=order, limit=limit, cursor=cursors[nearest], skip=skip, **sides)
+        if page.next is not None:
+            cursors[offset + limit] = page.next
+        return [(each, None) for each in page.experts]
 
     more = " or more" if count == MOST_COUNTED else ""
     return (

@@ -8,6 +8,7 @@ import streamlit as st
 
 from composer.evaluation.comparison import evaluation_of
 from registry.catalog.aliases import list_aliases, point
+from registry.catalog.lifecycle import get_readme
 from registry.catalog.queries import (
     get_expert,
     get_measurement,
@@ -21,6 +22,7 @@ from registry.home import Registry
 from registry.records import ExpertRecord
 from ui.web import routes
 from ui.web.components import (
+    chip,
     empty_state,
     escaped,
     expert_link,
@@ -71,7 +73,7 @@ def render() -> None:
         _head(expert)
         story, numbers = st.columns([5, 3], gap="large")
         with story:
-            _card(expert)
+            _card(registry, expert)
             _commands(expert)
             _transfer(registry, expert)
             _neighbours(registry, expert)
@@ -87,13 +89,23 @@ def render() -> None:
 def _head(expert: ExpertRecord) -> None:
     page_title("Expert", expert.name, f"@{expert.version}")
     st.html(facts(expert))
+    if expert.draft:
+        st.info(f"Draft: until `nexusmix publish {label(expert.ref)}`, only this address finds it.")
     if expert.withdrawn is not None:
-        st.warning(f"Withdrawn: {label(expert.withdrawn)}", icon=":material/block:")
+        purged = " Its bytes were purged." if expert.purged_at is not None else ""
+        st.warning(f"Withdrawn: {label(expert.withdrawn)}{purged}", icon=":material/block:")
 
 
-def _card(expert: ExpertRecord) -> None:
+def _card(registry: Registry, expert: ExpertRecord) -> None:
     about = escaped(expert.description, lines=True) or "The contributor wrote no description."
     st.html(f'<p class="nm-text">{about}</p>')
+    if expert.tags:
+        st.html(f'<div class="nm-facts">{"".join(chip(tag) for tag in expert.tags)}</div>')
+    readme = get_readme(registry, expert.ref)
+    if readme:
+        with st.expander("README"):
+            # An image of another site would tell it who reads this page.
+            st.markdown(printable(readme, lines=True).replace("![", "\\!["))
 
 
 def _commands(expert: ExpertRecord) -> None:
@@ -164,6 +176,9 @@ def _neighbours(registry: Registry, expert: ExpertRecord) -> None:
 
 def _excerpts(registry: Registry, expert: ExpertRecord) -> None:
     st.subheader("Excerpts from the training text", anchor=False)
+    if expert.purged_at is not None:
+        st.caption("The training text was purged.")
+        return
     if expert.sample is None:
         st.caption("The training text is private. Only its embedding was contributed.")
         return
@@ -178,6 +193,7 @@ def _facts(expert: ExpertRecord) -> None:
     domain = expert.embedding
     fact_table(
         {
+            "Authors": ", ".join(expert.authors),
             "Seed": expert.seed,
             "Licence": expert.license,
             "Parameters": parameters(expert.parameters),

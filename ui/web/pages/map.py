@@ -95,7 +95,7 @@ class Drawing:
 
 
 @st.cache_resource(max_entries=MOST_CHARTS, show_spinner="Projecting domains …")
-def _chart(_registry: Registry, home: str, seed: str | None, stamp: tuple[int, int]) -> Drawing | None:
+def _chart(_registry: Registry, home: str, seed: str | None, stamp: tuple[int, int, int]) -> Drawing | None:
     """Return the map of the newest versions; None without experts.
 
     Vectors of different embedders are not comparable, so only the most common embedder is drawn. The result is

@@ -12,7 +12,7 @@ from registry.catalog.queries import get_expert, get_mix, list_mixes
 from registry.home import Registry
 from registry.records import MixRecord
 from ui.web import routes, snippets
-from ui.web.components import empty_state, escaped, expert_link, fact_table, lineage_link, page_title
+from ui.web.components import empty_state, escaped, expert_link, fact_table, label, lineage_link, page_title
 from ui.web.exported import export_links
 from ui.web.mix_actions import draw_actions
 from ui.web.mix_words import (
@@ -30,7 +30,7 @@ from ui.web.session import (
 )
 from ui.web.tables import heat_map, score_table, task_table
 from ui.web.workbench import compose_again, recipe_of, runs_by_mix, sizes_of
-from ui.wording.display import parameters, printable
+from ui.wording.display import parameters, printable, withdrawn_words
 from ui.wording.licenses import licence_words
 from ui.wording.tasks import task_rows
 from ui.wording.training_cost import learning_facts
@@ -51,6 +51,8 @@ def render() -> None:
         mixes = list_mixes(registry)
         page_title("Mix", mix.name, f"@{mix.version}")
         st.html(mix_facts(mix))
+        if words := withdrawn_words(mix):
+            st.warning(label(words), icon=":material/block:")
         draw_actions(registry, mix, manifest, mixes)
         story, numbers = st.columns([5, 3], gap="large")
         with story:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from publishing import add_expert, add_mix, add_seed
@@ -27,16 +28,24 @@ from registry.catalog.aliases import point
 from registry.catalog.deletion import delete_mix, delete_seed
 from registry.catalog.events import list_events
 from registry.catalog.gc import collect
+from registry.catalog.lifecycle import describe, publish_draft, purge
 from registry.database.schema import Account
 from registry.errors import AccessError, ConflictError, InvalidInputError, NotFoundError, StorageError
 from registry.home import Registry, open_registry
+from registry.intake.hub_upload import upload
 from registry.queue import claims, runs
 
 # A change of each kind, on a registry with the seeds base and spare, the expert python and the mix blend.
 CHANGES: dict[str, Callable[[Registry], object]] = {
     "publish seed": lambda registry: add_seed(registry, "new"),
     "publish expert": lambda registry: add_expert(registry, "new"),
+    "publish draft": lambda registry: publish_draft(registry, "python@2"),
+    "describe expert": lambda registry: describe(registry, "python", tags=["x"]),
+    "purge expert": lambda registry: purge(registry, "gone@1"),
     "publish mix": lambda registry: add_mix(registry, experts=["python"]),
+    "push": lambda registry: upload(
+        registry, registry.home, "acme/law", ref="python@1", digest="sha256:1", private=True
+    ),
     "evaluate mix": lambda registry: queries.record_evaluation(registry, "blend@1", {}),
     "measure expert": lambda registry: queries.record_measurement(registry, "python", {}),
     "move alias": lambda registry: point(registry, "python@stable", "python@1"),
@@ -61,6 +70,9 @@ def shared(any_registry: Registry) -> Registry:
     for name in ("base", "spare"):
         add_seed(any_registry, name)
     add_expert(any_registry)
+    add_expert(any_registry, draft=True)
+    add_expert(any_registry, "gone")
+    queries.withdraw(any_registry, "gone", "a reason")
     add_mix(any_registry, experts=["python"])
     add_account(any_registry, "alice", "maintainer")
     for owner in ("first", "second"):
@@ -72,7 +84,10 @@ def shared(any_registry: Registry) -> Registry:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_each_action_needs_its_role_and_is_logged(shared: Registry, action: str) -> None:
+def test_each_action_needs_its_role_and_is_logged(
+    shared: Registry, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.intake.hub_upload.retried", lambda *_: SimpleNamespace(oid="0" * 40))
     assert set(CHANGES) == set(ACTIONS)
     before = list_events(shared)
     for role in ROLES:

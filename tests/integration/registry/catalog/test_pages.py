@@ -87,6 +87,14 @@ def test_a_cursor_belongs_to_its_order(experts: Registry) -> None:
         page_experts(experts, cursor=cursor)
 
 
+def test_a_page_may_skip_experts_after_its_cursor(experts: Registry) -> None:
+    first = page_experts(experts, limit=2)
+    assert [each.ref for each in page_experts(experts, limit=2, skip=1, cursor=first.next).experts] == [
+        "cat@1",
+        "Dog@1",
+    ]
+
+
 def test_a_count_may_end_early(experts: Registry) -> None:
     assert count_experts(experts) == len(list_experts(experts)) == 6
     assert count_experts(experts, at_most=4) == 4
