@@ -9,11 +9,14 @@ log-probability from the mix's, over the five likeliest next tokens after each p
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.elsewhere import Elsewhere
 from composer.errors import ExportError
@@ -56,7 +59,9 @@ def cells(
             yield cell(mix, LlamaCpp(Path(temporary) / "out" / "model.gguf"))
 
 
-def mixes(names: list[str], real: list[tuple[str, str]]) -> Iterator[tuple[str, Registry, str, OpenMix]]:
+def mixes(
+    names: list[str], changes: dict[str, Any], real: list[tuple[str, str]]
+) -> Iterator[tuple[str, Registry, str, OpenMix]]:
     """Yield each mix with its title, its registry and its reference there, open in float32."""
     import torch
 
@@ -64,7 +69,9 @@ def mixes(names: list[str], real: list[tuple[str, str]]) -> Iterator[tuple[str, 
         with tempfile.TemporaryDirectory(prefix="nexusmix-") as temporary, ExitStack() as stack:
             registry = open_registry(Path(temporary) / "home", embedder="hashing:16")
             stack.callback(registry.engine.dispose)
-            yield name, registry, "mix", VARIANTS[name].make(registry, Path(temporary))
+            variant = VARIANTS[name]
+            variant = replace(variant, config={**variant.config, **changes})
+            yield name, registry, "mix", variant.make(registry, Path(temporary))
     for home, ref in real:
         registry = open_registry(Path(home))
         yield ref, registry, ref, open_mix(registry, find_mix(registry, ref)[1], dtype=torch.float32)
@@ -83,12 +90,15 @@ def main() -> None:
     parser.add_argument("--environment", type=environment, action="append", default=[], metavar="LIBRARY=DIR")
     parser.add_argument("--dtypes", nargs="*", default=["float32", "float16", "bfloat16", "q8_0"])
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument(
+        "--seeds", type=json.loads, default={}, metavar="JSON", help="settings of every seed's config.json"
+    )
     parser.add_argument("--mix", nargs=2, action="append", default=[], metavar=("HOME", "MIX"))
     arguments = parser.parse_args()
     others = [library for library, _ in arguments.environment]
     readers = ["transformers", *others, *(f"llama.cpp {dtype}" for dtype in arguments.dtypes)]
     print("| mix | " + " | ".join(readers) + " |\n|" + "---|" * (len(readers) + 1))
-    for title, registry, ref, mix in mixes(arguments.variants, arguments.mix):
+    for title, registry, ref, mix in mixes(arguments.variants, arguments.seeds, arguments.mix):
         found = cells(registry, ref, mix, arguments.environment, arguments.dtypes)
         print(f"| {title} | " + " | ".join(found) + " |", flush=True)
 

@@ -1,8 +1,9 @@
-"""Compare gates with and without context in merged trunks: python -m bench.context HOME [--anchored DIR] [--free].
+"""Compare gates with and without context, and whole experts: python -m bench.context HOME [--anchored DIR] [--free].
 
 HOME is a copy of a demo's registry, with its seed, free experts and corpora; this program writes mixes to it. DIR has
 one folder per domain with an anchored expert: `nexusmix train-expert --freeze-trunk` on that domain's corpus. Without
 a gradient step, each kind of experts is composed with all four domains, and with three and extended by the fourth.
+Whole experts have no random seed, so they are measured once.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ from registry.intake.intake import contribute
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 SEED, DOMAINS, NEW = "demo-seed", ("python", "math", "prose", "cpp"), "cpp"
-ROUTERS = ("nexus", "nexus_context")
+WHOLE = "whole"
+GATES: Mapping[str, Mapping[str, Any]] = {
+    "nexus": {"router": "nexus", "trunk_merge": "regmean"},
+    "nexus_context": {"router": "nexus_context", "trunk_merge": "regmean"},
+    WHOLE: {"trunk_merge": "routed"},
+}
 LENGTHS = (8, 32, 200)  # of prompts in tokens
 EVALUATED_BYTES = 30_000
 HEAD = (
@@ -96,10 +102,10 @@ class Lab:
             result["changing"] = measure(model, self.changing, mixture_choices(model))
         return result
 
-    def measured(self, name: str, router: str, random_seed: int) -> dict[str, dict[str, Any]]:
+    def measured(self, name: str, gates: str, random_seed: int) -> dict[str, dict[str, Any]]:
         """Scores of a mix of all experts (`all`), of all but the last (`old`), and of its extension (`extended`)."""
         training = Training(tokens=0, random_seed=random_seed)
-        settings: dict[str, Any] = {"router": router, "trunk_merge": "regmean", "training": training}
+        settings = {**GATES[gates], "training": training}
         found = {}
         for part, members in (("all", self.experts), ("old", self.experts[:-1])):
             recipe = Recipe(name=f"{name}-{part}", seed=SEED, experts=list(members), **settings)
@@ -157,7 +163,7 @@ def main() -> None:
     parser.add_argument("--anchored", type=Path)
     parser.add_argument("--free", action="store_true", help="measure the free experts too")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--routers", nargs="*", default=ROUTERS)
+    parser.add_argument("--gates", nargs="*", choices=GATES, default=tuple(GATES))
     arguments = parser.parse_args()
     registry = open_registry(arguments.home)
     kinds = {}
@@ -175,22 +181,20 @@ def main() -> None:
                 + " ".join(f"{s:.3f}" for s in scores.values()),
                 flush=True,
             )
-        for router in arguments.routers:
-            found = [
-                lab.measured(f"bench-{kind}-{router}-{seed}", router, seed) for seed in range(arguments.seeds)
-            ]
+        for gates in arguments.gates:
+            random_seeds = range(1 if gates == WHOLE else arguments.seeds)
+            found = [lab.measured(f"bench-{kind}-{gates}-{seed}", gates, seed) for seed in random_seeds]
             for part in ("all", "old", "extended"):
-                label = f"{kind} | {part} | {router}"
+                label = f"{kind} | {part} | {gates}"
                 print(lab.row(label, [each[part] for each in found]), flush=True)
             changes = [
                 fmean(each["extended"]["bits"][d] / bits - 1 for d, bits in each["old"]["bits"].items())
                 for each in found
             ]
-            print(f"- {kind}, {router}: old domains at extension {fmean(changes):+.2%}", flush=True)
-            extended = f"bench-{kind}-{router}-0-old"
-            for dtype in ("float32", "q8_0"):
-                largest = lab.agreement(extended, dtype)
-                print(f"- {kind}, {router}, llama.cpp {dtype}: largest difference {largest:.1e}", flush=True)
+            print(f"- {kind}, {gates}: old domains at extension {fmean(changes):+.2%}", flush=True)
+            for dtype in ("float32", "q8_0") if gates != WHOLE else ():
+                largest = lab.agreement(f"bench-{kind}-{gates}-0-old", dtype)
+                print(f"- {kind}, {gates}, llama.cpp {dtype}: largest difference {largest:.1e}", flush=True)
 
 
 if __name__ == "__main__":

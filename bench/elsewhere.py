@@ -34,6 +34,7 @@ class Elsewhere:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.pid = self._child.pid
         self.version = f"{library} {self._answer()}"
 
     def __enter__(self) -> Elsewhere:
@@ -86,7 +87,10 @@ def _with_transformers(folder: str) -> tuple[str, Functions]:
 
     def greedy(ids: list[int], count: int) -> list[int]:
         settings = {"max_new_tokens": count, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
-        return model.generate(torch.tensor([ids]), **settings)[0].tolist()[len(ids) :]
+        prompt = torch.tensor([ids])
+        # Without a mask, a pad token in the prompt would be padding.
+        written = model.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)
+        return written[0].tolist()[len(ids) :]
 
     return transformers.__version__, {"top": top, "greedy": greedy}
 
@@ -94,9 +98,9 @@ def _with_transformers(folder: str) -> tuple[str, Functions]:
 def _with_vllm(folder: str, **options: Any) -> tuple[str, Functions]:
     import vllm
 
-    model = vllm.LLM(
-        folder, dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=1, seed=0, **options
-    )
+    settings = {"max_model_len": 256, "max_num_seqs": 1, "seed": 0, "enforce_eager": True}
+    # With the prefix cache, a text that was read before would cost no prefill.
+    model = vllm.LLM(folder, dtype="float32", enable_prefix_caching=False, **settings, **options)
 
     def run(ids: list[int], **settings: Any) -> Any:
         sampling = vllm.SamplingParams(temperature=0, ignore_eos=True, **settings)

@@ -17,6 +17,16 @@ OUT = Path(__file__).parents[1] / "docs" / "screens"
 WIDTH, HEIGHT, NARROW = 1280, 900, 390
 MOST_BYTES = 200_000
 TIMEOUT_MS = 60_000
+NEEDS = "prove a theorem; parse a JSON file; poems in French"
+TEXT = """def area(radius):
+    \"\"\"Return the area of a circle.\"\"\"
+    return math.pi * radius ** 2
+
+The integral of a continuous function over a closed interval exists. A matrix is invertible if its determinant is not
+zero.
+
+template <typename T> class Tensor { public: const T* data() const; };
+"""
 PROMPT = 'def fibonacci(n):\n    """Return the n-th '
 
 
@@ -39,6 +49,8 @@ def main() -> int:
         _shoot(browser, play, options.out / "playground.png", scheme="dark", width=WIDTH, prompt=PROMPT)
         narrow = app.url + addresses["mix"]
         _shoot(browser, narrow, options.out / "mix-narrow.png", scheme="dark", width=NARROW)
+        lens = app.url + addresses["lens"]
+        _shoot(browser, lens, options.out / "lens-narrow.png", scheme="light", width=NARROW)
         browser.close()
     return _report(options.out)
 
@@ -57,6 +69,9 @@ def _addresses(home: Path) -> dict[str, str]:
     experts = ",".join(mix.experts)
     pages = {
         "catalog": "/",
+        "needs": f"/?q={quote(NEEDS)}",
+        "lens": f"/lens?mix={quote(mix.ref)}&text={quote(TEXT)}",
+        "workbench": "/compare",
         "map": "/map",
         "expert": f"/expert?ref={quote(mix.experts[0])}",
         "compose": f"/compose?seed={quote(mix.seed)}&experts={quote(experts)}",
@@ -84,8 +99,9 @@ def _shoot(browser: Any, url: str, path: Path, *, scheme: str, width: int, promp
         page.get_by_label("Prompt").fill(prompt)
         page.get_by_role("heading", name="Playground").click()
         page.get_by_role("button", name="Generate").click()
-        page.locator(".nm-shares").wait_for()
-        page.get_by_role("heading", name="Playground").hover()
+        page.locator(".nm-shares").first.wait_for()
+        page.locator(".nm-written .alts").first.wait_for(state="attached")
+        page.locator(".nm-written .tok[tabindex]").nth(3).focus()
         _settle(page)
     page.screenshot(path=path)
     context.close()

@@ -42,10 +42,11 @@ PAGES = {
     "Map": "Map of domains",
     "Compose": "Compose a mix",
     "Mixes": "Mixes",
+    "Lens": "Lens",
     "Play": "Playground",
     "Runs": "Runs",
     "Contribute": "Contribute an expert",
-    "Catalog": "Find an expert",
+    "Catalog": "What should your model be good at?",
 }
 BARS = {"first paint": 1.5, "search": 0.3, "switch": 0.5, "progress": 3.0}
 WIDTH, HEIGHT = 1280, 900

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from composer.composition import compose as compose
     from composer.errors import ComposerError as ComposerError
     from composer.evaluation.evaluate import evaluate as evaluate
+    from composer.experts.compression import compress as compress
     from composer.experts.contribution import contribute as contribute
     from composer.experts.train import train_expert as train_expert
     from composer.extension import extend as extend
@@ -28,6 +29,7 @@ _HOMES = {
     "Recipe": "composer.mix.recipe",
     "Training": "composer.mix.recipe",
     "compose": "composer.composition",
+    "compress": "composer.experts.compression",
     "contribute": "composer.experts.contribution",
     "evaluate": "composer.evaluation.evaluate",
     "export": "composer.formats",

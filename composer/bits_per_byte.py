@@ -8,20 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from composer.derived import derived_number
 from composer.training.data import separator
+from registry.home import Registry
 
 BATCH_WINDOWS = 8
-# Scores before this number were computed in half precision where the weights are.
-SCORES = "scores-2"
+# The name of their cache. Scores before 2 were computed in half precision where the weights are, those before 3 JSON.
+SCORES = "scores-3"
 LOGITS = 2**28  # elements: one gigabyte in float32
 PIECE_BYTES = 2048  # about one window
 
@@ -108,22 +108,14 @@ def token_nats(
     return torch.stack(found)
 
 
+@dataclass(frozen=True)
 class ScoreCache:
-    """Cache of scores by the digests of the weights and of the text; such scores never change."""
+    """Cache of scores by the digests of the weights and of the text; in one dtype, such scores never change."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    registry: Registry
+    dtype: torch.dtype
 
-    def get(self, weights: Sequence[str], held_out: HeldOut, compute: Callable[[], float]) -> float:
-        """Return the stored score, or store and return `compute()`."""
-        key = hashlib.sha256("\n".join([*weights, held_out.digest]).encode()).hexdigest()
-        path = self.folder / f"{key}.json"
-        try:
-            return float(json.loads(path.read_text())["bits_per_byte"])
-        except (OSError, ValueError, KeyError):
-            score = compute()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        temporary.write_text(json.dumps({"bits_per_byte": score}))
-        temporary.replace(path)
-        return score
+    def get(self, weights: Sequence[str], text: HeldOut, compute: Callable[[], float]) -> float:
+        """Return the stored score, or store and return `compute()`. Raises StorageError."""
+        dtype = [] if self.dtype == torch.float32 else [str(self.dtype)]
+        return derived_number(self.registry, SCORES, [*weights, text.digest, *dtype], compute)

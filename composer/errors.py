@@ -7,6 +7,7 @@
     ├── MixFormatError              a manifest or lock that this version cannot read
     ├── MissingTextError            a step needs text of a domain that has only an embedding
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
+    ├── DeviceError                 a device or a dtype that this machine cannot compute with
     ├── MissingExtraError           a package from an extra of nexusmix is not installed
     ├── ExportError                 a model that the target format cannot express
     ├── ChatTemplateError           a chat template that is missing, fails or exceeds its limits
@@ -42,6 +43,10 @@ class MissingTextError(ComposerError):
 
 class TrainingDivergedError(ComposerError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class DeviceError(ComposerError):
+    """A device or a dtype that is unknown, or that this machine or this torch cannot compute with."""
 
 
 class MissingExtraError(ComposerError):

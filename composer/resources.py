@@ -1,12 +1,13 @@
-"""Resources of this machine for a task: its memory, and the dtype in which its processor computes fast.
+"""Resources of this machine for a task: its memory, the device of the models, and the dtype in which it computes.
 
-The limit is ambient, like a logger, so the layers between a command and a model need not pass it on.
+The choices are ambient, like a logger, so the layers between a command and a model need not pass them on.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composer.errors import RecipeError
+from composer.errors import DeviceError, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +23,17 @@ if TYPE_CHECKING:
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # The rest of the memory is for activations, logits and the tensors of the solvers.
 SHARE_FOR_WEIGHTS = 0.5
+SHARE_ON_DEVICE = 0.8  # the solvers' tensors are never there
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+VARIABLE, DEVICE_VARIABLE, DTYPE_VARIABLE = "NEXUSMIX_MEMORY", "NEXUSMIX_DEVICE", "NEXUSMIX_DTYPE"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16")
 
-_kept = 0  # bytes of weights that `keep` allowed and that still exist, in this process
+# Bytes of weights that `keep` allowed and that still exist, by type of device, in this process.
+_kept: dict[str, int] = {}
 _limit: ContextVar[int | None] = ContextVar("memory limit", default=None)
-VARIABLE = "NEXUSMIX_MEMORY"
+_device: ContextVar[str | None] = ContextVar("device", default=None)
+_dtype: ContextVar[str | None] = ContextVar("dtype", default=None)
 
 
 @contextmanager
@@ -48,19 +55,26 @@ def limit() -> int | None:
     return _limit.get() or (parse_memory(given) if given else None)
 
 
-def keep(owner: object, nbytes: int) -> bool:
-    """Return whether there is room to keep so many bytes of weights until `owner` is deleted; if so, count them."""
-    global _kept
-    if _kept + nbytes > SHARE_FOR_WEIGHTS * (limit() or _kept + available()):
+def keep(owner: object, nbytes: int, device: torch.device | None = None) -> bool:
+    """Return whether there is room to keep so many bytes of weights until `owner` is deleted; if so, count them.
+
+    They are on a device, by default in the main memory.
+    """
+    kind = "cpu" if device is None else device.type
+    kept = _kept.get(kind, 0)
+    if device is None or kind == "cpu":
+        room = SHARE_FOR_WEIGHTS * (limit() or kept + available())
+    else:
+        room = SHARE_ON_DEVICE * (kept + available_on(device))
+    if kept + nbytes > room:
         return False
-    _kept += nbytes
-    weakref.finalize(owner, _release, nbytes)
+    _kept[kind] = kept + nbytes
+    weakref.finalize(owner, _release, kind, nbytes)
     return True
 
 
-def _release(nbytes: int) -> None:
-    global _kept
-    _kept -= nbytes
+def _release(kind: str, nbytes: int) -> None:
+    _kept[kind] -= nbytes
 
 
 def available() -> int:
@@ -74,6 +88,17 @@ def available() -> int:
         return free
 
 
+def available_on(device: torch.device) -> int:
+    """Return the available memory of a GPU in bytes."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return sys.maxsize
+
+
 def parse_memory(text: str) -> int:
     """Read an amount of memory such as "6GiB", "6G" or "500M", in binary units. Raises RecipeError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
@@ -84,15 +109,118 @@ def parse_memory(text: str) -> int:
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 
+@contextmanager
+def computing(device: str = "auto", dtype: str = "auto") -> Iterator[None]:
+    """Choose the device and the dtype of the models in the `with` block, each a name in DEVICES or DTYPES.
+
+    Elsewhere the environment variables NEXUSMIX_DEVICE and NEXUSMIX_DTYPE choose them. Raises DeviceError.
+    """
+    tokens = _device.set(check("device", device)), _dtype.set(check("dtype", dtype))
+    try:
+        yield
+    finally:
+        _device.reset(tokens[0])
+        _dtype.reset(tokens[1])
+
+
+def check(kind: str, name: str) -> str:
+    """Return the name of a device or a dtype. Raises DeviceError if it is unknown."""
+    names = DEVICES if kind == "device" else DTYPES
+    if name not in names:
+        remedy = "; choose a card with CUDA_VISIBLE_DEVICES" if name.startswith("cuda:") else ""
+        raise DeviceError(f"the {kind} is {name[:100]!r}; expected one of {', '.join(names)}{remedy}")
+    return name
+
+
+def _name(kind: str, chosen: str | None, variable: str) -> str:
+    return chosen or check(kind, os.environ.get(variable) or "auto")
+
+
+def device() -> torch.device:
+    """Return the device of the models: the chosen one, else CUDA, else MPS (a GPU by Apple), else the CPU.
+
+    Raises DeviceError if the chosen one is not there.
+    """
+    import torch
+
+    name = _name("device", _device.get(), DEVICE_VARIABLE)
+    missing = {kind: _missing(kind) for kind in DEVICES[2:] if name in (kind, "auto")}
+    if missing.get(name):
+        raise DeviceError(f"{name} was asked for, but {missing[name]}, or use --device cpu")
+    if name == "auto":
+        name = next((kind for kind, problem in missing.items() if not problem), "cpu")
+    return torch.device(name)
+
+
+def _missing(kind: str) -> str:
+    """Return why a kind of GPU cannot be used, with the remedy; empty if it can."""
+    import torch
+
+    if kind == "cuda":
+        if torch.cuda.is_available():
+            return ""
+        if not torch.backends.cuda.is_built():
+            return (
+                f"this torch ({torch.__version__}) is built without CUDA: install another build from "
+                "https://pytorch.org/get-started"
+            )
+        return "torch finds no card: check the driver with nvidia-smi, and CUDA_VISIBLE_DEVICES"
+    if torch.backends.mps.is_available():
+        return ""
+    if not torch.backends.mps.is_built():
+        return f"this torch ({torch.__version__}) is built without MPS, which is only on Macs: use another device"
+    return "this Mac has no GPU for MPS or a macOS before 12.3: update macOS"
+
+
 def compute_dtype(stored: torch.dtype) -> torch.dtype:
-    """Return the dtype in which to compute with weights of a stored dtype.
+    """Return the dtype in which to compute with weights of a stored dtype: the chosen one, else the fastest.
 
     A processor without instructions for half precision emulates it: SmolLM2-135M was five times slower in bfloat16
     than in float32. So it computes in float32, which is also more exact.
     """
     import torch
 
+    name = _name("dtype", _dtype.get(), DTYPE_VARIABLE)
+    if name != "auto":
+        found: torch.dtype = getattr(torch, "float32" if name == "tf32" else name)
+        return found
+    kind = device().type
     if stored.itemsize >= torch.float32.itemsize:
-        return stored
+        return torch.float32 if kind == "mps" else stored  # MPS has no float64
+    return stored if _is_native(stored, kind) else torch.float32
+
+
+def _is_native(dtype: torch.dtype, kind: str) -> bool:
+    """Return whether a device has instructions for this half precision."""
+    import torch
+
+    if kind == "cuda":
+        return dtype == torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "mps":
+        return dtype == torch.float16 or torch.backends.mps.is_macos_or_newer(14, 0)
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return stored if native and stored == torch.bfloat16 else torch.float32
+    return dtype == torch.bfloat16 and native
+
+
+def training_dtype() -> torch.dtype | None:
+    """Return the half precision of the products in training; None: float32. Weights and moments are float32.
+
+    Raises DeviceError for float16 without CUDA, where its gradients cannot be scaled.
+    """
+    import torch
+
+    name, kind = _name("dtype", _dtype.get(), DTYPE_VARIABLE), device().type
+    if name == "auto":
+        return torch.bfloat16 if kind == "cuda" and _is_native(torch.bfloat16, kind) else None
+    if name == "float16" and kind != "cuda":
+        raise DeviceError(f"training in float16 needs cuda, and the device is {kind}: use --dtype bfloat16")
+    return getattr(torch, name) if name in ("bfloat16", "float16") else None
+
+
+def set_precision() -> None:
+    """Let the GPU round the inputs of float32 products to TF32 if that dtype is chosen, and only then."""
+    import torch
+
+    if device().type == "cuda":
+        chosen = _name("dtype", _dtype.get(), DTYPE_VARIABLE)
+        torch.set_float32_matmul_precision("high" if chosen == "tf32" else "highest")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from registry.community_licenses import REF_OF_TAG
+
 # Hub names that each mean one SPDX licence.
 SPDX_OF_TAG = {
     "c-uda": "C-UDA-1.0",
@@ -61,4 +63,5 @@ _TAGS |= {
 
 def tag_of(license: str) -> str:
     """Return the hub's tag of an SPDX expression; "other" if it has none."""
-    return _TAGS.get(license, "other")
+    tag = license.removeprefix("LicenseRef-")
+    return tag if license == REF_OF_TAG.get(tag) and tag in UNLISTED_TAGS else _TAGS.get(license, "other")

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from registry.checkpoints.safe_files import printable
+from registry.community_licenses import REF_OF_TAG, community
 from registry.errors import LicenseError
 from registry.hub_licenses import SPDX_OF_TAG, UNLISTED_TAGS, VAGUE, VERSIONS_OF_TAG
 
@@ -17,6 +18,7 @@ _LICENSE_REF = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 _MAX_CHARACTERS = 1000
 # Finding a compatible choice is a hard problem in general; the licences of real models need a few dozen steps.
 _MAX_STEPS = 500_000
+_TEXT_DIGEST = re.compile(r"-[0-9a-f]{12,64}$")  # the end of a LicenseRef that names one text
 _NAME = re.compile(r"[A-Za-z0-9.+-]+")
 
 # Weights under these may become part of a work under any other licence if the notices are kept.
@@ -43,8 +45,8 @@ _GPL_LIKE = _GPL_2_ONLY | _GPL_2_OR_LATER | _GPL_3
 def check_license(expression: str) -> str:
     """Return an SPDX expression in its normal form; `LicenseRef-…` names are not changed.
 
-    A Hugging Face Hub name for one SPDX licence, such as `odc-by`, is replaced by the SPDX name. Time and memory
-    are proportional to the length. Raises LicenseError, which suggests the nearest known names.
+    A Hugging Face Hub name, such as `odc-by` or `llama3.1`, is replaced by the SPDX name or a LicenseRef. Time and
+    memory are proportional to the length. Raises LicenseError, which suggests the nearest known names.
     """
     parsed = _parse(expression)
     unknown = [key for key in _licensing().unknown_license_keys(parsed) if not _LICENSE_REF.fullmatch(key)]
@@ -77,13 +79,14 @@ def combine(licenses: Sequence[tuple[str, str]]) -> str:
 def obligations(expression: str) -> dict[str, list[str]]:
     """Return the names in a licence expression that oblige the user of a work, by the kind of obligation.
 
-    The kinds are "non_commercial", "same_terms" (the whole work) and "unknown" (terms that are not known here).
-    Raises LicenseError.
+    The kinds are "non_commercial", "same_terms" (the whole work), "restricted" (the use is; with the text's address)
+    and "unknown" (terms that are not known here). Raises LicenseError.
     """
     keys = sorted(_licensing().license_keys(_parse(expression)))
     return {
         "non_commercial": [key for key in keys if _non_commercial(key)],
         "same_terms": [key for key in keys if key in _GPL_LIKE | _SHARE_ALIKE or "-NC-SA-" in key],
+        "restricted": [f"{key} ({terms.source})" for key in keys if (terms := community(key)) is not None],
         "unknown": [key for key in keys if not _understood(key)],
     }
 
@@ -185,7 +188,9 @@ def _always_forbids_adaptations(tree: Any) -> bool:
 
 def _is_vague(key: str) -> bool:
     """Return whether two owners may mean different licences by this name."""
-    return key.startswith("LicenseRef-") and key.removeprefix("LicenseRef-").lower() in VAGUE
+    if not key.startswith("LicenseRef-") or community(key) is not None:
+        return False
+    return key.removeprefix("LicenseRef-").lower() in VAGUE or not _TEXT_DIGEST.search(key)
 
 
 def _conflict_of(one: _Term, other: _Term) -> str | None:
@@ -204,15 +209,24 @@ def _conflict_of(one: _Term, other: _Term) -> str | None:
     )
 
 
+def _without_digest(key: str) -> str:
+    return _TEXT_DIGEST.sub("", key)
+
+
 def _conflict(one: str, other: str) -> str | None:
     """Return the reason why `one` prevents merging works under these licences; None if it does not."""
     if one == other:
         return (
-            f"{one} may be a different licence in each work: give the licence's exact name"
+            f"{one} may be a different licence in each work: give the licence's exact name, or add the first 12 digits "
+            f"of its text's sha256, as in {_without_digest(one)}-0123456789ab"
             if _is_vague(one)
             else None
         )
-    # Model licences with use restrictions (Llama, Gemma, OpenRAIL …) must be read one by one.
+    if community(one) is not None:
+        # Use restrictions are passed on, which permissive and weak copyleft licences allow.
+        if other in PERMISSIVE | WEAK_COPYLEFT or _non_commercial(other):
+            return _contradiction(one, other)
+        return f"{one} restricts the use, and whether {other} permits that must be read in both"
     unknown = None if _understood(one) else f"the terms of {one} are not known here"
     return _contradiction(one, other) or unknown
 
@@ -240,7 +254,7 @@ def _contradiction(one: str, other: str) -> str | None:
 
 def _understood(key: str) -> bool:
     known = PERMISSIVE | WEAK_COPYLEFT | _GPL_LIKE | _SHARE_ALIKE
-    return key in known or _non_commercial(key)
+    return key in known or _non_commercial(key) or community(key) is not None
 
 
 def _forbids_adaptations(key: str) -> bool:
@@ -248,7 +262,8 @@ def _forbids_adaptations(key: str) -> bool:
 
 
 def _non_commercial(key: str) -> bool:
-    return key.startswith("CC-BY-NC-")
+    terms = community(key)
+    return key.startswith("CC-BY-NC-") or (terms is not None and terms.non_commercial)
 
 
 def _parse(expression: str) -> Any:
@@ -278,7 +293,10 @@ def _spdx_name(found: re.Match[str]) -> str:
         raise LicenseError(
             f"{printable(found[0])} means several licences: write {' or '.join(VERSIONS_OF_TAG[tag])}"
         )
-    return SPDX_OF_TAG.get(tag, found[0])
+    before = found.string[: found.start()]
+    if before.endswith(("LicenseRef-", "DocumentRef-")):
+        return found[0]
+    return SPDX_OF_TAG.get(tag, REF_OF_TAG.get(tag, found[0]))
 
 
 def _suggestion(name: str) -> str:

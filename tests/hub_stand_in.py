@@ -48,6 +48,9 @@ class StandIn:
 
             do_PUT = do_POST
 
+            def do_HEAD(self) -> None:
+                stand_in.answer(self)
+
             def log_message(self, format: str, *arguments: Any) -> None:
                 """Log nothing."""
 
@@ -67,10 +70,14 @@ class StandIn:
         path = unquote(urlsplit(handler.path).path)
         self.requests.append((path, handler.headers.get("Authorization")))
         words = path.strip("/").split("/")
-        if words[:2] == ["api", "models"]:
+        if words[:2] == ["api", "datasets"] and words[4:5] == ["tree"]:
+            self._list_tree(handler, self.repositories["/".join(words[2:4])])
+        elif words[:2] in (["api", "models"], ["api", "datasets"]):
             self._list(handler, "/".join(words[2:4]), words[5] if len(words) > 5 else "main")
         elif words[0] == "api":  # the library sends more requests than nexusmix
             say(handler, 404, {})
+        elif words[0] == "datasets":
+            self._send_data(handler, self.repositories["/".join(words[1:3])].joinpath(*words[5:]))
         elif not (self.faults and self.faults.pop(0)(handler)):
             self._send_file(handler, self.repositories["/".join(words[:2])] / words[-1])
 
@@ -128,9 +135,27 @@ class StandIn:
         elif revision not in ("main", "v1", COMMIT):
             say(handler, 404, {"X-Error-Code": "RevisionNotFound"})
         else:
-            siblings = [self._sibling(path) for path in sorted(folder.iterdir())]
+            siblings = [
+                {**self._sibling(path), "rfilename": path.relative_to(folder).as_posix()}
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            ]
             listed = {"id": repository, "sha": COMMIT, "siblings": siblings}
             say(handler, 200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
+
+    def _list_tree(self, handler: Any, folder: Path) -> None:
+        """List the files as huggingface_hub's own downloads ask for them."""
+        files = [
+            {
+                "type": "file",
+                "path": path.relative_to(folder).as_posix(),
+                "size": path.stat().st_size,
+                "oid": self._sibling(path)["blobId"],
+            }
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
+        say(handler, 200, {"Content-Type": "application/json"}, json.dumps(files).encode())
 
     def _sibling(self, path: Path) -> dict[str, Any]:
         content = path.read_bytes()
@@ -140,6 +165,13 @@ class StandIn:
         if path.suffix == ".safetensors":
             sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
         return sibling
+
+    def _send_data(self, handler: Any, path: Path) -> None:
+        """Answer huggingface_hub's own downloads, which first ask for the headers."""
+        content = path.read_bytes()
+        etag = self._sibling(path)["blobId"]
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Content-Length": str(len(content))}
+        say(handler, 200, headers, b"" if handler.command == "HEAD" else content)
 
     def _send_file(self, handler: Any, path: Path) -> None:
         first, last = handler.headers["Range"].removeprefix("bytes=").split("-")

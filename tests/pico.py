@@ -31,6 +31,7 @@ FAMILY_CONFIG: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 16},
     "gemma3_text": {"head_dim": 16},
     "glm4": {"head_dim": 16},
+    "ministral": {"head_dim": 8},
     "granite": {
         "embedding_multiplier": 3.0,
         "attention_multiplier": 0.2,

@@ -166,7 +166,10 @@ def largest_difference(
 def generated(model: Any, ids: list[int], count: int) -> list[int]:
     """The next `count` tokens that a model generates greedily."""
     settings = {"max_new_tokens": count, "do_sample": False, "eos_token_id": -1, "pad_token_id": 2}
-    written: list[int] = model.generate(torch.tensor([ids]), **settings)[0].tolist()
+    prompt = torch.tensor([ids])
+    # Without a mask, `generate` takes every pad token in the prompt for padding. In some chat templates it ends a turn.
+    mask = torch.ones_like(prompt)
+    written: list[int] = model.generate(prompt, attention_mask=mask, **settings)[0].tolist()
     return written[len(ids) :]
 
 
@@ -207,13 +210,19 @@ VARIANTS = {
     "llama-additive-top-2-null": Variant("llama", _TIED | _HEADS, _ADDITIVE | _TOP_2 | {"null_experts": 1}),
     "llama-bf16": Variant("llama", _BF16),
     "llama-linear-router": Variant("llama", {}, {"router": "linear"}),
-    "llama-rope-llama3": Variant("llama", {"rope_parameters": LLAMA3}, gguf=False),
+    "llama-rope-llama3": Variant("llama", {"rope_parameters": LLAMA3}),
+    "llama-rope-llama3-context-padded-top-2": Variant(
+        "llama",
+        {"rope_parameters": LLAMA3, "hidden_size": 40, "head_dim": 10},
+        {"router": "nexus_context", "combine": "additive", "top_k": 2},
+    ),
     "llama-padded-width": Variant("llama", {"hidden_size": 40, "head_dim": 10}),
     "llama-padded-heads": Variant("llama", {"hidden_size": 64, "head_dim": 8}, _ADDITIVE | _TOP_2),
     "llama-context": Variant("llama", {}, _CONTEXT),
     "llama-context-additive-tied-heads": Variant("llama", _TIED | _HEADS, _CONTEXT | _ADDITIVE),
     "mistral-top-2-heads": Variant("mistral", _NO_WINDOW | _HEADS, _ADDITIVE | _TOP_2),
     "mistral-padded": Variant("mistral", {**_NO_WINDOW, "hidden_size": 48, "intermediate_size": 40}),
+    "ministral-additive": Variant("ministral", {"layer_types": ["full_attention"] * 2}, _ADDITIVE),
     "qwen2-tied": Variant("qwen2", _TIED),
     "qwen2-additive-bf16": Variant("qwen2", _HEADS | _BF16, _ADDITIVE),
     "qwen2-context": Variant("qwen2", _HEADS, _CONTEXT),

@@ -1,5 +1,8 @@
 """The process that renders chat templates, one JSON request per line. Run as a file, not imported.
 
+The answers of a conversation are found as transformers does it: by the template's own {% generation %} markers, or else
+as the difference between the conversation up to the question and up to the answer.
+
 A template is a stranger's program. transformers runs it in Jinja's sandbox, which limits its reach. This process limits
 its time and memory: the kernel ends it when a request takes too long.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import signal
 import sys
@@ -17,6 +21,7 @@ from typing import Any
 MEMORY_BYTES = 256 * 2**20  # of a template, beyond the libraries
 LONGEST_TEXT = 4 * 2**20
 LONGEST_REASON = 500
+MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 def main() -> None:
@@ -34,19 +39,48 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _answer(render: Any, request: dict[str, Any]) -> dict[str, str]:
-    try:
-        texts, _ = render(
-            conversations=[request["messages"]],
-            chat_template=request["template"],
-            add_generation_prompt=request["generation_prompt"],
-            **request["tokens"],
+def _answer(render: Any, request: dict[str, Any]) -> dict[str, Any]:
+    def rendered(messages: list[Any], **options: Any) -> tuple[str, Any]:
+        texts, places = render(
+            conversations=[messages], chat_template=request["template"], **request["tokens"], **options
         )
+        if len(texts[0]) > LONGEST_TEXT:
+            raise ValueError(f"its text has more than {LONGEST_TEXT} characters")
+        return texts[0], places
+
+    messages = request["messages"]
+    try:
+        if not request["answers"]:
+            return {"text": rendered(messages, add_generation_prompt=request["generation_prompt"])[0]}
+        if MARKED.search(request["template"]):
+            text, places = rendered(messages, return_assistant_tokens_mask=True)
+            return {"text": text, "answers": [list(place) for place in places[0]]}
+        text, _ = rendered(messages)
+        return {"text": text, "answers": _differences(rendered, messages, text)}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:LONGEST_REASON]}
-    if len(texts[0]) > LONGEST_TEXT:
-        return {"error": f"its text has more than {LONGEST_TEXT} characters"}
-    return {"text": texts[0]}
+
+
+def _differences(rendered: Any, messages: list[Any], text: str) -> list[list[int]]:
+    """Return the range of each answer in the text, with the token that ends it."""
+    found: list[list[int]] = []
+    for place, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        try:
+            before = rendered(messages[:place], add_generation_prompt=True)[0]
+            after = rendered(messages[: place + 1])[0]
+        except Exception:  # a template may refuse a part of a conversation that it renders as a whole
+            before, after = "", "\0"
+        if text.startswith(after) and after.startswith(before):
+            found.append([len(before), len(after)])
+            continue
+        # The template writes earlier turns differently: the answer is where its words are.
+        content = message["content"].strip()
+        start = text.find(content, found[-1][1] if found else 0)
+        if start >= 0 and content:
+            found.append([start, start + len(content)])
+    return found
 
 
 def _limit_memory() -> None:

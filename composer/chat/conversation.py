@@ -33,7 +33,7 @@ class Chat:
         for message in messages:
             if message["role"] not in ROLES:
                 raise RecipeError(f"the role {message['role']!a} is unknown; expected {', '.join(ROLES)}")
-        text = self._render(messages, generation_prompt=True)
+        text = self.render(messages, generation_prompt=True)
         ids: list[int] = self.opened.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
             raise ChatTemplateError("the chat template wrote nothing for this conversation")
@@ -63,21 +63,26 @@ class Chat:
 
     def _at_turns(self, sampling: Sampling) -> tuple[frozenset[int], Sampling]:
         """Return the tokens that end a turn, and the sampling settings with the text that ends one."""
-        if self._turn is None:
-            self._turn = self._end_of_turn()
-        ends, stop = self._turn
+        ends, stop = self.end_of_turn
         if stop and len(sampling.stop) < MOST_STOPS:
             sampling = dataclasses.replace(sampling, stop=(*sampling.stop, stop))
         return ends, sampling
 
-    def _end_of_turn(self) -> tuple[frozenset[int], str]:
-        """Find what the template writes between an answer and the next question: a token, or else a text.
+    @property
+    def end_of_turn(self) -> tuple[frozenset[int], str]:
+        """The token, or else the text, that ends a reply in the template; both are empty if there is none."""
+        if self._turn is None:
+            self._turn = self._find_end_of_turn()
+        return self._turn
+
+    def _find_end_of_turn(self) -> tuple[frozenset[int], str]:
+        """Find what the template writes between an answer and the next question.
 
         An expert's end token is often not the seed's, so the seed's configuration does not name it.
         """
         turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}] * 2
         try:
-            text = self._render(turns[:3], generation_prompt=False)
+            text = self.render(turns[:3], generation_prompt=False)
         except ChatTemplateError:  # a template may refuse such a conversation and render the user's
             return frozenset(), ""
         between = text.partition(ANSWERED)[2].partition(ASKED)[0].rstrip()
@@ -87,7 +92,11 @@ class Chat:
             return frozenset({added[max(found, key=len)]}), ""
         return frozenset(), between[:LONGEST_STOP]
 
-    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+    def render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+        """Return the text of a conversation, with the start of the reply if `generation_prompt`.
+
+        Raises ChatTemplateError.
+        """
         tokens = {
             role: token
             for role, token in self.opened.tokenizer.special_tokens_map.items()

@@ -10,14 +10,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from composer.errors import ChatTemplateError
+from registry.checkpoints.safe_files import printable
+from registry.domains.rows import Document, Message
 
 CHILD = Path(__file__).with_name("child.py")
 SECONDS = 5.0  # of one rendering
 PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS")
-
-Message = Mapping[str, str]
 
 
 class Renderer:
@@ -59,11 +60,33 @@ class Renderer:
 
         Raises ChatTemplateError if the template fails or exceeds its limits.
         """
+        return str(self._asked(template, messages, tokens, generation_prompt=generation_prompt)["text"])
+
+    def render_marked(
+        self, template: str, messages: Sequence[Message], *, tokens: Mapping[str, str]
+    ) -> Document:
+        """Return the conversation as the template writes it, with the places of the assistant's answers.
+
+        Raises ChatTemplateError if the template fails or exceeds its limits.
+        """
+        found = self._asked(template, messages, tokens, answers=True)
+        return Document(found["text"], tuple((start, stop) for start, stop in found["answers"]))
+
+    def _asked(
+        self,
+        template: str,
+        messages: Sequence[Message],
+        tokens: Mapping[str, str],
+        *,
+        generation_prompt: bool = False,
+        answers: bool = False,
+    ) -> dict[str, Any]:
         request = {
             "template": template,
             "messages": [dict(message) for message in messages],
             "tokens": dict(tokens),
             "generation_prompt": generation_prompt,
+            "answers": answers,
             "seconds": self._seconds,
         }
         with self._lock:
@@ -86,10 +109,12 @@ class Renderer:
                     f"the chat template took more than {self._seconds:g} seconds or too much memory: choose another "
                     "expert's template with --template, or repair it"
                 )
-        answer: dict[str, str] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "text" not in answer:
-            raise ChatTemplateError(f"the chat template refused the conversation: {answer['error']}")
-        return answer["text"]
+            raise ChatTemplateError(
+                f"the chat template refused the conversation: {printable(answer['error'], 200)}"
+            )
+        return answer
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:

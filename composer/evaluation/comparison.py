@@ -5,35 +5,64 @@ Evaluations by earlier versions have no signatures: their text is unknown and ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from registry.records import MixRecord
 
 Evaluation = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Score:
+    """Bits per byte of a mix on a domain, and of the seed and the domain's own expert where they were measured."""
+
+    mix: float
+    seed: float | None = None
+    expert: float | None = None
+
+    @property
+    def kept(self) -> float | None:
+        """The share of the own expert's gain over the seed that the mix keeps."""
+        return None if self.seed is None or self.expert is None else _kept(self.seed, self.expert, self.mix)
+
+
 @dataclass
 class Comparison:
-    """Bits per byte of two mixes by domain (`rows`), and the domains measured on different text (`unlike`)."""
+    """Scores by domain and mix, all of one domain on the same text (`rows`); by mix, the domains measured on
+    different text only (`unlike`)."""
 
-    rows: dict[str, tuple[float, float]] = field(default_factory=dict)
-    unlike: list[str] = field(default_factory=list)
+    rows: dict[str, dict[str, Score]] = field(default_factory=dict)
+    unlike: dict[str, list[str]] = field(default_factory=dict)
 
 
-def compare(one_ref: str, one: Evaluation | None, other_ref: str, other: Evaluation | None) -> Comparison:
-    """Compare two mixes by their newest evaluations; either evaluation may contain a column of the other mix."""
-    scores = [(each or {}).get("bits_per_byte", {}) for each in (one, other)]
+def compare(chosen: Sequence[MixRecord], mixes: Iterable[MixRecord]) -> Comparison:
+    """Compare mixes by all evaluations; an evaluation of one mix may have columns of others.
+
+    Of several texts of a domain, the one on which most of the chosen mixes were measured counts, and of these the
+    text of the newest mix.
+    """
+    refs = [mix.ref for mix in chosen]
+    by_text: dict[str, dict[str, dict[str, Score]]] = {}
+    for other in sorted(mixes, key=lambda each: each.created_at, reverse=True):
+        measured = other.evaluation or {}
+        for domain, row in measured.get("bits_per_byte", {}).items():
+            # Text that was not recorded counts as equal to itself only.
+            text = signatures(measured).get(domain, {}).get("sha256", f"unknown text of {other.ref}")
+            scores = by_text.setdefault(domain, {}).setdefault(text, {})
+            for ref in refs:
+                column = "mix" if ref == other.ref else ref
+                if column in row:
+                    scores.setdefault(ref, Score(row[column], row.get("seed"), row.get("expert")))
     result = Comparison()
-    for domain in dict.fromkeys([*scores[0], *scores[1]]):
-        first, second = (each.get(domain, {}) for each in scores)
-        if other_ref in first:
-            result.rows[domain] = (first["mix"], first[other_ref])
-        elif one_ref in second:
-            result.rows[domain] = (second[one_ref], second["mix"])
-        elif first and second and is_same_text(one or {}, other or {}, domain):
-            result.rows[domain] = (first["mix"], second["mix"])
-        elif first and second:
-            result.unlike.append(domain)
+    for domain, texts in by_text.items():
+        rows = max(texts.values(), key=len)
+        if rows:
+            result.rows[domain] = {ref: rows[ref] for ref in refs if ref in rows}
+        for ref in refs:
+            if ref not in rows and any(ref in scores for scores in texts.values()):
+                result.unlike.setdefault(ref, []).append(domain)
     return result
 
 
@@ -66,13 +95,69 @@ def text_bytes(evaluation: Evaluation, domain: str | None = None) -> int | None:
     return sum(each["bytes"] for each in known.values()) if known else None
 
 
-def gain_kept(evaluation: Evaluation) -> float | None:
+def gain_kept(evaluation: Evaluation, column: str = "mix") -> float | None:
     """Return the share of its experts' gain over the seed that the mix keeps, on the mean of bits per byte.
 
-    1.0 means as good as each domain's own expert. None if a score is missing or the experts have no gain.
+    1.0 means as good as each domain's own expert. Another `column` is measured in the same way. None if a score is
+    missing or the experts have no gain.
     """
     rows = list(evaluation["bits_per_byte"].values())
-    if not rows or any(not {"seed", "expert", "mix"} <= row.keys() for row in rows):
+    if not rows or any(not {"seed", "expert", column} <= row.keys() for row in rows):
         return None
-    seed, expert, mix = (sum(row[column] for row in rows) for column in ("seed", "expert", "mix"))
-    return (seed - mix) / (seed - expert) if expert < seed else None
+    return _kept(*(sum(row[name] for row in rows) for name in ("seed", "expert", column)))
+
+
+def gains_kept(evaluation: Evaluation, column: str = "mix") -> dict[str, float]:
+    """Return the same share for each domain on which its expert has a gain and the column was measured."""
+    found = {
+        domain: _kept(row["seed"], row["expert"], row[column])
+        for domain, row in evaluation["bits_per_byte"].items()
+        if {"seed", "expert", column} <= row.keys()
+    }
+    return {domain: kept for domain, kept in found.items() if kept is not None}
+
+
+def _kept(seed: float, expert: float, score: float) -> float | None:
+    return (seed - score) / (seed - expert) if expert < seed else None
+
+
+def evaluation_of(mix: MixRecord, mixes: Iterable[MixRecord]) -> Evaluation | None:
+    """Return a mix's own evaluation, or its scores in the newest evaluation of another mix that also measured it.
+
+    The latter has this mix's domains only, in the form of its own evaluation, without its routing.
+    """
+    if mix.evaluation is not None:
+        return mix.evaluation
+    for other in sorted(mixes, key=lambda each: each.created_at, reverse=True):
+        if other.evaluation is not None and (found := _of_another(mix, other)):
+            return found
+    return None
+
+
+def _of_another(mix: MixRecord, other: MixRecord) -> dict[str, Any] | None:
+    """Return a mix's part of another mix's evaluation; None if one of its domains was not measured."""
+    measured = other.evaluation or {}
+    names = [ref.split("@")[0] for ref in other.experts]
+    domains = {
+        name if names.count(name) == 1 else ref: ref for name, ref in zip(names, other.experts, strict=True)
+    }
+    rows = {
+        domain: row
+        for domain, row in measured["bits_per_byte"].items()
+        if domains.get(domain) in mix.experts and mix.ref in row
+    }
+    if len(rows) < len(mix.experts):
+        return None
+    # The nearest expert and dense merging are those of the other mix's experts.
+    columns = ("seed", "expert", *(("btm", "dense_merging") * (set(mix.experts) == set(other.experts))))
+    scores = {
+        domain: {**{name: row[name] for name in columns if name in row}, "mix": row[mix.ref]}
+        for domain, row in rows.items()
+    }
+    shared = [name for name in (*columns, "mix") if all(name in row for row in scores.values())]
+    return {
+        "mix": mix.ref,
+        "text": {domain: text for domain, text in signatures(measured).items() if domain in rows},
+        "bits_per_byte": scores,
+        "mean": {name: sum(row[name] for row in scores.values()) / len(scores) for name in shared},
+    }

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from composer.bits_per_byte import SCORES, HeldOut, ScoreCache, bits_per_byte, windows
+from composer.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
 from composer.evaluation import changing_text
 from composer.evaluation.changing_text import ChangingText
@@ -29,7 +29,14 @@ from composer.evaluation.contenders import (
     seed_contender,
 )
 from composer.mix.masking import mask, places
-from composer.mix.opening import Manifest, find_mix, open_mix, open_tokenizer, seed_config
+from composer.mix.opening import (
+    Manifest,
+    computing_dtype,
+    find_mix,
+    open_mix,
+    open_tokenizer,
+    seed_config,
+)
 from composer.model.modeling import forced
 from composer.progress import Progress, silent
 from registry.catalog import queries
@@ -86,7 +93,8 @@ def evaluate(
     changing = None
     if list(texts) == list(members):  # a member's index is then its domain's
         changing = changing_text.of_domains(open_tokenizer(registry.blobs, seed.files), texts)
-    scores = _Scores(ScoreCache(registry.home / "cache" / SCORES), texts, changing)
+    cache = ScoreCache(registry, computing_dtype(seed))
+    scores = _Scores(cache, texts, changing)
     baselines = [
         seed_contender(registry, seed),
         nearest_expert(registry, manifest),

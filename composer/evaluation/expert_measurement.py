@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from composer.bits_per_byte import SCORES, HeldOut, ScoreCache, windows
+from composer.bits_per_byte import HeldOut, ScoreCache, windows
 from composer.errors import MissingTextError
 from composer.evaluation.contenders import expert_contender, seed_contender
 from composer.mix.lock import lock_expert, lock_seed
-from composer.mix.opening import open_tokenizer, seed_config
+from composer.mix.opening import computing_dtype, open_tokenizer, seed_config
 from composer.progress import Progress, silent
 from registry.catalog import queries
 from registry.domains import documents
@@ -45,7 +45,7 @@ def measure_transfer(
     held_out |= {other.ref: other.held_out for other in _nearest(registry, expert, domains)}
     texts = _texts(registry, expert, held_out, max_bytes)
     contenders = [seed_contender(registry, seed), expert_contender(registry, seed, lock_expert(expert))]
-    cache = ScoreCache(registry.home / "cache" / SCORES)
+    cache = ScoreCache(registry, computing_dtype(seed))
     scores: dict[str, dict[str, float]] = {domain: {} for domain in texts}
     done, total = 0, len(contenders) * len(texts)
     for contender in contenders:

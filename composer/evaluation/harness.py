@@ -7,10 +7,15 @@ Such a file may name Python code, which the harness runs: give only folders that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
+from composer.chat.conversation import Chat
+from composer.chat.renderer import Renderer
+from composer.chat.templates import ChatTemplate, exported_template
 from composer.errors import RecipeError
+from composer.evaluation.chat_harness import chat_model
 from composer.evaluation.contenders import (
     Contender,
     Evaluation,
@@ -22,7 +27,7 @@ from composer.evaluation.contenders import (
 )
 from composer.evaluation.evaluate import evaluate
 from composer.extras import require
-from composer.mix.opening import Manifest, find_mix, open_tokenizer
+from composer.mix.opening import Manifest, OpenSeed, find_mix, open_tokenizer
 from composer.progress import Progress, silent
 from registry.catalog import queries
 from registry.home import Registry
@@ -38,14 +43,18 @@ def evaluate_tasks(
     task_path: Path | None = None,
     limit: int | None = None,
     against: Sequence[str] = (),
+    chat: bool = True,
     progress: Progress = silent,
 ) -> Evaluation:
     """Run tasks on a mix and the models it is compared with; `limit` keeps the first examples of each task.
 
+    With `chat`, the examples of tasks that generate text are messages in the mix's chat template, if it has one. All
+    models read the same text. Other tasks compare likelihoods of plain text.
+
     Returns the mix's evaluation, which is also stored with the mix: the result of `evaluate`, which runs first if
     the mix has no evaluation, and
-        "tasks": {task: {"limit": limit, "metrics": {"seed", expert ref …, "dense_merging", "mix", other ref …:
-                  {metric: value}}}}
+        "tasks": {task: {"limit": limit, "chat_template": its origin or None, "metrics": {"seed", expert ref …,
+                  "dense_merging", "mix", other ref …: {metric: value}}}}
     with the tasks of earlier calls. A metric's standard error is named "<metric>_stderr".
 
     Raises MissingExtraError, NotFoundError, RecipeError for a task that is unknown or whose data cannot be loaded,
@@ -58,11 +67,19 @@ def evaluate_tasks(
     if queries.get_mix(registry, record.ref).evaluation is None:
         evaluate(registry, record.ref, progress=progress)
     tokenizer = open_tokenizer(registry.blobs, manifest.seed.files)
-    found: dict[str, dict[str, Any]] = {name: {"limit": limit, "metrics": {}} for name in loaded}
+    template = exported_template(registry.blobs, manifest) if chat else None
+    written = {name: template if _generates(task) else None for name, task in loaded.items()}
+    found: dict[str, dict[str, Any]] = {
+        name: {"limit": limit, "chat_template": origin and origin.origin, "metrics": {}}
+        for name, origin in written.items()
+    }
     for done, contender in enumerate(contenders):
         progress("running tasks", done, len(contenders))
-        for task, metrics in _run(contender.open(), tokenizer, loaded, manager, limit).items():
-            found[task]["metrics"][contender.column] = metrics
+        opened = OpenSeed(contender.open(), tokenizer)
+        for each in dict.fromkeys([template, None]):
+            some = {name: task for name, task in loaded.items() if written[name] is each}
+            for task, metrics in _run(opened, each, some, manager, limit).items():
+                found[task]["metrics"][contender.column] = metrics
     progress("running tasks", len(contenders), len(contenders))
     earlier: dict[str, Any] = queries.get_mix(registry, record.ref).evaluation or {}
     result = {**earlier, "tasks": {**earlier.get("tasks", {}), **found}}
@@ -105,21 +122,39 @@ def _load(names: Sequence[str], folder: Path | None) -> tuple[dict[str, Any], An
     return tasks, manager
 
 
+def _generates(task: Any) -> bool:
+    return bool(task.OUTPUT_TYPE == "generate_until")
+
+
 def _run(
-    model: Any, tokenizer: Any, tasks: Mapping[str, Any], manager: Any, limit: int | None
+    opened: OpenSeed,
+    template: ChatTemplate | None,
+    tasks: Mapping[str, Any],
+    manager: Any,
+    limit: int | None,
 ) -> dict[str, Any]:
-    """Run the tasks on one model and return its metrics by task."""
+    """Run the tasks on one model, with or without a chat template, and return its metrics by task."""
+    if not tasks:
+        return {}
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    results = simple_evaluate(
-        HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=BATCH),
-        tasks=list(tasks.values()),
-        task_manager=manager,  # by default, each call would read thousands of files
-        limit=limit,
-        log_samples=False,
-        bootstrap_iters=1000,
-    )
+    settings: dict[str, Any] = {"backend": "causal", "batch_size": BATCH}
+    with Renderer() if template else nullcontext() as renderer:
+        if template and renderer:
+            model = chat_model(Chat(opened, template, renderer), **settings)
+        else:
+            model = HFLM(pretrained=opened.model, tokenizer=opened.tokenizer, **settings)
+        results = simple_evaluate(
+            model,
+            tasks=list(tasks.values()),
+            task_manager=manager,  # by default, each call would read thousands of files
+            limit=limit,
+            log_samples=False,
+            bootstrap_iters=1000,
+            apply_chat_template=template is not None,
+            fewshot_as_multiturn=template is not None,
+        )
     assert results is not None, "simple_evaluate returns None only in processes after the first"
     return {task: _numbers(results["results"][task]) for task in tasks}
 

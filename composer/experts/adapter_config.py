@@ -23,21 +23,28 @@ SAVE_AGAIN = "save it again with PEFT (`model.save_pretrained(folder)`)"
 # _READ: fields that are read here. _HARMLESS: fields that cannot change the sum. They describe the adapter's origin,
 # its training, the adapted modules (the tensors show them too), and the layout of Conv1D, which no supported family
 # uses.
-_READ = "peft_type bias r lora_alpha use_rslora rank_pattern alpha_pattern target_modules init_lora_weights"
+_READ = """
+    peft_type bias r lora_alpha use_rslora rank_pattern alpha_pattern target_modules init_lora_weights
+    use_dora modules_to_save trainable_token_indices"""
 _HARMLESS = """
     task_type auto_mapping peft_version base_model_name_or_path revision inference_mode runtime_config
     lora_dropout eva_config velora_config megatron_core qalora_group_size ensure_weight_tying
     layers_to_transform layers_pattern exclude_modules fan_in_fan_out"""
 _KNOWN = frozenset(f"{_READ} {_HARMLESS}".split())
 _REFUSED_BECAUSE = {
-    "use_dora": "DoRA scales each output by a learned magnitude, so the update is not a low-rank sum",
-    "modules_to_save": "it replaces whole modules in addition to the low-rank sums",
-    "trainable_token_indices": "it replaces rows of the embedding",
     "lora_bias": "it adds biases, which the seed may not have",
     "target_parameters": "it adapts parameters that are not projections",
     "layer_replication": "it repeats blocks of the seed",
     "alora_invocation_tokens": "it applies only to the tokens after its invocation",
 }
+_OF_THE_INPUT = (
+    "PREFIX_TUNING",
+    "PROMPT_TUNING",
+    "P_TUNING",
+    "MULTITASK_PROMPT_TUNING",
+    "ADAPTION_PROMPT",
+    "CPT",
+)
 # Initialisations that do not change the seed. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract theirs from it.
 _PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
 # PEFT reads the keys of rank_pattern and alpha_pattern as regular expressions. Untrusted ones are not run.
@@ -62,6 +69,11 @@ def read_config(path: Path) -> dict[str, Any]:
     refuse_unwritable(config, str(path))
     if not isinstance(config, dict):
         raise UnsafeFileError(f"{path}: expected an object, got {printable(config)}")
+    if config.get("peft_type") in _OF_THE_INPUT:
+        reason = f"peft_type is {config['peft_type']}, which learns an input and changes no weight"
+        raise incompatible(
+            path.parent, [reason], "train a LoRA adapter or the whole model, and contribute that"
+        )
     reasons = _more_than_a_sum(config)
     if reasons:
         raise incompatible(path.parent, reasons, MERGE, shown=_SHOWN)
@@ -72,7 +84,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_base(config: Mapping[str, Any], folder: Path, seed: SeedRecord) -> None:
-    """Refuse an adapter whose base model on the hub is not the seed's.
+    """Refuse an adapter whose base model on the hub, or its revision, is not the seed's.
 
     Only hub ids are compared: a local path does not identify a model. Owners are ignored, because they copy and
     quantise each other's models. Raises IncompatibleError.
@@ -81,7 +93,17 @@ def check_base(config: Mapping[str, Any], folder: Path, seed: SeedRecord) -> Non
     if not _is_hub_id(base) or not _is_hub_id(own):
         return
     if _model_name(base) in (_model_name(own), _model_name(seed.name)):
-        return
+        trained, commit = config.get("revision"), seed.config.get("_commit_hash")
+        if base != own or not _is_commit(trained) or not _is_commit(commit) or trained == commit:
+            return
+        raise incompatible(
+            folder,
+            [
+                f"it was trained on revision {trained[:12]} of {printable(base)}, but seed {seed.name} is {commit[:12]}"
+            ],
+            "contribute it to a seed of that revision; or, if both have the same weights, pass --allow-other-base "
+            "(allow_other_base=True)",
+        )
     raise incompatible(
         folder,
         [f"it was trained on {printable(base)}, but seed {seed.name} is {printable(own)}"],
@@ -100,6 +122,14 @@ def pair_scale(config: Mapping[str, Any], module: str) -> float:
 def module_rank(config: Mapping[str, Any], module: str) -> int:
     """Return the rank r of a module's update."""
     return int(_patterned(config, "rank_pattern", module, config["r"]))
+
+
+def trained_rows(config: Mapping[str, Any], module: str) -> tuple[int, ...]:
+    """Return the token ids of the rows that `trainable_token_indices` replaces in a module, in ascending order."""
+    given = config.get("trainable_token_indices")
+    if isinstance(given, dict):
+        given = next((each for name, each in given.items() if means(str(name), module)), [])
+    return tuple(place for place in given if type(place) is int) if isinstance(given, list) else ()
 
 
 def targets(config: Mapping[str, Any]) -> list[str]:
@@ -195,6 +225,10 @@ def _names_modules(value: object) -> bool:
 
 def _is_hub_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _HUB_ID.fullmatch(value) is not None
+
+
+def _is_commit(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40}", value) is not None
 
 
 def _model_name(name: str) -> str:

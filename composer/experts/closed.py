@@ -7,7 +7,7 @@ from pathlib import Path
 
 from composer.experts.weights import folder_weights
 from composer.mix.lock import lock_seed
-from composer.routed_trunk.profiles import profile_of
+from composer.routed_trunk.profiles import Profiles
 from composer.routed_trunk.strengths import strength_of
 from registry.domains.token_profile import TOKENIZER_FILE
 from registry.home import Registry
@@ -24,6 +24,6 @@ def shared_profile(
     """
     end = None if expert is None else folder_weights(registry, seed, expert)
     locked = lock_seed(seed)
-    counted = profile_of(registry, locked, documents)
+    counted = Profiles(registry, locked).count(documents)
     strength = None if end is None else strength_of(registry, locked, end, documents, str(expert))
     return TokenProfile(seed.files[TOKENIZER_FILE], counted.unigrams, counted.bigrams, strength)

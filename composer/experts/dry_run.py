@@ -18,7 +18,8 @@ from registry.errors import IncompatibleError
 
 TIME_LIMIT_SECONDS = 180.0
 # Words, digits, non-ASCII symbols, and a run of letters on which an expression such as `(a+)+$` never finishes.
-TEXT = "def run(x): return x + 1  # Ünïcode, 42\n" + "a" * 64 + "!"
+WORDS = "def run(x): return x + 1"
+TEXT = f"{WORDS}  # Ünïcode, 42\n" + "a" * 64 + "!"
 _VALUE_NEEDED = "cannot be called on meta tensors"
 _OURS_TO_STOP = (KeyboardInterrupt, SystemExit, MemoryError)
 
@@ -93,13 +94,23 @@ def _forward(folder: Path) -> None:
 
 
 def _tokenize(folder: Path) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     ids = tokenizer(TEXT)["input_ids"]
     if not ids:
         raise ValueError("it encodes a non-empty text to no tokens")
-    tokenizer.decode(ids)
+    rows = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).vocab_size
+    if max(ids) >= rows:
+        raise ValueError(f"it writes the id {max(ids)}, but the embedding has {rows} rows")
+    back = str(tokenizer.decode(ids, skip_special_tokens=True))
+    if _plain(WORDS) not in _plain(back):
+        raise ValueError(f"it reads {WORDS!a} and writes {back!a}")
+
+
+def _plain(text: str) -> str:
+    """Return a text without spaces and case, which a tokenizer may change."""
+    return "".join(text.casefold().split())
 
 
 def _main(folder: Path) -> None:

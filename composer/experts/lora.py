@@ -9,8 +9,10 @@ Shape suffixes: R rank, I in, O out.
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +20,35 @@ import numpy as np
 
 from composer.experts.adapter import (
     Adapter,
-    LowRank,
     check_tokenizer,
     fitted,
+    fitted_beyond,
     is_adapter,
     read_adapter,
+    refuse_tied,
     template_in,
 )
 from composer.experts.adapter_config import check_base
+from composer.experts.whole_adapter import Beyond, LowRank, merge
 from composer.progress import Progress, silent
 from composer.tensors.stream import put_float32, read, stored_tensors
 from registry.blobs import BlobStore, read_files
 from registry.catalog import queries
+from registry.checkpoints.families import assign_roles, family_of
 from registry.checkpoints.low_rank import A, pair_names, weight_name
+from registry.checkpoints.preflight import Checkpoint, read_small_files
 from registry.checkpoints.safe_files import printable
 from registry.checkpoints.tensors import TensorInfo
+from registry.checkpoints.vocabulary import of_vocabulary, token_rows
+from registry.domains.rows import ChatFormat
 from registry.errors import UnsafeFileError
 from registry.home import Registry
 from registry.intake.intake import contribute
-from registry.intake.weights import LowRankWeights
+from registry.intake.weights import CheckpointWeights, LowRankWeights, Weights, checkpoint_weights
 from registry.licenses import check_license
 from registry.names import check_name
 from registry.records import ExpertRecord, SeedRecord
+from registry.work_folders import occupied, work_folder
 
 __all__ = ["contribute_adapter", "is_adapter", "place_adapter", "put_difference"]
 
@@ -51,6 +60,12 @@ class PlacedAdapter:
     adapter: Adapter
     updates: Mapping[str, LowRank]
     weights: Mapping[str, TensorInfo]  # all of the seed's
+    beyond: Beyond = field(default_factory=Beyond)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether the adapter is a low-rank sum of projections, which is stored as it is."""
+        return not self.beyond and not any(update.of_embedding for update in self.updates.values())
 
 
 def contribute_adapter(
@@ -63,6 +78,7 @@ def contribute_adapter(
     data: Sequence[Path] = (),
     held_out: Sequence[Path] = (),
     text_column: str | None = None,
+    chat: ChatFormat | None = None,
     embedding: Path | None = None,
     description: str = "",
     provenance: Mapping[str, Any] | None = None,
@@ -81,28 +97,53 @@ def contribute_adapter(
     check_license(license)
     placed = place_adapter(registry, seed, folder, allow_other_base=allow_other_base)
     base = queries.get_seed(registry, seed)
-    blob = put_difference(registry.blobs, placed)
-    weights = LowRankWeights(
-        blob, difference_by_role(registry.blobs, base, placed, blob), template_in(folder)
-    )
     adapter = placed.adapter
-    return contribute(
-        registry,
-        name,
-        weights,
-        seed=seed,
-        license=license,
-        data=data,
-        held_out=held_out,
-        text_column=text_column,
-        embedding=embedding,
-        description=description,
-        provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},
-        allow_unchanged=allow_unchanged,
-        allow_unrelated=allow_unrelated,
-        draft=draft,
-        progress=progress,
-    )
+    with ExitStack() as stack:
+        if placed.is_sum:
+            blob = put_difference(registry.blobs, placed)
+            weights: Weights = LowRankWeights(
+                blob, difference_by_role(registry.blobs, base, placed, blob), template_in(folder)
+            )
+        else:
+            weights = whole_weights(registry, base, placed, stack)
+        return contribute(
+            registry,
+            name,
+            weights,
+            seed=seed,
+            license=license,
+            data=data,
+            held_out=held_out,
+            text_column=text_column,
+            chat=chat,
+            embedding=embedding,
+            description=description,
+            provenance={**(provenance or {}), "adapter": {**adapter.config, "sha256": adapter.sha256}},
+            allow_unchanged=allow_unchanged,
+            allow_unrelated=allow_unrelated,
+            draft=draft,
+            progress=progress,
+        )
+
+
+def whole_weights(
+    registry: Registry, seed: SeedRecord, placed: PlacedAdapter, stack: ExitStack
+) -> CheckpointWeights:
+    """Return the whole weights of an adapter that is more than a sum (whole_adapter.py).
+
+    The changed weights are in a work folder, which exists until the stack is closed.
+    """
+    folder = placed.adapter.folder
+    work = stack.enter_context(occupied(registry, work_folder(registry, f"merge-{uuid.uuid4().hex}")))
+    merged = merge(work / "merged.safetensors", placed.weights, placed.updates, placed.beyond)
+    family = family_of(seed.config)
+    files, own = read_files(registry.blobs, seed.files), read_small_files(folder, ("tokenizer.json",))
+    name = of_vocabulary(family)[0]
+    count, rows = seed.config["vocab_size"], merged[name].shape[0]
+    config = {**seed.config, "vocab_size": rows}
+    roles = assign_roles(family, config, merged)
+    checkpoint = Checkpoint(folder, config, family, {}, roles, token_rows(files, own or files, count, rows))
+    return replace(checkpoint_weights(registry, seed, checkpoint, stack), template=template_in(folder))
 
 
 def place_adapter(
@@ -122,7 +163,8 @@ def place_adapter(
     if not allow_other_base:
         check_base(adapter.config, adapter.folder, seed)
     stored = {**stored_tensors(blobs, seed.ffn), **stored_tensors(blobs, seed.trunk)}
-    return PlacedAdapter(adapter, fitted(adapter, seed, stored), stored)
+    refuse_tied(seed.name, adapter, stored)
+    return PlacedAdapter(adapter, fitted(adapter, seed, stored), stored, fitted_beyond(adapter, seed, stored))
 
 
 def put_difference(blobs: BlobStore, placed: PlacedAdapter) -> str:

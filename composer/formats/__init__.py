@@ -13,10 +13,10 @@ from composer.formats.plan import Format, weight_blobs
 from composer.formats.quantize import Quantizer
 from composer.mix.opening import find_mix
 from composer.progress import Progress, silent
-from composer.tensors.dtypes import DTYPE_NAMES
 from composer.tensors.stream import verifying
 from composer.variants import EXPORT_FORMATS
 from registry.catalog.lifecycle import refuse_purged
+from registry.checkpoints.dtypes import DTYPE_NAMES
 from registry.home import Registry
 from registry.paths import PathLike, as_path
 

@@ -19,8 +19,10 @@ from composer.mix.named_blobs import own_weights, weights_of
 from composer.mix.opening import Manifest
 from composer.variants import EXPORT_FORMATS
 from registry.catalog import queries
+from registry.errors import LicenseError
 from registry.home import Registry
 from registry.hub_licenses import tag_of
+from registry.licenses import obligations
 from registry.records import ExpertRecord, MixRecord, SeedRecord
 
 HEAT_MAP_FILE = "routing.svg"
@@ -100,12 +102,22 @@ def _parts(manifest: Manifest, seed: SeedRecord, experts: Sequence[ExpertRecord]
         f"Licence of the mix: {_text(manifest.license)}.",
         manifest.routing_in_words,
     ]
+    only = _non_commercial(manifest.license)
+    if only:
+        facts.append(f"Non-commercial use only, because of {_text(' and '.join(only))}.")
     if manifest.license_override:
         facts.append(
             f"The licences are incompatible. Reason given for combining them: {_text(manifest.license_override)}."
         )
     table = _table(["role", "base model", "licence", "description"], rows)
     return "\n".join(["## Base models\n", table, *(f"\n{fact}" for fact in facts), ""])
+
+
+def _non_commercial(license: str) -> list[str]:
+    try:
+        return obligations(license)["non_commercial"]
+    except LicenseError:  # written by another version
+        return []
 
 
 def _measurements(evaluation: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from registry.checkpoints.families import family_of
 FORMATS: Mapping[str, str] = {
     "granite": "qwen2_moe",
     "llama": "qwen2_moe",
+    "ministral": "qwen2_moe",
     "mistral": "qwen2_moe",
     "qwen2": "qwen2_moe",
     "qwen3": "qwen3_next",

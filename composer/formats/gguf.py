@@ -1,6 +1,7 @@
 """Format `gguf`: one file for llama.cpp and software built on it, in a stock architecture.
 
-The tensors are those of format `qwen2_moe`, or of glm4_moe.py for Qwen3 seeds, with each block's experts stacked.
+The tensors are those of format `qwen2_moe`, or of glm4_moe.py for Qwen3 seeds, or of step35.py for the rotary embedding
+of Llama 3, with each block's experts stacked.
 Vectors and the routers' gates are always float32, as llama.cpp requires. The file is streamed, so only pieces of
 tensors are in memory.
 """
@@ -18,7 +19,7 @@ import numpy as np
 
 from composer.chat.templates import adopted_template
 from composer.errors import ExportError
-from composer.formats import glm4_moe, qwen2_moe, qwen3_next
+from composer.formats import glm4_moe, qwen2_moe, qwen3_next, step35
 from composer.formats.expressible import FORMATS
 from composer.formats.folder import refuse_overflow, require_room
 from composer.formats.gguf_tokenizer import add_tokenizer
@@ -29,12 +30,17 @@ from composer.formats.quantize import Quantizer
 from composer.mix.opening import Manifest, open_tokenizer, seed_config
 from composer.progress import Progress
 from composer.tensors.rows import Below, Given, Rows, pieces
+from composer.tensors.stream import stored_tensors
 from registry.blobs import BlobStore
 from registry.checkpoints.tensors import DTYPE_BYTES
 
 FILE = "model.gguf"
 # llama.cpp's names of the stock architectures.
-ARCHITECTURES: Mapping[str, str] = {"qwen2_moe": "qwen2moe", glm4_moe.NAME: "glm4moe"}
+ARCHITECTURES: Mapping[str, str] = {
+    qwen2_moe.NAME: "qwen2moe",
+    glm4_moe.NAME: "glm4moe",
+    step35.NAME: "step35",
+}
 DTYPES: Mapping[str, str] = {**FLOATS, "q8_0": "Q8_0"}
 # Rotary embeddings that llama.cpp and transformers compute equally for these architectures.
 ROPES = ("default", "linear", "yarn")
@@ -124,6 +130,10 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str) -> GgufPlan:
     found = FORMATS.get(str(seed_config(blobs, manifest.seed).get("model_type")))
     stock_plan = glm4_moe.plan if found == qwen3_next.NAME else qwen2_moe.plan
     stock = stock_plan(blobs, manifest, dtype if dtype in DTYPE_BYTES else "F32")
+    rope = stock.config["rope_scaling"]
+    if stock_plan is qwen2_moe.plan and rope and rope["rope_type"] == step35.ROPE:
+        trunk = stored_tensors(blobs, manifest.trunk)
+        stock = step35.converted(stock, biased=any(name.endswith("q_proj.bias") for name in trunk))
     refuse_unknown(stock.config, found or qwen2_moe.NAME)
     writer = GGUFWriter(None, ARCHITECTURES[stock.config["model_type"]])
     writer.add_file_type(LlamaFileType.ALL_F32 if dtype == "F32" else LlamaFileType[f"MOSTLY_{dtype}"])
@@ -171,14 +181,21 @@ def _add_sizes(writer: Any, config: Mapping[str, Any]) -> None:
     writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     writer.add_rope_freq_base(config["rope_theta"])
-    if config["model_type"] == glm4_moe.NAME:
+    if config["model_type"] != qwen2_moe.NAME:
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
-        writer.add_leading_dense_block_count(0)
-        writer.add_expert_shared_count(1)
         writer.add_expert_gating_func(ExpertGatingFuncType.SOFTMAX)
         writer.add_expert_weights_norm(False)
         writer.add_expert_weights_scale(1.0)
+    if config["model_type"] == glm4_moe.NAME:
+        writer.add_leading_dense_block_count(0)
+        writer.add_expert_shared_count(1)
+    if config["model_type"] == step35.NAME:
+        # In blocks of full attention, Step-3.5 rotates half of this number of channels.
+        writer.add_rope_dimension_count(2 * config["head_dim"])
+        writer.add_rope_dimension_count_swa(config["head_dim"])
+        writer.add_sliding_window(1)
+        writer.add_sliding_window_pattern([False] * (config["num_hidden_layers"] - 1) + [True])
     if rope := config["rope_scaling"]:
         writer.add_rope_scaling_type(RopeScalingType(rope["rope_type"]))
         writer.add_rope_scaling_factor(rope["factor"])
@@ -207,7 +224,8 @@ def _tensors(stock: Plan, dtype: str) -> dict[str, Tensor]:
         if name.endswith(qwen2_moe.SHARED_GATE):
             shape = shape[1:]
             values = Given(np.full(shape, NEARLY_ZERO, np.float32))
-        tensors[f"{names.get_name(stem)}.{kind}"] = Tensor(values, shape, _dtype(name, shape, dtype))
+        stored = name if name == step35.FACTORS else f"{names.get_name(stem)}.{kind}"
+        tensors[stored] = Tensor(values, shape, _dtype(name, shape, dtype))
     return tensors
 
 

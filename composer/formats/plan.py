@@ -14,9 +14,9 @@ from composer.formats.folder import write_json, write_tensors
 from composer.formats.quantize import Quantizer
 from composer.mix.opening import Manifest, seed_config
 from composer.progress import Progress
-from composer.tensors.dtypes import DTYPE_NAMES
 from composer.tensors.rows import Rows
 from registry.blobs import BlobStore, read_files
+from registry.checkpoints.dtypes import DTYPE_NAMES
 from registry.records import Digest
 
 DTYPES: Mapping[str, str] = {name: dtype for dtype, name in DTYPE_NAMES.items() if dtype != "F64"}

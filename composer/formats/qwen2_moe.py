@@ -31,10 +31,10 @@ from composer.formats.gates import directions, gates
 from composer.formats.padding import padded, whole_blocks
 from composer.formats.plan import Format, Plan, small_files
 from composer.mix.opening import Manifest, seed_config
-from composer.tensors.dtypes import DTYPE_NAMES
 from composer.tensors.rows import Below, Beside, Given, Rows, Stored, Zeros
 from composer.tensors.stream import stored_tensors
 from registry.blobs import BlobStore
+from registry.checkpoints.dtypes import DTYPE_NAMES
 from registry.checkpoints.families import layer_count
 from registry.checkpoints.tensors import TensorInfo
 

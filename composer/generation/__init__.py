@@ -27,12 +27,14 @@ class Token:
     """Text and routing of a generated token.
 
     `experts`: each expert's share of the choices that all blocks made for the prediction of this token. `blocks`: for
-    each block, the weights of the experts that it chose. Both are empty for a dense model.
+    each block, the weights of the experts that it chose. Both are empty for a dense model. `alternatives`: the
+    likeliest tokens in its place with their probabilities at temperature 1, if they were asked for.
     """
 
     text: str
     experts: dict[str, float]
     blocks: list[dict[str, float]]
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,13 @@ def stream_text(
     *,
     ends: Collection[int] = (),
     active_experts: Sequence[str] | None = None,
+    alternatives: int = 0,
 ) -> Generator[Token, None, Finish]:
     """Yield the tokens that continue a prompt, and return the reason of the end.
 
     Each token is computed on request, so two models can generate in turns. The prompt, text or token ids, is used
     unchanged, without a chat template. The model's end tokens and those in `ends` end the text.
-    `active_experts` applies to mixes only, see `generate`.
+    `active_experts` applies to mixes only, see `generate`. Each token has its likeliest `alternatives`, that many.
 
     Raises RecipeError, PromptTooLongError.
     """
@@ -152,7 +155,7 @@ def stream_text(
     active = places(opened.manifest, active_experts) if isinstance(opened, OpenMix) else None
     ids = prompt_ids(opened, prompt) if isinstance(prompt, str) else list(prompt)
     length = min(sampling.max_new_tokens, room_after(opened, ids))
-    sample = sampler(sampling, model.device)
+    sample = sampler(sampling)
     pieces, stops = Detokenizer(opened.tokenizer, ids), StopStrings(sampling.stop)
     last = {*opened.ends, *ends}
     cache = None
@@ -161,7 +164,8 @@ def stream_text(
         with mask(model, active):
             output = model(input_ids=inputs, use_cache=True, logits_to_keep=1, **{CACHE: cache})
         cache = output[CACHE]
-        next_id = sample(output.logits[0, -1].float())
+        logits = output.logits[0, -1].float()
+        next_id = sample(logits)
         if next_id in last:
             if rest := stops.rest():
                 yield Token(rest, *_routing(opened))
@@ -169,11 +173,22 @@ def stream_text(
         piece = stops.add(pieces.add(next_id))
         if remaining == 0 and not stops.found:
             piece += stops.rest()
-        yield Token(piece, *_routing(opened))
+        yield Token(piece, *_routing(opened), _likeliest(opened, logits, alternatives))
         if stops.found:
             return "stop"
         ids = [next_id]
     return "length"
+
+
+def _likeliest(opened: OpenMix | OpenSeed, logits: torch.Tensor, count: int) -> tuple[tuple[str, float], ...]:
+    """Return the texts and probabilities of the tokens with the largest logits [V]."""
+    if not count:
+        return ()
+    top = logits.softmax(dim=-1).topk(min(count, len(logits)))
+    return tuple(
+        (opened.tokenizer.decode([token_id]), probability)
+        for token_id, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    )
 
 
 def _routing(opened: OpenMix | OpenSeed) -> tuple[dict[str, float], list[dict[str, float]]]:

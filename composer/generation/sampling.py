@@ -55,14 +55,17 @@ def _require(valid: bool, name: str, got: object, expected: str) -> None:
         raise RecipeError(f"{name} is {got}; expected {expected}")
 
 
-def sampler(sampling: Sampling, device: torch.device) -> Callable[[torch.Tensor], int]:
-    """Return a function from logits [V] to a token id. Its random numbers come from the random seed only."""
+def sampler(sampling: Sampling) -> Callable[[torch.Tensor], int]:
+    """Return a function from logits [V] to a token id. Its random numbers come from the random seed only.
+
+    It runs on the CPU, so that the numbers are the same on every device.
+    """
     import torch
     from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
     if sampling.temperature < COLDEST:
         return lambda logits: int(logits.argmax())
-    generator = torch.Generator(device).manual_seed(sampling.random_seed)
+    generator = torch.Generator().manual_seed(sampling.random_seed)
     warpers: list[Any] = []
     if sampling.top_k:
         warpers.append(TopKLogitsWarper(sampling.top_k))
@@ -70,7 +73,7 @@ def sampler(sampling: Sampling, device: torch.device) -> Callable[[torch.Tensor]
         warpers.append(TopPLogitsWarper(sampling.top_p))
 
     def sample(logits: torch.Tensor) -> int:
-        scores = (logits / sampling.temperature)[None]
+        scores = (logits.cpu() / sampling.temperature)[None]
         for warper in warpers:
             scores = warper(None, scores)
         return int(torch.multinomial(scores[0].softmax(dim=-1), 1, generator=generator))

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from composer.mix.lock import LockedExpert
-from composer.tensors.dtypes import decode, encode
 from composer.tensors.rows import Rows, Stored, pieces
 from composer.tensors.stream import stored_tensors
 from registry.blobs import BlobStore
 from registry.checkpoints.canonical import canonical_header
+from registry.checkpoints.dtypes import decode, encode
 from registry.checkpoints.low_rank import pair_names
 from registry.checkpoints.tensors import TensorInfo
 from registry.records import Digest

@@ -188,7 +188,7 @@ def find_mix(registry: Registry, ref: str) -> tuple[MixRecord, Manifest]:
 def open_mix(
     registry: Registry, manifest: Manifest, *, dtype: torch.dtype | None = None, trainable: bool = False
 ) -> OpenMix:
-    """Map a mix's weights into memory. `dtype` converts them; the default is the one that this processor computes
+    """Map a mix's weights into memory. `dtype` converts them; the default is the one that the device computes
     fast, the seed's or float32.
 
     Weights that must be converted or computed are so when their layer runs (on_demand.py), or now if they are
@@ -248,7 +248,7 @@ def open_expert(
 
 
 def computing_dtype(seed: LockedSeed) -> torch.dtype:
-    """Return the dtype in which this processor computes with the seed and its experts."""
+    """Return the dtype in which the device computes with the seed and its experts."""
     from composer.tensors.torch_blobs import TORCH_DTYPES
 
     return resources.compute_dtype(TORCH_DTYPES[seed.dtype])
@@ -402,27 +402,33 @@ def _build(
     keep_float32: tuple[str, ...] = (),
     trainable: bool = False,
 ) -> Any:
-    """Build a model from the given weights. One that needs no computing is mapped; the others: see `open_mix`."""
+    """Build a model from the given weights on the chosen device.
+
+    On the CPU, a weight that needs no computing is mapped. The others: see `open_mix`.
+    """
     from accelerate import init_empty_weights
     from transformers.initialization import no_init_weights
 
     from composer.model.on_demand import can_compute, compute_on_demand
 
+    device = resources.device()
+    resources.set_precision()
     # All weights are given; drawing random ones first would take most of the time of opening a small mix.
     with _BUILDING, init_empty_weights(include_buffers=False), no_init_weights():
         model = make()
-    computed = {
-        name: weight
+    dtypes = {
+        name: weight.dtype if any(part in name for part in keep_float32) else dtype
         for name, weight in weights.items()
-        if weight.stored(dtype) is None and not any(part in name for part in keep_float32)
     }
-    needed = sum(weight.shape.numel() for weight in computed.values()) * dtype.itemsize
+    computed = {name for name, weight in weights.items() if weight.stored(dtypes[name]) is None}
+    moved = computed if device.type == "cpu" else set(weights)
+    needed = sum(weights[name].shape.numel() * dtypes[name].itemsize for name in moved)
     on_demand: dict[str, Weight] = {}
-    if not trainable and needed > COMPUTED_AT_ONCE:
+    if not trainable and not _fits(needed, device):
         known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        on_demand = {n: w for n, w in computed.items() if n in known and can_compute(model, n)}
+        on_demand = {n: weights[n] for n in moved if n in known and can_compute(model, n)}
     ready = {
-        name: weight.value(dtype if name in computed else weight.dtype)
+        name: weight.value(dtypes[name]).to(device)
         for name, weight in weights.items()
         if name not in on_demand
     }
@@ -436,5 +442,12 @@ def _build(
         )
     on_demand |= {name: on_demand[source] for name, source in tied.items() if source in on_demand}
     for name, weight in on_demand.items():
-        compute_on_demand(model, name, weight, dtype)
-    return model.eval()
+        compute_on_demand(model, name, weight, dtypes.get(name, dtype))
+    return model.to(device).eval()  # the buffers that are not stored
+
+
+def _fits(nbytes: int, device: torch.device) -> bool:
+    """Return whether the weights can be computed, or moved to a GPU, when a model is opened."""
+    if device.type == "cpu":
+        return nbytes <= COMPUTED_AT_ONCE
+    return nbytes <= resources.SHARE_ON_DEVICE * resources.available_on(device)

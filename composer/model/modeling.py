@@ -215,11 +215,16 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         own_expert: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> Any:
         """Run the model like the seed. With labels, `loss` is the cross-entropy; training adds the `router_losses`.
+
+        `generate` passes `attention_mask`, `position_ids` and `logits_to_keep` only to a model that names them.
 
         `own_expert` [B] is the index of the expert whose domain each row comes from, or −1 for none. When a routed
         trunk trains, the row passes through this expert.
@@ -227,10 +232,19 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         if self.config.routed_trunk:
             if self.training and own_expert is not None:
                 self.router.forced = own_expert
-            return self._forward_routed(input_ids, labels=labels, **kwargs)
+            return self._forward_routed(
+                input_ids, attention_mask, logits_to_keep, position_ids=position_ids, labels=labels, **kwargs
+            )
         if self.means is not None:
-            self.means.begin(kwargs.get("attention_mask"), state_before(_cache(kwargs), self._after))
-        output = self.language_model(input_ids=input_ids, labels=labels, **kwargs)
+            self.means.begin(attention_mask, state_before(_cache(kwargs), self._after))
+        output = self.language_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
         if self.means is not None and _cache(output) is not None:
             remember(_cache(output), self._after, self.means.states())
         loss, balance = output.loss, None
@@ -244,8 +258,8 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
     def _forward_routed(
         self,
         input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
+        attention_mask: torch.Tensor | None,
+        logits_to_keep: int | torch.Tensor,
         **kwargs: Any,
     ) -> Any:
         """Choose an expert per token, then pass each through its own."""

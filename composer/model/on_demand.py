@@ -28,20 +28,21 @@ class OnDemand:
 
     @property
     def weight(self) -> torch.Tensor:
-        """The whole weight, computed now."""
+        """The whole weight, computed now, in the main memory."""
         return self.source.value(self.computes)
 
-    def keep(self) -> torch.Tensor | None:
-        """Return the whole weight if there is room for it, else None."""
+    def keep(self, device: torch.device) -> torch.Tensor | None:
+        """Return the whole weight on a device if there is room for it, else None."""
         if self.has_room is None:
-            self.has_room = resources.keep(self, self.source.shape.numel() * self.computes.itemsize)
+            nbytes = self.source.shape.numel() * self.computes.itemsize
+            self.has_room = resources.keep(self, nbytes, device)
         if self.has_room and self.kept is None:
-            self.kept = self.source.value(self.computes)
+            self.kept = self.source.value(self.computes).to(device)
         return self.kept
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """Return x Wᵀ."""
-        weight = self.keep()
+        weight = self.keep(x.device)
         if weight is not None:
             return nn.functional.linear(x, weight)
         y = x.new_empty(*x.shape[:-1], self.source.shape[0])

@@ -375,7 +375,7 @@ def _with_difference(
         if not isinstance(layer, AdaptedLinear):
             layer = AdaptedLinear(layer, {}, base, assignment, head=False)
         if str(choice) not in layer.differences:
-            layer.differences[str(choice)] = LowRank(rank, layer)
+            layer.differences[str(choice)] = LowRank(rank, layer).to(layer.weight.device)
         return layer
     for name, child in layer.named_children():
         setattr(layer, name, _with_difference(child, choice, rank, base, assignment))

@@ -57,7 +57,8 @@ def top_p(logits_TP: torch.Tensor, experts: int, threshold: float) -> Routing:
 
 def dense_to_sparse(logits_TP: torch.Tensor, experts: int, temperature: float) -> Routing:
     """Choose every column with a probability above TRACE in softmax((logits + Gumbel noise) / temperature)."""
-    noise_TP = -torch.empty_like(logits_TP).exponential_().log()
+    # Drawn on the CPU, so that it is the same on every device.
+    noise_TP = -torch.empty(logits_TP.shape).exponential_().log().to(logits_TP.device)
     probs_TP = ((logits_TP + noise_TP) / temperature).softmax(dim=-1)
     order_TP = torch.arange(probs_TP.shape[-1], device=probs_TP.device).expand_as(probs_TP)
     return _kept(probs_TP, probs_TP, order_TP, probs_TP > TRACE, logits_TP, experts)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from composer.derived import derived
+from composer.derived import derived_number
 from composer.errors import MissingTextError
 from composer.gathering import Composition
 from composer.mix.lock import Lock, LockedExpert
@@ -22,7 +22,7 @@ from composer.mix.recipe import Training
 from composer.mix.router_blob import BIGRAMS, FILTER, UNIGRAMS
 from composer.model.initial import SHARPNESS, SWITCHING
 from composer.progress import Progress, timed
-from composer.routed_trunk.profiles import Profile, stored_profile
+from composer.routed_trunk.profiles import Profile, Profiles
 from composer.tensors.stream import put_arrays, read_arrays
 from registry.domains import documents
 from registry.domains.token_profile import STRENGTH, TOKENIZER_FILE
@@ -44,9 +44,10 @@ def compose_routed(
     settings = lock.composed
     _check_profiles(lock.experts)
     with timed("router"):
-        columns = [_profile(registry, lock, expert) for expert in lock.experts]
+        profiles = Profiles(registry, lock.seed)
+        columns = [_profile(profiles, expert) for expert in lock.experts]
         if lock.seed.sample:
-            columns.append(stored_profile(registry, lock.seed, lock.seed.sample))
+            columns.append(profiles.stored(lock.seed.sample))
         router = _put_router(registry, columns)
     with timed("strengths"):
         strengths = _strengths(registry, lock, settings.training, progress)
@@ -85,7 +86,9 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
     with timed("router"):
         stored = read_arrays(registry.blobs, old.router)
         columns = [Profile(*pair) for pair in zip(stored[UNIGRAMS].T, stored[BIGRAMS].T, strict=True)]
-        columns.insert(len(old.members), _profile(registry, lock, expert))  # the seed's column stays the last
+        columns.insert(
+            len(old.members), _profile(Profiles(registry, lock.seed), expert)
+        )  # the seed's column stays the last
         router = _put_router(registry, columns)
     with timed("strengths"):
         (strength,) = _strengths(registry, lock, lock.settings.training, progress)
@@ -128,12 +131,12 @@ def _check_profiles(experts: Sequence[LockedExpert]) -> None:
         )
 
 
-def _profile(registry: Registry, lock: Lock, expert: LockedExpert) -> Profile:
+def _profile(profiles: Profiles, expert: LockedExpert) -> Profile:
     """The profile of an expert's text, or the one that its owner shared."""
     if expert.sample is not None:
-        return stored_profile(registry, lock.seed, expert.sample)
+        return profiles.stored(expert.sample)
     assert expert.profile is not None
-    stored = read_arrays(registry.blobs, expert.profile)
+    stored = read_arrays(profiles.registry.blobs, expert.profile)
     return Profile(stored["unigrams"], stored["bigrams"])
 
 
@@ -166,11 +169,11 @@ def _strength(registry: Registry, lock: Lock, expert: LockedExpert) -> float:
         stored = read_arrays(registry.blobs, expert.profile)
         return round(float(stored[STRENGTH].item()), 2) if STRENGTH in stored else 1.0
 
-    def measure() -> dict[str, np.ndarray]:
+    def measure() -> float:
         from composer.routed_trunk.strengths import find_strength  # imports torch
 
         texts = documents.load_documents(registry.blobs, sample)
-        return {STRENGTH: np.array(find_strength(registry, lock.seed, expert, texts))}
+        return find_strength(registry, lock.seed, expert, texts)
 
     key = [lock.seed.ffn, lock.seed.trunk, *expert.weights, sample, lock.seed.files[TOKENIZER_FILE]]
-    return float(derived(registry, "strengths", key, measure)[STRENGTH])
+    return derived_number(registry, "strengths", key, measure)

@@ -2,22 +2,28 @@
 
 Each row of training text passes through the expert of its own domain, as if each expert were trained on alone. All
 weights that the mix refers to stay as they are; the differences of the experts are all that is stored.
+
+A short fine-tune is noisy, as a short training of an expert is. So each expert keeps the share σ of its change that
+predicts its domain best, θ_before + σ (θ_after − θ_before), found as strengths are (strengths.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import torch
 
+from composer.bits_per_byte import bits_per_byte
 from composer.mix.domains import Domain
 from composer.mix.opening import Manifest, OpenMix, open_mix
 from composer.mix.recipe import Training
 from composer.mix.tensor_names import PREFIX
+from composer.model.modeling import forced
 from composer.model.routed import add_differences, differences
-from composer.progress import Progress, timed
+from composer.progress import Progress, measured, timed
+from composer.routed_trunk.strengths import minimum, text_for_choices
 from composer.tensors.torch_blobs import put_tensors
 from composer.training.data import characters, shares
 from composer.training.fine_tune import rows_of, schedule_of
@@ -37,7 +43,8 @@ def fine_tune(
     composed again. Raises MissingTextError, RecipeError, TrainingDivergedError, StorageError.
     """
     first = len(draft.members) - len(domains)
-    texts = {domain.name: _for_training(domain) for domain in domains if domain.has_text}
+    open_domains = [domain for domain in domains if domain.has_text]
+    texts = {domain.name: _for_training(domain) for domain in open_domains}
     trained = [first + place for place, domain in enumerate(domains) if domain.has_text]
     folder = work_folder(registry, draft.lock.removeprefix("sha256:"))
 
@@ -51,22 +58,60 @@ def fine_tune(
         weights = dict.fromkeys(texts, 1.0) if training.data_mix == "uniform" else characters(texts)
         rows = rows_of(mix, texts, shares(weights), training)
         parameters = [p for j in trained for p in differences(mix.model, j).values()]
+        before = {j: _copied(mix, j) for j in trained}
         losses = fit(
             mix.model, rows, parameters, schedule_of(training), work, stage="fine-tuning", progress=progress
         )
         mix.model.router.forced = None
-        members = list(draft.members)
-        for j in trained:
+        members, kept = list(draft.members), {}
+        for place, (j, domain) in enumerate(zip(trained, open_domains, strict=True)):
+            progress("measuring the fine-tune", place, len(trained))
+            kept[members[j].expert.ref] = keep_best_share(mix, j, before[j], domain.documents)
             members[j] = members[j].model_copy(update={"difference": _stored(registry, mix, j)})
+        progress("measuring the fine-tune", len(trained), len(trained))
     # A step may contain rows of one domain only, so the report averages the losses over a tenth of the steps.
     tenth = max(1, len(losses) // 10)
     report: dict[str, Any] = {
         **draft.training,
         "tokens": training.tokens,
+        "kept": kept,
         "first_loss": fmean(losses[:tenth]),
         "last_loss": fmean(losses[-tenth:]),
     }
     return draft.model_copy(update={"members": members, "training": report})
+
+
+def keep_best_share(
+    mix: OpenMix, choice: int, before: Mapping[str, torch.Tensor], sample: Sequence[str]
+) -> float:
+    """Set an expert's difference to its best share between `before` (0) and its present value (1); return the share.
+
+    Three forward passes measure 0, a half and 1 on the text for choices of `sample`. Without such text it is 1.
+    """
+    text = text_for_choices(mix.tokenizer, sample)
+    if text is None:
+        return 1.0
+    after = _copied(mix, choice)
+
+    def loss(share: float) -> float:
+        for name, parameter in differences(mix.model, choice).items():
+            parameter.data = torch.lerp(before[name], after[name], share)
+        with forced(mix.model, choice):
+            found = bits_per_byte(mix.model, text)
+        measured(f"fine-tune of {mix.manifest.members[choice].expert.ref}", round(100 * share), found)
+        return found
+
+    losses = {share: loss(share) for share in (0.0, 0.5, 1.0)}
+    best = minimum(list(losses.items()))
+    if best not in losses and loss(best) > min(losses.values()):
+        best = min(losses, key=lambda share: losses[share])
+    for name, parameter in differences(mix.model, choice).items():
+        parameter.data = torch.lerp(before[name], after[name], best)
+    return best
+
+
+def _copied(mix: OpenMix, choice: int) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in differences(mix.model, choice).items()}
 
 
 def _for_training(domain: Domain) -> list[str]:

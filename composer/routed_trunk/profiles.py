@@ -6,7 +6,8 @@ Shape suffix: V vocabulary, or buckets of pairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,25 +37,32 @@ class Profile(NamedTuple):
     bigrams: np.ndarray
 
 
-def stored_profile(registry: Registry, seed: LockedSeed, sample: Digest) -> Profile:
-    """The profile of a stored sample of text. It is counted once in a registry."""
-    key = [sample, seed.files[TOKENIZER_FILE], f"{COUNTED_CHARS} {TOKENS} {SMOOTHING}"]
+class Profiles:
+    """Profiles by a seed's tokenizer. It is loaded once, when the first text must be counted."""
 
-    def count() -> dict[str, np.ndarray]:
-        return profile_of(registry, seed, documents.load_documents(registry.blobs, sample))._asdict()
+    def __init__(self, registry: Registry, seed: LockedSeed) -> None:
+        self.registry, self.seed = registry, seed
 
-    return Profile(**derived(registry, "profiles", key, count))
+    def stored(self, sample: Digest) -> Profile:
+        """The profile of a stored sample of text. It is counted once in a registry."""
+        key = [sample, self.seed.files[TOKENIZER_FILE], f"{COUNTED_CHARS} {TOKENS} {SMOOTHING}"]
 
+        def count() -> dict[str, np.ndarray]:
+            return self.count(documents.load_documents(self.registry.blobs, sample))._asdict()
 
-def profile_of(registry: Registry, seed: LockedSeed, texts: Iterable[str]) -> Profile:
-    """The profile of documents, counted with the seed's tokenizer."""
-    tokenizer = open_tokenizer(registry.blobs, seed.files)
+        return Profile(**derived(self.registry, "profiles", key, count))
 
-    def encode(text: str) -> Sequence[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    def count(self, texts: Iterable[str]) -> Profile:
+        """The profile of documents."""
+        return profile(self._encode, texts, seed_config(self.registry.blobs, self.seed)["vocab_size"])
+
+    def _encode(self, text: str) -> Sequence[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    return profile(encode, texts, seed_config(registry.blobs, seed)["vocab_size"])
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return open_tokenizer(self.registry.blobs, self.seed.files)
 
 
 def profile(encode: Encode, texts: Iterable[str], vocabulary: int) -> Profile:

@@ -9,10 +9,11 @@ these. A parabola through the three gives the minimum.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from composer.bits_per_byte import bits_per_byte, windows
+from composer.bits_per_byte import HeldOut, bits_per_byte, windows
 from composer.mix.lock import LockedExpert, LockedSeed
 from composer.mix.opening import build_dense, expert_weights, open_tokenizer, seed_config, seed_weights
 from composer.progress import measured
@@ -43,11 +44,9 @@ def strength_of(
     name: str,
 ) -> float:
     """Return the best strength of the weights `end`, as `find_strength` does."""
-    texts = _for_choices(sample)
-    if not texts:
+    text = text_for_choices(open_tokenizer(registry.blobs, seed.files), sample)
+    if text is None:
         return 1.0
-    tokenizer = open_tokenizer(registry.blobs, seed.files)
-    text = windows(tokenizer, texts, max_bytes=MEASURED_BYTES, length=WINDOW)
     start = seed_weights(registry.blobs, seed)
     config = seed_config(registry.blobs, seed)
 
@@ -58,6 +57,12 @@ def strength_of(
         return found
 
     return best_strength(loss)
+
+
+def text_for_choices(tokenizer: Any, sample: Sequence[str]) -> HeldOut | None:
+    """Return text of a sample that nothing trained on, for choices between settings; None if there is none."""
+    texts = _for_choices(sample)
+    return windows(tokenizer, texts, max_bytes=MEASURED_BYTES, length=WINDOW) if texts else None
 
 
 def _for_choices(sample: Sequence[str]) -> list[str]:
@@ -71,6 +76,11 @@ def best_strength(loss: Callable[[float], float]) -> float:
         points = [(LOWEST, loss(LOWEST)), (LOW, low), (WHOLE, whole)]
     else:
         points = [(LOW, low), (WHOLE, whole), (HIGH, loss(HIGH))]
+    return minimum(points)
+
+
+def minimum(points: Sequence[tuple[float, float]]) -> float:
+    """Return where the least loss is, from three points (strength, loss) in order; at an end, that end."""
     best = min(points, key=lambda point: (point[1], abs(point[0] - WHOLE)))
     return best[0] if best != points[1] else round(_vertex(points), 2)
 

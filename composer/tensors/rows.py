@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from composer.tensors.dtypes import STORED, decode, encode
 from composer.tensors.stream import PIECE, read_stored
+from registry.checkpoints.dtypes import STORED, decode, encode
 from registry.checkpoints.tensors import TensorInfo
 
 
@@ -23,7 +23,7 @@ class Rows(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
-        """Return rows [start, stop) in the stored form of `dtype` (see composer.tensors.dtypes)."""
+        """Return rows [start, stop) in the stored form of `dtype` (see registry.checkpoints.dtypes)."""
         ...
 
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from composer.progress import Progress, silent
-from composer.tensors.dtypes import STORED, decode, encode
 from composer.trunks.base import TrunkMerge
 from registry.blobs import BlobStore
 from registry.checkpoints.canonical import canonical_header
+from registry.checkpoints.dtypes import STORED, decode, encode
 from registry.checkpoints.tensors import TensorInfo, read_header
 from registry.errors import UnsafeFileError
 from registry.records import Digest

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from composer.tensors.dtypes import STORED
 from composer.tensors.torch_blobs import DTYPE_NAMES, TORCH_DTYPES
 from registry.blobs import BlobStore
 from registry.checkpoints.canonical import canonical_header
+from registry.checkpoints.dtypes import STORED
 from registry.checkpoints.tensors import TensorInfo
 from registry.records import Digest
 

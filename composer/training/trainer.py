@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from composer import resources
 from composer.errors import TrainingDivergedError
 from composer.progress import Progress, measured, silent
 from registry.errors import StorageError
@@ -114,8 +115,21 @@ class _Trainer(Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         assert self.model is not None
-        trained = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
+        trained = {
+            n: p.detach().cpu().contiguous() for n, p in self.model.named_parameters() if p.requires_grad
+        }
         save_file(trained, folder / "model.safetensors")
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Require every trained parameter in a checkpoint, where transformers warns of each frozen one."""
+        assert self.model is not None
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        unlike = sorted(trained & set(load_result.missing_keys) | set(load_result.unexpected_keys))
+        if unlike:
+            raise StorageError(
+                f"the checkpoints in {self.args.output_dir} are of other parameters than this run trains, "
+                f"{len(unlike)} of them such as {unlike[0]}: delete that folder, then run the same command again"
+            )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
@@ -169,8 +183,8 @@ class _Watch(TrainerCallback):
 
 
 def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArguments:
-    cuda = torch.cuda.is_available()
-    return TrainingArguments(
+    device, half = resources.device(), resources.training_dtype()
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=schedule.batch_rows // schedule.micro_batches,
@@ -188,13 +202,16 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
         save_total_limit=2,
         seed=schedule.random_seed,
         data_seed=schedule.random_seed,
-        use_cpu=not cuda,
-        bf16=cuda and torch.cuda.is_bf16_supported(),
+        use_cpu=device.type == "cpu",
+        bf16=half == torch.bfloat16,
+        fp16=half == torch.float16,
         report_to="none",
         disable_tqdm=True,
-        dataloader_pin_memory=cuda,
+        dataloader_pin_memory=device.type == "cuda",
         **(_checkpointing() if schedule.gradient_checkpointing else {}),
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # more would wrap the model in DataParallel, which copies it
+    return arguments
 
 
 def _checkpointing() -> dict[str, Any]:
@@ -207,7 +224,7 @@ def _checkpointing() -> dict[str, Any]:
 
 def _collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-    return {**columns, "labels": columns["input_ids"]}
+    return {"labels": columns["input_ids"], **columns}
 
 
 def _sha256(path: Path) -> str:

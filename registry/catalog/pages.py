@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal, Unpack
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, UnaryExpression, and_, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, selectinload
 
 from registry.catalog.filters import Sides, wanted_by
@@ -54,11 +54,11 @@ def page_experts(
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}, expected at least 1")
     columns, descending = _ORDERS[order]
+    by = sorting(order)
     with registry.session(read_only=True) as session:
         wanted = wanted_by(session, sides, include_withdrawn)
         if cursor is not None:
             wanted.append(_beyond(columns, descending, _decode(cursor, order)))
-        by = [column.desc() if descending else column.asc() for column in columns]
         # With a join, SQLite may begin at the seed, and then it sorts all of the seed's experts.
         apart = (selectinload(Expert.seed), selectinload(Expert.embedding))
         asked = (
@@ -67,6 +67,12 @@ def page_experts(
         rows = session.scalars(asked).all()
         following = _encode(order, rows[limit - 1], columns) if len(rows) > limit else None
         return ExpertPage([expert_record(row) for row in rows[:limit]], following)
+
+
+def sorting(order: Order) -> list[UnaryExpression[Any]]:
+    """Return the expressions that sort experts."""
+    columns, descending = _ORDERS[order]
+    return [column.desc() if descending else column.asc() for column in columns]
 
 
 def _beyond(

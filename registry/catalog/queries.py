@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import func, select
 
 from registry.catalog.filters import Sides, wanted_by
-from registry.catalog.pages import page_experts
+from registry.catalog.pages import Order, page_experts, sorting
 from registry.catalog.publish import (
     publish_expert,
     publish_mix,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 MAX_QUERY_CHARS = 2_000  # an embedder reads a few hundred words of a request
 
 __all__ = [
+    "Order",
     "Problem",
     "Sides",
     "count_experts",
@@ -111,17 +112,18 @@ def list_experts(
     include_withdrawn: bool = False,
     limit: int | None = None,
     offset: int = 0,
+    order: Order = "name",
     **sides: Unpack[Sides],
 ) -> list[ExpertRecord]:
-    """Return every version of every expert that passes the filters, sorted by name and version.
+    """Return every version of every expert that passes the filters, by default sorted by name and version.
 
-    `limit` and `offset` select one page.
+    `order` is as in `page_experts`. `limit` and `offset` select one page.
 
     Raises NotFoundError for an unknown seed.
     """
     with registry.session(read_only=True) as session:
         wanted = wanted_by(session, sides, include_withdrawn)
-        query = select(Expert).where(*wanted).order_by(Expert.name_key, Expert.version)
+        query = select(Expert).where(*wanted).order_by(*sorting(order))
         return [expert_record(row) for row in session.scalars(query.limit(limit).offset(offset))]
 
 

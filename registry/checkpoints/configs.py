@@ -62,6 +62,8 @@ _ABSORBED = frozenset(
         "no_rope_layer_interval",
     }
 )
+# Compared as tokens (tokenizers.py, vocabulary.py): their numbers may differ.
+_OF_TOKENIZERS = ("vocab_size", "bos_token_id", "eos_token_id")
 _PLAIN_ROPES = ("default", "linear")
 _SCALED_ROPES = ("llama3", "yarn", "longrope")
 
@@ -82,6 +84,8 @@ def normalised(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
     # Null and false both mean causal attention.
     full["use_bidirectional_attention"] = full.get("use_bidirectional_attention") or False
     dropped = IRRELEVANT | _ABSORBED | family.unread
+    if not full.get("quantization_config"):  # preflight refuses one with a content
+        dropped |= {"quantization_config"}
     return {key: value for key, value in full.items() if key not in dropped and value is not None}
 
 
@@ -129,11 +133,14 @@ def _token_ids(value: Any) -> Any:
 
 
 def _compared(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the normalised configuration without the trained length if the rotary embedding ignores it.
+    """Return the normalised configuration without fields that do not change the function of a known token.
 
-    Exports still need the length, so the normalised form keeps it.
+    These are the number of rows, the tokens at the ends of a text, and the trained length if the rotary embedding
+    ignores it. Exports need them, so the normalised form keeps them.
     """
     full = normalised(family, config)
+    for name in _OF_TOKENIZERS:
+        full.pop(name, None)
     if _ignores_length(full["rope_parameters"]):
         full.pop("max_position_embeddings", None)
     return full

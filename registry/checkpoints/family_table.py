@@ -224,6 +224,19 @@ _ROWS = (
         sliding_pattern=4,
     ),
     Family(
+        "ministral",
+        ffn=GATED_MLP,
+        trunk={**ENDS, **ATTENTION, **PRE_NORMS},
+        defaults={
+            **LLAMA_DEFAULTS,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+            "max_window_layers": 0,  # without layer_types, every block has the window
+            "max_position_embeddings": 131_072,
+        },
+        windowed_by_depth=True,
+    ),
+    Family(
         "ministral3",
         ffn=GATED_MLP,
         trunk={**ENDS, **ATTENTION, **PRE_NORMS},

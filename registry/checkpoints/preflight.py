@@ -13,6 +13,7 @@ from registry.checkpoints.families import Family, Roles, assign_roles, family_of
 from registry.checkpoints.safe_files import list_files, open_regular, parse_json, printable
 from registry.checkpoints.tensors import INDEX_NAME, SINGLE_NAME, TensorInfo, read_checkpoint
 from registry.checkpoints.tokenizers import largest_id, tokenizer_mismatches
+from registry.checkpoints.vocabulary import token_rows
 from registry.errors import IncompatibleError, InvalidInputError, UnsafeFileError
 from registry.records import SeedRecord
 
@@ -23,6 +24,15 @@ SMALL_FILES: Mapping[str, int] = {
     **dict.fromkeys(("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"), 128 * 2**20),
 }
 ADAPTER_CONFIG = "adapter_config.json"
+# Quantization methods that composer/experts/dequantize.py expands.
+DEQUANTIZED = ("fp8",)
+# The way out for a head of its own, where the seed's head is its embedding.
+UNTIE = "contribute it to a seed where they are two tensors: `nexusmix seed extend NEW --seed SEED --untie` makes one"
+# The way out for a tied expert of a seed whose head is a tensor of its own.
+OWN_HEAD = (
+    "save it with a head of its own: `model.config.tie_word_embeddings = False; model.lm_head.weight = "
+    "torch.nn.Parameter(model.get_input_embeddings().weight.clone()); model.save_pretrained(folder)`"
+)
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _CHUNK_BYTES = 2**20
 
@@ -36,6 +46,7 @@ class Checkpoint:
     family: Family
     files: dict[str, bytes]
     roles: Roles
+    rows: list[int] | None = None  # of the embedding, where they are not in the seed's places: vocabulary.py
 
 
 def names_adapter(names: Iterable[str], source: str) -> bool:
@@ -85,7 +96,11 @@ def check_expert(seed: SeedRecord, seed_files: Mapping[str, bytes], folder: Path
     """
     files, config = _read_small_files(folder)
     family = family_of(config)
-    mismatches = config_mismatches(family, seed.config, config)
+    way_out = UNTIE if field(family, seed.config, "tie_word_embeddings") else OWN_HEAD
+    mismatches = [
+        f"{mismatch}: {way_out}" if "tie_word_embeddings" in mismatch else mismatch
+        for mismatch in config_mismatches(family, seed.config, config)
+    ]
     mismatches += tokenizer_mismatches(seed_files, files)
     try:
         roles = _roles(folder, family, config)
@@ -97,7 +112,8 @@ def check_expert(seed: SeedRecord, seed_files: Mapping[str, bytes], folder: Path
         mismatches.append(beyond)
     if mismatches:
         raise _incompatible(seed, folder, mismatches)
-    return Checkpoint(folder, config, family, files, roles)
+    sizes = (field(family, each, "vocab_size") for each in (seed.config, config))
+    return Checkpoint(folder, config, family, files, roles, token_rows(seed_files, files, *sizes))
 
 
 def _ids_beyond_embedding(
@@ -124,16 +140,44 @@ def _read_small_files(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     names_adapter(present, str(folder))
     if "config.json" not in present:
         raise InvalidInputError(f"{folder}: no config.json; expected a Hugging Face model folder")
-    files = {name: _read(present[name], limit) for name, limit in SMALL_FILES.items() if name in present}
+    files = read_small_files(folder)
     config = parse_json(files["config.json"], str(folder / "config.json"))
     if not isinstance(config, dict):
         raise UnsafeFileError(f"{folder / 'config.json'}: expected an object, got {printable(config)}")
     _refuse_custom_code(folder, files)
-    if config.get("quantization_config"):
+    method = quantization(config)
+    if method is not None:
         raise IncompatibleError(
-            f"{folder}: the weights are quantized; expected float weights: dequantize and save them"
+            f"{folder}: the weights are quantized ({printable(method, 40)}), expected float weights: contribute the "
+            "model that they were made from, or dequantize them where their library runs: "
+            "`AutoModelForCausalLM.from_pretrained(folder).dequantize().save_pretrained(new)`"
         )
     return files, config
+
+
+def read_config(folder: Path) -> Any:
+    """Return the content of a folder's config.json; {} if there is none. Raises NotFoundError, UnsafeFileError."""
+    files = read_small_files(folder, ("config.json",))
+    return parse_json(files["config.json"], str(folder / "config.json")) if files else {}
+
+
+def is_dequantized(folder: Path) -> bool:
+    """Return whether a folder's weights are quantized in a way that is expanded before they are checked."""
+    return quantization(read_config(folder)) in DEQUANTIZED
+
+
+def quantization(config: Any) -> str | None:
+    """Return the method by which a configuration says that the weights are quantized; None if they are not."""
+    settings = config.get("quantization_config") if isinstance(config, dict) else None
+    if not settings:
+        return None
+    return str(settings.get("quant_method")) if isinstance(settings, dict) else str(settings)
+
+
+def read_small_files(folder: Path, names: Iterable[str] = SMALL_FILES) -> dict[str, bytes]:
+    """Return the contents of a folder's small files with these names. Raises NotFoundError, UnsafeFileError."""
+    present = list_files(folder)
+    return {name: _read(present[name], SMALL_FILES[name]) for name in names if name in present}
 
 
 def _refuse_custom_code(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -165,7 +209,7 @@ def _roles(folder: Path, family: Family, config: Mapping[str, Any]) -> Roles:
     for head, embedding in roles.tied:
         if head.dtype != embedding.dtype or not _equal_bytes(head, embedding):
             reason = "tie_word_embeddings is true, yet lm_head.weight differs from the embedding"
-            raise IncompatibleError(f"{folder}: {reason}; set it to false or remove the head", (reason,))
+            raise IncompatibleError(f"{folder}: {reason}; set it to false, and {UNTIE}", (reason,))
     return roles
 
 

@@ -126,6 +126,16 @@ def list_files(folder: Path) -> dict[str, Path]:
     return files
 
 
+def is_cached_by_hub(link: Path) -> bool:
+    """Return whether a link is one of the Hugging Face cache: from a snapshot of a data set to its own blobs."""
+    parts = link.absolute().parts
+    places = [place for place, part in enumerate(parts) if part.startswith("datasets--")]
+    if not places or parts[places[-1] + 1 : places[-1] + 2] != ("snapshots",):
+        return False
+    repository = Path(*parts[: places[-1] + 1]).resolve()
+    return link.resolve().parent == repository / "blobs" and link.resolve().is_file()
+
+
 def _cache_blobs(folder: Path) -> Path | None:
     """Return the blobs folder of a Hugging Face cache snapshot; None for any other folder."""
     snapshot = folder.resolve()

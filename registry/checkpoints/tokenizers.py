@@ -13,6 +13,9 @@ from registry.errors import UnsafeFileError
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 # The pad token is not compared: padding does not affect the function, and tuning tools often change it.
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "cls_token", "sep_token", "mask_token")
+# Tokens that tunes change to those of a chat. They mark the ends of a text and do not change the function, if the seed
+# knows them too.
+_ENDS = ("bos_token", "eos_token")
 # Switches that are compared only if both files set them: their default depends on the tokenizer's class.
 _SWITCHES = ("add_bos_token", "add_eos_token", "add_prefix_space")
 
@@ -32,7 +35,37 @@ def tokenizer_mismatches(seed: Mapping[str, bytes], expert: Mapping[str, bytes])
     mismatches = []
     if seed["tokenizer.json"] != expert["tokenizer.json"]:
         mismatches += _json_mismatches(_load(seed, "tokenizer.json"), _load(expert, "tokenizer.json"))
-    return mismatches + _special_mismatches(_special_tokens(seed), _special_tokens(expert))
+    return mismatches + _special_mismatches(_special_tokens(seed), _special_tokens(expert), token_ids(seed))
+
+
+def token_ids(files: Mapping[str, bytes]) -> dict[str, int]:
+    """Return the ids of all tokens of a tokenizer, those of its vocabulary and the added ones.
+
+    Raises UnsafeFileError for malformed JSON. Ids that are no integers are left out.
+    """
+    tokenizer = _load(files, "tokenizer.json")
+    vocabulary = _part(tokenizer, "model").get("vocab")
+    pairs: list[tuple[Any, Any]] = list(vocabulary.items()) if isinstance(vocabulary, dict) else []
+    if isinstance(vocabulary, list):  # of pairs of a token and its score
+        pairs = [(each[0], place) for place, each in enumerate(vocabulary) if isinstance(each, list) and each]
+    pairs += [(token.get("content"), token.get("id")) for token in _listed(tokenizer)]
+    return {token: place for token, place in pairs if isinstance(token, str) and type(place) is int}
+
+
+def new_tokens(seed: Mapping[str, bytes], expert: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Return the added tokens of an expert's tokenizer that its seed's lacks, in the order of their ids."""
+    known = token_ids(seed)
+    added = [
+        token
+        for token in _listed(_load(expert, "tokenizer.json"))
+        if isinstance(token.get("content"), str) and token["content"] not in known
+    ]
+    return sorted(added, key=lambda token: token["id"] if type(token.get("id")) is int else -1)
+
+
+def _listed(tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
+    added = tokenizer.get("added_tokens")
+    return [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
 
 
 def largest_id(files: Mapping[str, bytes]) -> int:
@@ -61,6 +94,16 @@ def largest_id(files: Mapping[str, bytes]) -> int:
         if type(each) is not int:
             raise UnsafeFileError(f"tokenizer.json: expected integers as token ids, got {printable(each)}")
     return max(ids, default=-1)
+
+
+def special_tokens(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the special tokens by role that a folder's small files name. Raises UnsafeFileError for malformed JSON."""
+    named = _special_tokens(files)
+    pad = {**_load(files, "special_tokens_map.json"), **_load(files, "tokenizer_config.json")}.get(
+        "pad_token"
+    )
+    named["pad_token"] = pad.get("content") if isinstance(pad, dict) else pad
+    return {role: token for role, token in named.items() if isinstance(token, str)}
 
 
 def chat_template(files: Mapping[str, bytes]) -> str | None:
@@ -97,7 +140,7 @@ def _json_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[str]:
         _first("vocabulary", _by_id(mine.pop("vocab", {})), _by_id(theirs.pop("vocab", {}))),
         _first("merges", _merges(mine.pop("merges", [])), _merges(theirs.pop("merges", []))),
         _first("model", _pruned(mine), _pruned(theirs)),
-        _first("added tokens", _added_tokens(seed), _added_tokens(expert)),
+        _added_mismatch(seed, expert),
         *(_first(part, _pruned(seed.get(part)), _pruned(expert.get(part))) for part in _PIPELINE),
     ]
     return [mismatch for mismatch in found if mismatch is not None]
@@ -143,6 +186,36 @@ def _added_tokens(tokenizer: dict[str, Any]) -> list[Any]:
     return sorted((_pruned(token) for token in tokens), key=lambda token: str(token))
 
 
+def _added_mismatch(seed: dict[str, Any], expert: dict[str, Any]) -> str | None:
+    """Return the reason why two lists of added tokens differ; their ids may, and the expert's may lack special ones."""
+    mine, theirs = (
+        {str(token.get("content")): {k: v for k, v in _pruned(token).items() if k != "id"} for token in each}
+        for each in (_listed(seed), _listed(expert))
+    )
+    if any(not isinstance(side.get("added_tokens") or [], list) for side in (seed, expert)):
+        return _first("added tokens", _added_tokens(seed), _added_tokens(expert))
+    known = _part(seed, "model").get("vocab")
+    new = [
+        token for token in theirs if token not in mine and not (isinstance(known, dict) and token in known)
+    ]
+    if new:
+        names = ", ".join(shown(token) for token in new[:3]) + (
+            f" and {len(new) - 3} more" if new[3:] else ""
+        )
+        return (
+            f"tokenizer added tokens: the seed lacks {names}: extend it by them with `nexusmix seed extend NEW --seed "
+            "SEED --tokens FOLDER`, and contribute to NEW"
+        )
+    kept = {
+        token: value for token, value in mine.items() if token in theirs or value.get("special") is not True
+    }
+    shared = {token: value for token, value in theirs.items() if token in mine}
+    if kept == shared:
+        return None
+    path, one, other = differences(kept, shared)[0]
+    return f"tokenizer added tokens.{printable(path)}: seed has {shown(one)}, expert has {shown(other)}"
+
+
 def _pruned(value: Any) -> Any:
     """Return a value without default entries, which older versions of the format omit."""
     if isinstance(value, dict):
@@ -164,12 +237,13 @@ def _special_tokens(files: Mapping[str, bytes]) -> dict[str, Any]:
     return tokens | {switch: settings.get(switch) for switch in _SWITCHES}
 
 
-def _special_mismatches(seed: dict[str, Any], expert: dict[str, Any]) -> list[str]:
+def _special_mismatches(seed: dict[str, Any], expert: dict[str, Any], known: Mapping[str, int]) -> list[str]:
     mismatches = []
     for role, mine in seed.items():
         theirs = expert[role]
         optional = role in _SWITCHES and (mine is None or theirs is None)
-        if mine != theirs and not optional:
+        is_known_end = role in _ENDS and (theirs is None or (isinstance(theirs, str) and theirs in known))
+        if mine != theirs and not optional and not is_known_end:
             mismatches.append(f"special tokens: {role}: seed has {shown(mine)}, expert has {shown(theirs)}")
     return mismatches
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,13 @@ def chunk_documents(
     return [chunks[i * len(chunks) // limit] for i in range(limit)]
 
 
-def embed_domain(embedder: Embedder, documents: Sequence[str]) -> tuple[DomainEmbedding, np.ndarray]:
+def embed_domain(
+    embedder: Embedder, documents: Sequence[str], *, plain: Callable[[str], str] | None = None
+) -> tuple[DomainEmbedding, np.ndarray]:
     """Return the domain embedding of documents, and the vectors [n, m] of their chunks.
+
+    `plain` is applied to each chunk before it is embedded: it removes the words of a chat template, which would make
+    all domains of chat experts alike.
 
     Raises:
         InvalidInputError: there is no text to embed.
@@ -70,7 +75,7 @@ def embed_domain(embedder: Embedder, documents: Sequence[str]) -> tuple[DomainEm
     chunks = chunk_documents(documents)
     if not chunks:
         raise InvalidInputError("there is no text to embed; give at least one document that is not empty")
-    vectors = embedder.encode(chunks)
+    vectors = embedder.encode(chunks if plain is None else [plain(chunk) or chunk for chunk in chunks])
     centroids, weights = _cluster(vectors)
     embedding = DomainEmbedding(
         embedder=embedder.id,

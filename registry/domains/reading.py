@@ -1,105 +1,158 @@
 """Reading of documents: text, JSON, CSV and Parquet files, also compressed, and folders of them.
 
-A document is one string: a row of a table, or the whole of a text file. Memory is bounded by one row, or one text file
+A document is a row of a table (rows.py), or the whole of a text file. Memory is bounded by one row, or one text file
 of at most MAX_FILE_BYTES, for any number of rows and files.
 """
 
 from __future__ import annotations
 
-import bz2
-import codecs
 import csv
-import gzip
 import io
 import itertools
 import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from registry.checkpoints.safe_files import printable, refuse_system_path
+from registry.checkpoints.safe_files import is_cached_by_hub, printable, refuse_system_path
+from registry.domains.hub_data import folder_of
+from registry.domains.rows import ChatFormat, Document, PlainFormat, content_of, row_text
+from registry.domains.skipped import Skipped
+from registry.domains.streams import COMPRESSED, decoded, encoding_of, is_binary, plain
 from registry.errors import InvalidInputError, NotFoundError
+from registry.hub_errors import is_hub
 from registry.paths import Paths, as_paths
 
 MAX_FILE_BYTES = 256 << 20  # of a text file or a JSON array, which are read whole
 MAX_ROW_CHARS = 64 << 20
 # A longer document is cut into pieces, so that a single book has training text and held-out text.
 LONG_CHARS, PIECE_CHARS = 16_000, 4_000
-_PROBE_BYTES = 8192
-
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is its beginning
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-# Columns with a row's text. In the others, the texts are joined: turns of a conversation, or a question and its answer.
-TEXT_COLUMNS = ("text", "content")
-TURN_COLUMNS = ("messages", "conversations", "conversation")
-PAIR_COLUMNS = (
-    ("instruction", "input", "output"),
-    ("instruction", "input", "response"),
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("question", "answer"),
-)
-JOINT = "\n\n"
 DATA_SETS = (".jsonl", ".ndjson", ".parquet")
+TEXTS = (".txt", ".md", ".rst")  # of a data set on the hub
 ABOUT = ("readme", "license", "licence", "changelog", "citation")  # files about a data set, in its folder
 
 
-def read_documents(paths: Paths, *, column: str | None = None) -> Iterator[str]:
-    """Yield the documents of files and folders in a reproducible order; empty documents are skipped.
+def read_documents(
+    paths: Paths,
+    *,
+    column: str | None = None,
+    chat: ChatFormat | None = None,
+    skipped: Skipped | None = None,
+) -> Iterator[str]:
+    """Yield the texts of `read_marked`."""
+    for document in read_marked(paths, column=column, chat=chat, skipped=skipped):
+        yield document.text
 
-    `column` is the column of a table's text; without it, the usual names are tried. Folders are walked recursively in
-    the order of sorted names. Hidden entries and binary files in them are skipped, and so is a README of a data set.
-    A table without text is read as a text file. A file that is given explicitly must have text.
+
+def read_marked(
+    paths: Paths,
+    *,
+    column: str | None = None,
+    chat: ChatFormat | None = None,
+    skipped: Skipped | None = None,
+) -> Iterator[Document]:
+    """Yield the documents of files and folders in a reproducible order, with the places of answers in them.
+
+    A path may also be `hf:owner/name[@revision][:folder]`, a data set of the Hugging Face Hub (hub_data.py).
+    `column` is the column of a table's text; without it, the usual names are tried. Conversations are rendered by
+    `chat`; without it, their texts are joined. Folders are walked recursively in the order of sorted names. Hidden
+    entries are skipped. So are empty documents, rows without text, binary files in folders and a README of a data set,
+    which `skipped` counts. A table whose first row has no text is read as a text file, or refused if it is given
+    explicitly.
 
     Raises:
         NotFoundError: a path does not exist.
-        InvalidInputError: text in an unknown encoding, a damaged file, a row without text, a row or file that is too
+        InvalidInputError: text in an unknown encoding, a damaged file, a table without text, a row or file that is too
             large, or a link, pipe or device inside a folder.
         UnsafeFileError: a path in /proc, /sys or /dev.
+        ChatTemplateError: the template refuses a conversation.
     """
+    reader = _Reader(column, chat or PlainFormat(), Skipped() if skipped is None else skipped)
     for path in as_paths(paths):
+        if is_hub(str(path)):
+            path = folder_of(str(path), _is_data)
         refuse_system_path(path)
         if not path.exists():
             raise NotFoundError(f"no such file or folder: {path}")
         files = list(_walk(path))
         if any(_kind(file)[0] in DATA_SETS for file in files if path.is_dir()):
-            files = [file for file in files if file.stem.lower() not in ABOUT]
+            about = [file for file in files if file.stem.lower() in ABOUT]
+            reader.skipped.about_files += len(about)
+            files = [file for file in files if file not in about]
         for file in files:
-            for document in _documents(file, column, explicit=file == path):
-                yield from (piece for piece in _pieces(document) if piece.strip())
+            yield from reader.read(file, explicit=file == path)
 
 
-def _documents(file: Path, column: str | None, *, explicit: bool) -> Iterator[str]:
-    kind, unpack = _kind(file)
-    if kind not in _TABLES and not explicit and unpack is None and _is_binary(file):
-        return
-    try:
-        with (unpack or _plain)(file) as stream:
-            if kind not in _TABLES:
-                yield _whole(stream, file)
-                return
+@dataclass
+class _Reader:
+    """Reader of files with one set of options."""
+
+    column: str | None
+    chat: ChatFormat
+    skipped: Skipped
+
+    def read(self, file: Path, *, explicit: bool) -> Iterator[Document]:
+        """Yield the documents of a file, the long ones in pieces."""
+        for document in self._documents(file, explicit=explicit):
+            if not document.text.strip():
+                self.skipped.empty += 1
+                continue
+            yield from (piece for piece in _pieces(document) if piece.text.strip())
+
+    def _documents(self, file: Path, *, explicit: bool) -> Iterator[Document]:
+        kind, unpack = _kind(file)
+        if kind not in _TABLES and not explicit and unpack is None and is_binary(file):
+            self.skipped.binary_files += 1
+            return
+        try:
+            with (unpack or plain)(file) as stream:
+                if kind not in _TABLES:
+                    yield Document(_whole(stream, file))
+                    return
+                try:
+                    yield from self._rows(_TABLES[kind](stream, file), file)
+                    return
+                except _NoTextError:
+                    if explicit or self.column is not None or kind not in _ALSO_TEXT:
+                        raise
+            with (unpack or plain)(file) as stream:
+                yield Document(_whole(stream, file))
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"{file} is not UTF-8 text ({printable(str(error))}), and has no byte order mark of UTF-16: convert it "
+                "with `iconv -f ENCODING -t UTF-8 FILE > NEW`, or remove it from the data"
+            ) from error
+        except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+            raise InvalidInputError(f"{file} cannot be read ({printable(error)}): is it complete?") from error
+
+    def _rows(self, rows: Iterable[tuple[str, Any]], file: Path) -> Iterator[Document]:
+        """Yield the documents of a table's rows. Raises _NoTextError if the first row has none."""
+        for number, (place, row) in enumerate(rows, start=1):
+            content = content_of(row, self.column)
+            if content is None and number == 1:
+                columns = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+                wanted = f"a string in {self.column!r}" if self.column is not None else 'a string "text"'
+                raise _NoTextError(
+                    f"{file}, {place}: expected an object with {wanted}, got {printable(columns, 200)}: "
+                    "name its text with --text-column"
+                )
+            if content is None:
+                self.skipped.without_text += 1
+                continue
+            document = Document(content) if isinstance(content, str) else self.chat.render(content)
+            if document is None:
+                self.skipped.refused += 1
+                continue
             try:
-                yield from _texts(_TABLES[kind](stream, file), file, column)
-                return
-            except _NoTextError as error:
-                if explicit or column is not None or kind not in _ALSO_TEXT or error.row > 1:
-                    raise
-        with (unpack or _plain)(file) as stream:
-            yield _whole(stream, file)
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"{file} is not UTF-8 text ({error}), and has no byte order mark of UTF-16: convert it with `iconv -t "
-            "UTF-8`, or remove it from the data"
-        ) from error
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise InvalidInputError(f"{file} cannot be read ({printable(error)}): is it complete?") from error
+                document.text.encode()  # JSON can encode lone surrogates, which are not valid text
+            except UnicodeEncodeError as error:
+                raise InvalidInputError(
+                    f"{file}, {place}: its text is not valid Unicode ({printable(str(error))}); remove the row"
+                ) from error
+            yield document
 
 
 def is_table(file: Path) -> bool:
@@ -114,69 +167,22 @@ def _kind(file: Path) -> tuple[str, Callable[[Path], IO[bytes]] | None]:
     return "".join(suffixes[-2:-1] if unpack else suffixes[-1:]), unpack
 
 
+def _is_data(name: str) -> bool:
+    """Return whether a file of a data set on the hub is data: a table or a text, and not about the data set."""
+    path = Path(name)
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.stem.lower() not in ABOUT and _kind(path)[0] in (*_TABLES, *TEXTS)
+
+
 class _NoTextError(InvalidInputError):
-    """A row without text; `row` counts from 1."""
-
-    def __init__(self, message: str, row: int) -> None:
-        super().__init__(message)
-        self.row = row
+    """A table whose first row has no text."""
 
 
-def _texts(rows: Iterable[tuple[str, Any]], file: Path, column: str | None) -> Iterator[str]:
-    for number, (place, row) in enumerate(rows, start=1):
-        text = row_text(row, column)
-        if text is None:
-            columns = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-            wanted = f"a string in {column!r}" if column is not None else 'a string "text"'
-            raise _NoTextError(
-                f"{file}, {place}: expected an object with {wanted}, got {printable(columns)[:200]}: "
-                "name its text with --text-column",
-                number,
-            )
-        try:
-            text.encode()  # JSON can encode lone surrogates, which are not valid text
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(f"{file}, {place}: its text is not valid Unicode ({error})") from error
-        yield text
-
-
-def row_text(row: Any, column: str | None = None) -> str | None:
-    """Return the text of a table's row, or None if it has none."""
-    if not isinstance(row, dict):
-        return None
-    if column is not None:
-        return _turns(row.get(column)) if isinstance(row.get(column), list) else _string(row.get(column))
-    for name in TEXT_COLUMNS:
-        if (text := _string(row.get(name))) is not None:
-            return text
-    for name in TURN_COLUMNS:
-        if (text := _turns(row.get(name))) is not None:
-            return text
-    for names in PAIR_COLUMNS:
-        parts = [_string(row.get(name)) for name in names]
-        if parts[0] is not None and parts[-1] is not None:
-            return JOINT.join(part for part in parts if part)
-    return None
-
-
-def _turns(turns: Any) -> str | None:
-    """Return the texts of a conversation: of objects with `content`, or `value` as ShareGPT has it."""
-    if not isinstance(turns, list) or not turns:
-        return None
-    parts = [
-        _string(turn.get("content", turn.get("value"))) if isinstance(turn, dict) else None for turn in turns
-    ]
-    return JOINT.join(part for part in parts if part) if None not in parts else None
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _pieces(text: str) -> Iterator[str]:
+def _pieces(document: Document) -> Iterator[Document]:
     """Cut a long document at paragraphs, lines or words, in this order of preference."""
+    text = document.text
     if len(text) <= LONG_CHARS:
-        yield text
+        yield document
         return
     start = 0
     while start < len(text):
@@ -185,13 +191,13 @@ def _pieces(text: str) -> Iterator[str]:
             least = start + PIECE_CHARS // 2
             cuts = (text.rfind(mark, least, stop) + len(mark) for mark in ("\n\n", "\n", " "))
             stop = next((cut for cut in cuts if cut > least), stop)
-        yield text[start:stop]
+        yield document.part(start, min(stop, len(text)))
         start = stop
 
 
 def _lines(stream: IO[bytes], file: Path) -> Iterator[tuple[str, Any]]:
     """Yield the rows of JSON lines with their places."""
-    text = _decoded(stream)
+    text = decoded(stream)
     for number in itertools.count(1):
         line = text.readline(MAX_ROW_CHARS + 1)
         if len(line) > MAX_ROW_CHARS:
@@ -232,7 +238,7 @@ def _separated(delimiter: str) -> Callable[[IO[bytes], Path], Iterator[tuple[str
     def rows(stream: IO[bytes], file: Path) -> Iterator[tuple[str, Any]]:
         csv.field_size_limit(MAX_ROW_CHARS)
         try:
-            yield from _numbered(csv.DictReader(_decoded(stream), delimiter=delimiter))
+            yield from _numbered(csv.DictReader(decoded(stream), delimiter=delimiter))
         except csv.Error as error:
             raise InvalidInputError(
                 f"{file} is not a table of separated values: {printable(error)}"
@@ -265,16 +271,6 @@ _TABLES: Mapping[str, Callable[[IO[bytes], Path], Iterator[tuple[str, Any]]]] = 
 _ALSO_TEXT = (".json", ".csv", ".tsv")  # a folder of code has such files too
 
 
-def _decoded(stream: IO[bytes]) -> io.TextIOWrapper:
-    """Return a stream of text in the encoding of its byte order mark, else in UTF-8."""
-    beginning = stream.peek(4)[:4]  # type: ignore[attr-defined]
-    return io.TextIOWrapper(stream, encoding=_encoding(beginning), newline="")
-
-
-def _encoding(beginning: bytes) -> str:
-    return next((name for mark, name in BYTE_ORDER_MARKS.items() if beginning.startswith(mark)), "utf-8")
-
-
 def _whole(stream: IO[bytes], file: Path) -> str:
     """Read a whole text file. Raises InvalidInputError."""
     content = stream.read(MAX_FILE_BYTES + 1)
@@ -282,31 +278,7 @@ def _whole(stream: IO[bytes], file: Path) -> str:
         raise InvalidInputError(
             f"{file} is larger than {MAX_FILE_BYTES >> 20} MiB: split it, or use JSON lines"
         )
-    return content.decode(_encoding(content[:4]))
-
-
-def _plain(file: Path) -> IO[bytes]:
-    return file.open("rb")
-
-
-def _zstandard(file: Path) -> IO[bytes]:
-    import pyarrow
-
-    return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
-
-
-COMPRESSED: Mapping[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: io.BufferedReader(gzip.GzipFile(path)),
-    ".bz2": lambda path: io.BufferedReader(bz2.BZ2File(path)),
-    ".xz": lambda path: io.BufferedReader(lzma.LZMAFile(path)),  # noqa: SIM115 (the caller closes it)
-    ".zst": _zstandard,
-}
-
-
-def _is_binary(file: Path) -> bool:
-    with file.open("rb") as stream:
-        beginning = stream.read(_PROBE_BYTES)
-    return b"\0" in beginning and _encoding(beginning[:4]) == "utf-8"
+    return content.decode(encoding_of(content[:4]))
 
 
 def _walk(path: Path) -> Iterator[Path]:
@@ -317,7 +289,7 @@ def _walk(path: Path) -> Iterator[Path]:
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
-            if entry.is_symlink():
+            if entry.is_symlink() and not is_cached_by_hub(entry):
                 raise InvalidInputError(
                     f"{entry} is a symbolic link; give its target, or copy the target into the folder"
                 )

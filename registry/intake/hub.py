@@ -6,27 +6,27 @@ login) only to the hub's own host.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from registry import hub_cache
 from registry.checkpoints.canonical import Progress
 from registry.checkpoints.preflight import ADAPTER_CONFIG, SMALL_FILES
 from registry.checkpoints.safe_files import printable
 from registry.checkpoints.tensors import CONVERT, DEFAULT_LIMITS, weight_files
-from registry.errors import HubError, IntegrityError, InvalidInputError, NotFoundError, UnsafeFileError
+from registry.errors import HubError, IntegrityError, InvalidInputError, UnsafeFileError
+from registry.hub_errors import PREFIX, Again, mapped
+from registry.hub_errors import is_hub as is_hub
 
-PREFIX = "hf:"
 ATTEMPTS = 5  # consecutive attempts without a new byte
 FIRST_WAIT_SECONDS = 1.0
-MOST_WAIT_SECONDS = 60.0
 TIMEOUT_SECONDS = 30.0
 # Size of the first request for a header: most headers are shorter.
 HEADER_BYTES = 2**17
@@ -63,11 +63,6 @@ class Snapshot:
         return f"{PREFIX}{self.repository}@{self.commit}"
 
 
-def is_hub(source: str) -> bool:
-    """Return whether a source is a repository of the hub, not a folder."""
-    return source.startswith(PREFIX)
-
-
 def look_up(source: str) -> Snapshot:
     """Return the snapshot of `hf:owner/name[@revision]`; without a revision, the newest commit.
 
@@ -76,7 +71,13 @@ def look_up(source: str) -> Snapshot:
     """
     repository, _, revision = source.removeprefix(PREFIX).partition("@")
     check_repository(repository, f"{source!a}: expected {PREFIX}owner/name or {PREFIX}owner/name@revision")
-    info = _ask(repository, revision or None)
+    try:
+        info = _ask(repository, revision or None)
+    except HubError:
+        commit = hub_cache.commit_of(repository, revision or None)
+        if commit is None:
+            raise
+        return _cached(repository, commit)
     if not _COMMIT.fullmatch(info.sha or ""):
         raise HubError(f"the hub returned {printable(info.sha)} for {PREFIX}{repository}, expected a commit")
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -88,6 +89,13 @@ def check_repository(name: str, refusal: str) -> None:
     """Raise InvalidInputError with this message unless the name is owner/name."""
     if not _REPOSITORY.fullmatch(name):
         raise InvalidInputError(refusal)
+
+
+def _cached(repository: str, commit: str) -> Snapshot:
+    """Return the snapshot of a commit in the library's cache. Raises UnsafeFileError."""
+    files = hub_cache.files_of(repository, commit)
+    chosen = _chosen(f"{PREFIX}{repository}", list(files))
+    return Snapshot(repository, commit, tuple(RemoteFile(name, *files[name]) for name in chosen))
 
 
 def download(snapshot: Snapshot, folder: Path, progress: Progress | None = None) -> None:
@@ -149,21 +157,32 @@ def _remote_file(sibling: Any) -> RemoteFile:
 
 
 def _fetch(snapshot: Snapshot, file: RemoteFile, target: Path) -> Iterator[int]:
-    """Download a file and resume after a broken connection; yields the number of bytes received so far."""
+    """Download a file and resume after a broken connection; yields the number of bytes received so far.
+
+    A file of the library's cache that is damaged is downloaded.
+    """
     partial = target.with_name(f"{target.name}.part")
-    received = min(partial.stat().st_size, file.size) if partial.exists() else 0
-    with partial.open("ab") as out:
-        out.truncate(received)
-        for chunk in _stream(snapshot, file, received, file.size):
-            out.write(chunk)
-            received += len(chunk)
-            yield received
-    if _digest(partial, file) != file.digest:
+    for from_cache in (True, False):
+        received = min(partial.stat().st_size, file.size) if partial.exists() else 0
+        with partial.open("ab") as out:
+            out.truncate(received)
+            for chunk in _stream(snapshot, file, received, file.size, from_cache=from_cache):
+                out.write(chunk)
+                received += len(chunk)
+                yield received
+        if _digest(partial, file) == file.digest:
+            partial.replace(target)
+            return
         partial.unlink()
-        raise IntegrityError(
-            f"{snapshot}: the downloaded {file.name} does not match the hub's digest {file.digest[:12]}…: try again"
-        )
-    partial.replace(target)
+        if _cached_bytes(snapshot, file, 0, 0) is None:
+            break
+    raise IntegrityError(
+        f"{snapshot}: the downloaded {file.name} does not match the hub's digest {file.digest[:12]}…: try again"
+    )
+
+
+def _cached_bytes(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[bytes] | None:
+    return hub_cache.read(snapshot.repository, snapshot.commit, file.name, file.size, start, end)
 
 
 def _digest(path: Path, file: RemoteFile) -> str:
@@ -176,11 +195,17 @@ def _digest(path: Path, file: RemoteFile) -> str:
     return state.hexdigest()
 
 
-def _stream(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes from `start` to `end`, with as many requests as needed.
+def _stream(
+    snapshot: Snapshot, file: RemoteFile, start: int, end: int, *, from_cache: bool = True
+) -> Iterator[bytes]:
+    """Yield the bytes from `start` to `end`: from the library's cache, or with as many requests as needed.
 
     Raises HubError after ATTEMPTS consecutive requests without a new byte.
     """
+    cached = _cached_bytes(snapshot, file, start, end) if from_cache else None
+    if cached is not None:
+        yield from cached
+        return
     failures = 0
     while start < end:
         reason, wait = "the connection closed early", None
@@ -189,7 +214,7 @@ def _stream(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Itera
                 for chunk in _body(response, start, end):
                     failures, start = 0, start + len(chunk)
                     yield chunk
-        except _Again as again:
+        except Again as again:
             reason, wait = str(again), again.wait
         if start < end:
             failures += 1
@@ -221,7 +246,7 @@ def _response(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Ite
     url = hf_hub_url(snapshot.repository, file.name, revision=snapshot.commit)
     headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
     with (
-        _mapped(str(snapshot)),
+        mapped(str(snapshot)),
         get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
     ):
         _require_success(response)
@@ -244,21 +269,13 @@ def retried(source: str, work: Callable[[], Result]) -> Result:
     """Return the result of a request to the hub; temporary failures are retried. Raises HubError, NotFoundError."""
     for failures in range(1, ATTEMPTS + 1):
         try:
-            with _mapped(source):
+            with mapped(source):
                 return work()
-        except _Again as again:
+        except Again as again:
             if failures == ATTEMPTS:
                 raise HubError(f"{source}: the hub does not answer: {again}; try again later") from again
             _wait(again.wait if again.wait is not None else FIRST_WAIT_SECONDS * 2 ** (failures - 1))
     raise AssertionError("the last attempt returns or raises")
-
-
-class _Again(Exception):
-    """A temporary failure: a time-out, a broken connection or a busy hub, with the requested wait in seconds if any."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 def _require_success(response: Any) -> None:
@@ -267,44 +284,6 @@ def _require_success(response: Any) -> None:
     if response.status_code >= 400:
         response.read()  # the body contains the hub's error message
     hf_raise_for_status(response)
-
-
-@contextmanager
-def _mapped(source: str) -> Iterator[None]:
-    """Convert the library's errors into ours."""
-    from huggingface_hub import errors
-
-    # the base class of network errors, which depends on the HTTP client of this release
-    http_error: type[Any] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise NotFoundError(
-            f"{source} is gated: request access on its page, then log in with `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise NotFoundError(f"{source}: no such revision on the hub") from error
-    except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:
-        raise NotFoundError(
-            f"{source}: no such model on the hub, or it is private: check the name, or log in with `hf auth login`"
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise HubError(
-            f"{source}: the hub is not used because HF_HUB_OFFLINE is set: unset it to download"
-        ) from error
-    except http_error as error:
-        response = getattr(error, "response", None)
-        status = getattr(response, "status_code", None)
-        if status is not None and status not in (408, 429) and status < 500:
-            raise HubError(f"{source}: the hub answered with status {status}") from error
-        said = f"status {status}" if status else f"{type(error).__name__}: {printable(str(error))}"
-        raise _Again(said, _retry_after(getattr(response, "headers", {}))) from error
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    with contextlib.suppress(ValueError):
-        return min(MOST_WAIT_SECONDS, max(0.0, float(headers.get("Retry-After", ""))))
-    return None
 
 
 def _wait(seconds: float) -> None:

@@ -13,7 +13,13 @@ from typing import Any
 from registry.blobs import read_files
 from registry.catalog import queries
 from registry.checkpoints.canonical import Progress
-from registry.checkpoints.preflight import Checkpoint, check_expert, check_seed, names_adapter
+from registry.checkpoints.preflight import (
+    Checkpoint,
+    check_expert,
+    check_seed,
+    is_dequantized,
+    names_adapter,
+)
 from registry.errors import StorageError
 from registry.home import Registry
 from registry.intake import hub
@@ -77,12 +83,15 @@ def headers(snapshot: hub.Snapshot) -> Iterator[Path]:
 def check_remote(registry: Registry, snapshot: hub.Snapshot, seed: str | None) -> Checkpoint | None:
     """Run preflight on a snapshot, as an expert of `seed` or (if None) as a seed.
 
-    Returns None for an adapter, which is checked when it is merged. Raises the errors of `hub` and `preflight`.
+    Returns None for an adapter and for weights that are dequantized, which are checked later. Raises the errors of
+    `hub` and `preflight`.
     """
     is_adapter = names_adapter((file.name for file in snapshot.files), str(snapshot))
     if is_adapter and seed is not None:
         return None
     with headers(snapshot) as folder:
+        if is_dequantized(folder):
+            return None
         if seed is None:
             return check_seed(folder)
         base = queries.get_seed(registry, seed)

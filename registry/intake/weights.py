@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from registry.checkpoints.canonical import Progress, canonical_size, write_canonical
 from registry.checkpoints.descent import check_descent, refuse_apart
 from registry.checkpoints.families import Roles, assign_roles, family_of
+from registry.checkpoints.preflight import Checkpoint
 from registry.checkpoints.tensors import TensorInfo, read_header
+from registry.checkpoints.tokenizers import chat_template
+from registry.checkpoints.vocabulary import NONE, reordered
 from registry.home import Registry
 from registry.records import Digest, SeedRecord
+from registry.work_folders import occupied, work_folder
 
 Report = Mapping[str, Mapping[str, float | None]]  # by role: cosine to the seed, share of changed weights
 
@@ -45,11 +51,7 @@ class CheckpointWeights:
 
     roles: Roles
     template: str | None = None
-
-    @property
-    def remarks(self) -> dict[str, Any]:
-        """Return the wrappers' names that were removed from the tensors' names."""
-        return {"wrappers_removed": list(self.roles.wrappers)} if self.roles.wrappers else {}
+    remarks: dict[str, Any] = field(default_factory=dict)
 
     def check(
         self, registry: Registry, seed: SeedRecord, *, allow_unchanged: bool, allow_unrelated: bool
@@ -68,6 +70,28 @@ class CheckpointWeights:
         roles = self.roles
         sizes = {"dtype": roles.dtype, "parameters": roles.parameters, "ffn_width": roles.ffn_width}
         return {**sizes, "ffn": ffn, "trunk": trunk}
+
+
+def checkpoint_weights(
+    registry: Registry, seed: SeedRecord, checkpoint: Checkpoint, stack: ExitStack
+) -> CheckpointWeights:
+    """Return the weights of a checked checkpoint, with the embedding in the seed's order.
+
+    Where that needs a copy, it is written to a work folder, which exists until the stack is closed.
+    """
+    roles, remarks = checkpoint.roles, dict[str, Any]()
+    if roles.wrappers:
+        remarks["wrappers_removed"] = list(roles.wrappers)
+    if checkpoint.rows is not None:
+        trunk = _headers(registry, seed)["trunk"]
+        work = stack.enter_context(occupied(registry, work_folder(registry, f"intake-{uuid.uuid4().hex}")))
+        moved = reordered(
+            work / "vocabulary.safetensors", checkpoint.family, trunk, roles.trunk, checkpoint.rows
+        )
+        roles = replace(roles, trunk=moved)
+        found = sum(row != NONE for row in checkpoint.rows)
+        remarks["vocabulary"] = [f"{found:,} of the seed's {len(checkpoint.rows):,} rows are the expert's"]
+    return CheckpointWeights(roles, chat_template(checkpoint.files), remarks)
 
 
 @dataclass(frozen=True)

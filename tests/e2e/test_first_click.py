@@ -1,4 +1,6 @@
-"""Forms in a real browser: the first click after typing works, and an invalid field keeps the other inputs."""
+"""Forms in a real browser: the first click after typing works, an invalid field keeps the other inputs, and journeys
+by the keyboard alone and on a phone.
+"""
 
 from __future__ import annotations
 
@@ -148,3 +150,35 @@ def test_focus_by_the_keyboard_is_visible_on_a_link(page: Any, url: str) -> None
     page.get_by_test_id("stMainBlockContainer").get_by_role("link", name="Catalog").focus()
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(outline) == "solid"
+
+
+def test_the_keyboard_alone_leads_from_two_needs_to_a_form_with_both_experts(page: Any, url: str) -> None:
+    page.goto(url)
+    settle(page)
+    page.get_by_label("Search by meaning").focus()
+    page.keyboard.type("plaintiff court statute; simmer garlic broth")
+    page.keyboard.press("Enter")
+    offer = page.get_by_role("link", name="Compose these 2 experts")
+    offer.wait_for()
+    settle(page)
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if offer.evaluate("link => link === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    page.get_by_text("2 plus the seed").wait_for()
+
+
+def test_on_a_phone_the_lens_reads_a_text_and_nothing_is_wider_than_the_window(
+    page: Any, url: str, pair: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{url}/lens?mix={pair}")
+    settle(page)
+    page.get_by_role("textbox", name="Your text").fill("def main: the plaintiff asked the court")
+    page.get_by_role("button", name="Read it").click()
+    page.locator(".nm-lens .t").first.wait_for()
+    page.get_by_text("reads your text").wait_for()
+    page.wait_for_url("**text=def**")
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert page.locator(".nm-lens").bounding_box()["width"] <= 390

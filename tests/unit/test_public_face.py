@@ -13,8 +13,8 @@ import nexusmix
 import registry
 
 COMPOSER = [
-    *("ComposerError", "Recipe", "Training", "compose", "contribute", "evaluate", "export", "extend"),
-    *("generate", "remove", "train_expert"),
+    *("ComposerError", "Recipe", "Training", "compose", "compress", "contribute", "evaluate", "export"),
+    *("extend", "generate", "remove", "train_expert"),
 ]
 REGISTRY = [
     *("Registry", "RegistryError", "add_seed", "get_expert", "get_mix", "get_seed", "list_experts"),

@@ -19,6 +19,7 @@ from ui.cli import (
     alias,
     chat,
     compose,
+    compress,
     contribute,
     copy_expert,
     delete,
@@ -98,6 +99,7 @@ _add("list", list_experts.list_experts, FIND, list_experts.EXAMPLES)
 _add("show", show.show, FIND, show.EXAMPLES)
 app.add_typer(seed.app, name="seed", rich_help_panel=GIVE, help="Add, list and show seeds.")
 _add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
+_add("compress", compress.compress, GIVE, compress.EXAMPLES)
 _add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
 _add("copy", copy_expert.copy, GIVE, copy_expert.EXAMPLES)
 _add("embed", embed.embed, GIVE, embed.EXAMPLES)
@@ -156,6 +158,23 @@ def global_options(
             show_default="$NEXUSMIX_MEMORY, else what is available",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(resources.DEVICES),
+            help="Device of the models. auto: a GPU if there is one.",
+            show_default="$NEXUSMIX_DEVICE, else auto",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(resources.DTYPES),
+            help="Dtype to compute in. auto: the seed's where the device is fast in it, else float32; for training "
+            "on CUDA, products in bfloat16. Warm starts always use float32, or tf32.",
+            show_default="$NEXUSMIX_DTYPE, else auto",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
     version: Annotated[
         bool,
@@ -167,6 +186,10 @@ def global_options(
     if memory is not None:
         resources.parse_memory(memory)
         os.environ[resources.VARIABLE] = memory  # for the processes that a command starts, too
+    if device is not None:
+        os.environ[resources.DEVICE_VARIABLE] = resources.check("device", device)
+    if dtype is not None:
+        os.environ[resources.DTYPE_VARIABLE] = resources.check("dtype", dtype)
     if ctx.invoked_subcommand is None:
         ctx.get_help()
         raise typer.Exit

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from registry.domains.skipped import in_words
 from ui.cli.kit.context import Data, Description, Json, License, TextColumn, examples, open_registry
 from ui.cli.kit.output import note, print_fields, print_json, progress
 from ui.wording.display import parameters
@@ -102,6 +103,7 @@ def contribute(
     if as_json:
         print_json(shape)
         return
+    left_out = in_words(expert.provenance.get("skipped", {}))
     trunk = "the seed's own (anchored)" if expert.anchored else expert.trunk
     weights = {"ffn": expert.ffn, "trunk": trunk}
     if expert.difference is not None:
@@ -113,6 +115,7 @@ def contribute(
             "licence": expert.license,
             "parameters": parameters(expert.parameters),
             **weights,
+            "skipped": left_out,
         }
     )
     note(f"next: nexusmix show {expert.ref}, or nexusmix compose NAME --seed {expert.seed} --experts A,B,C")

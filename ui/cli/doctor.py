@@ -43,7 +43,7 @@ def doctor(ctx: typer.Context, as_json: Json = False) -> None:
     """
     from registry.errors import RegistryError
 
-    findings = [_check("versions", _versions), _check("threads", _threads)]
+    findings = [_check("versions", _versions), _check("threads", _threads), _check("device", _device)]
     try:
         with open_registry(ctx) as registry:
             findings.extend(_registry_checks(registry))
@@ -101,6 +101,15 @@ def _threads() -> str:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS")
     return plural(usable, "core") + (f", OMP_NUM_THREADS={limit}" if limit else "")
+
+
+def _device() -> str:
+    from composer import resources
+
+    device = resources.device()
+    if device.type == "cpu":
+        return "cpu"
+    return f"{device.type}, {size(resources.available_on(device))} available"
 
 
 def _database(registry: Registry) -> str:

@@ -48,9 +48,11 @@ def embed(
     """
     if expert is not None and seed is None:
         raise typer.BadParameter("--expert needs --seed, the model that the expert was trained from")
+    from composer.chat.format import chat_format
     from registry.catalog import queries
     from registry.domains.embedding import embed_domain, load_embedder, save_embedding
     from registry.domains.reading import read_documents
+    from registry.domains.skipped import Skipped, in_words
 
     with open_registry(ctx) as registry, progress() as report:
         for_seed = None if seed is None else queries.get_seed(registry, seed)  # before any expensive work
@@ -58,8 +60,10 @@ def embed(
         embedder = load_embedder(registry.embedder)
         report("load the embedder", 1, 1)
         report("embed", 0, 1)
-        texts = list(read_documents(data, column=text_column))
-        embedding, _chunks = embed_domain(embedder, texts)
+        skipped = Skipped()
+        with chat_format(registry.blobs, {} if for_seed is None else for_seed.files, expert) as chat:
+            texts = list(read_documents(data, column=text_column, chat=chat, skipped=skipped))
+            embedding, _chunks = embed_domain(embedder, texts, plain=chat.plain)
         if for_seed is not None:
             from composer.experts.closed import shared_profile
 
@@ -75,9 +79,11 @@ def embed(
         "sample_sha256": embedding.sample_sha256,
         "token_profile": seed,
         "strength": None if embedding.profile is None else embedding.profile.strength,
+        "skipped": skipped.counts(),
     }
     if as_json:
         print_json(shape)
     else:
-        print_fields({**shape, "embedder": embedding.embedder})
+        left_out = in_words(skipped.counts()) or None
+        print_fields({**shape, "embedder": embedding.embedder, "skipped": left_out})
         note(f"next: nexusmix contribute NAME PATH --seed SEED --license SPDX --embedding {out}")

@@ -72,6 +72,14 @@ def evaluate(
             min=1, metavar="N", help="Run only the first N examples of each task.", rich_help_panel=HARNESS
         ),
     ] = None,
+    chat_template: Annotated[
+        bool,
+        typer.Option(
+            "--chat-template/--no-chat-template",
+            help="Ask the questions of generation tasks in the mix's chat template, if it has one.",
+            rich_help_panel=HARNESS,
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Measure a mix on held-out text of its domains.
@@ -88,7 +96,7 @@ def evaluate(
             raise typer.BadParameter(
                 "--tasks cannot be combined with --active-experts, --max-bytes, --oracle or --dume"
             )
-        _run_tasks(ctx, mix, tasks, task_path, limit, against or (), as_json)
+        _run_tasks(ctx, mix, tasks, task_path, limit, against or (), chat_template, as_json)
         return
     if task_path is not None or limit is not None:
         raise typer.BadParameter("--task-path and --limit require --tasks")
@@ -120,6 +128,7 @@ def _run_tasks(
     task_path: Path | None,
     limit: int | None,
     against: Sequence[str],
+    chat: bool,
     as_json: bool,
 ) -> None:
     from composer.evaluation.harness import evaluate_tasks
@@ -127,7 +136,14 @@ def _run_tasks(
     names = parse_names(tasks) or []
     with open_registry(ctx) as registry, progress() as report:
         evaluation = evaluate_tasks(
-            registry, mix, names, task_path=task_path, limit=limit, against=against, progress=report
+            registry,
+            mix,
+            names,
+            task_path=task_path,
+            limit=limit,
+            against=against,
+            chat=chat,
+            progress=report,
         )
     if as_json:
         print_json(evaluation)

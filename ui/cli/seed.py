@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,24 +61,17 @@ def add(
 
     The text of --data is optional. Mixes are measured on it as their general domain.
     """
-    from composer.experts.dry_run import check_runs
-    from registry.intake import sources
-    from registry.intake.intake import add_seed
+    from composer.experts.contribution import add_seed
 
-    with (
-        open_registry(ctx) as registry,
-        progress() as report,
-        sources.opened(registry, source, seed=None, progress=report) as checkpoint,
-    ):
+    with open_registry(ctx) as registry, progress() as report:
         seed = add_seed(
             registry,
             name,
-            checkpoint.folder,
+            source,
             license=license,
             description=description,
             data=data or (),
             text_column=text_column,
-            check=check_runs,
             progress=report,
         )
     if as_json:
@@ -85,6 +79,38 @@ def add(
     else:
         print_fields({"seed": seed.name, **_card(seed_shape(seed))})
         note(f"next: nexusmix contribute NAME PATH --seed {seed.name} --license SPDX --data FILE")
+
+
+@app.command(
+    cls=Verb,
+    epilog=examples("nexusmix seed extend smol-chat --seed smol --tokens ./my-chat-tune"),
+)
+def extend(
+    ctx: typer.Context,
+    name: Name,
+    seed: Annotated[str, typer.Option(metavar="SEED", help="The seed to extend.")],
+    tokens: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Folder with the tokenizer that has the tokens. Repeatable."),
+    ] = None,
+    untie: Annotated[
+        bool, typer.Option("--untie", help="Make the head a tensor of its own, a copy of the embedding.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish a seed again, for tunes that added tokens or trained the head of a seed whose head is its embedding.
+
+    The new seed is the same model. Its embedding and head have a row for each token of the tokenizers.
+    """
+    from composer.experts.extend_seed import extend_seed
+
+    with open_registry(ctx) as registry:
+        made = extend_seed(registry, name, seed, tokens or (), untie=untie)
+    if as_json:
+        print_json(seed_shape(made))
+    else:
+        print_fields({"seed": made.name, **_card(seed_shape(made))})
+        note(f"next: nexusmix contribute NAME PATH --seed {made.name} --license SPDX --data FILE")
 
 
 @app.command("list", cls=Verb)

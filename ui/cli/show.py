@@ -11,6 +11,7 @@ import typer
 from ui.cli.kit.context import Json, examples, open_registry
 from ui.cli.kit.output import print_fields, print_json
 from ui.wording.display import parameters, share, withdrawn_words
+from ui.wording.licenses import licence_words
 from ui.wording.provenance import in_words
 from ui.wording.shapes import expert_shape, mix_shape
 
@@ -89,6 +90,7 @@ def _show_mix(registry: Registry, ref: str, as_json: bool) -> None:
             "experts": ", ".join(record.experts),
             "warning": withdrawn_words(record),
             "licence": manifest.license,
+            "licence means": licence_words(manifest.license),
             "licences combined because": manifest.license_override,
             "routing": manifest.routing_in_words,
             "manifest": record.manifest,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from registry.domains.skipped import in_words
 from ui.cli.kit.context import Json, RandomSeed, TextColumn, examples, open_registry, parse_count
 from ui.cli.kit.output import note, print_fields, print_json, progress
 
@@ -27,6 +28,14 @@ def train_expert(
         int, typer.Option(parser=parse_count, metavar="N", help="Tokens to train on, as in 300k or 1M.")
     ] = 500_000,
     text_column: TextColumn = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Jinja template for rows of messages; it is written to the expert's folder.",
+            show_default="the seed's",
+        ),
+    ] = None,
     freeze_trunk: Annotated[
         bool,
         typer.Option(
@@ -42,7 +51,8 @@ def train_expert(
 ) -> None:
     """Fine-tune a seed on one domain.
 
-    One document in 20, chosen by its hash, is held out and never used for training.
+    One document in 20, chosen by its hash, is held out and never used for training. Of rows with messages, or with a
+    question and its answer, only the answers count in the loss.
     """
     import dataclasses
 
@@ -57,6 +67,7 @@ def train_expert(
             out,
             tokens=tokens,
             text_column=text_column,
+            chat_template=chat_template,
             freeze_trunk=freeze_trunk,
             random_seed=random_seed,
             progress=report,
@@ -67,5 +78,5 @@ def train_expert(
     if as_json:
         print_json(shape)
     else:
-        print_fields(shape)
+        print_fields({**shape, "skipped": in_words(result.skipped)})
         note(f"next: nexusmix contribute NAME {out} --seed {seed} --license SPDX --data {data[0]}")

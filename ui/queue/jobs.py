@@ -133,14 +133,10 @@ def _contribute(registry: Registry, request: Request, progress: Progress) -> dic
 
 
 def _add_seed(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
-    from composer.experts.dry_run import check_runs
-    from registry.intake.intake import add_seed
+    from composer.experts.contribution import add_seed
     from ui.wording.shapes import seed_shape
 
-    arguments = _arguments(request)
-    with sources.opened(registry, arguments.pop("source"), seed=None, progress=progress) as checkpoint:
-        seed = add_seed(registry, source=checkpoint.folder, check=check_runs, progress=progress, **arguments)
-    return seed_shape(seed)
+    return seed_shape(add_seed(registry, progress=progress, **_arguments(request)))
 
 
 def _demo(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:

@@ -7,6 +7,7 @@ in the meantime. So an address that the page has read or written before, in this
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import quote, urlencode
 
 import streamlit as st
 
@@ -31,3 +32,11 @@ def write(query: Mapping[str, str]) -> None:
     known = st.session_state.setdefault(_KNOWN, [])
     known += [each for each in (st.query_params.to_dict(), dict(query)) if each not in known]
     st.query_params.from_dict(query)
+
+
+def share_link() -> None:
+    """Draw the page's address, to copy; call it after `write`."""
+    with st.popover("Share", icon=":material/share:", width="content"):
+        st.caption("This address opens the page with the same text and settings.")
+        query = urlencode(st.query_params.to_dict(), quote_via=quote)
+        st.code(f"{(st.context.url or '').split('?')[0]}?{query}", language=None, wrap_lines=True)

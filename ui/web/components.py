@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -14,6 +16,13 @@ from ui.web import routes
 from ui.wording.display import cosine, parameters, printable
 
 CARD_WIDTH = 350
+PASSAGE_CHARS = 150
+# The words and the chip of each closeness of `ui.query.closeness`.
+STRENGTHS = {
+    "strong": ("strong match", "good"),
+    "some": ("some match", ""),
+    "none": ("no match", "warning"),
+}
 MARKDOWN_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -27,15 +36,15 @@ def label(text: object) -> str:
     return MARKDOWN_PUNCTUATION.sub(r"\\\1", printable(text))
 
 
-def page_title(words: str, subject: str = "", version: str = "") -> None:
-    """Draw the page's title: its subject, such as a name with its version in grey, or else the words.
+def page_title(words: str, subject: str = "", version: str = "", *, heading: str = "") -> None:
+    """Draw the page's title: its subject, such as a name with its version in grey, or the heading, or the words.
 
-    The title of the browser's tab is both: "law@1 · Expert · nexusmix".
+    The title of the browser's tab is the subject and the words: "law@1 · Expert · nexusmix".
     """
     tab = [f"{subject}{version}", words] if subject else [words]
     st.set_page_config(page_title=printable(" · ".join([*tab, "nexusmix"])))
     shown = label(subject) + (f" :gray[{label(version)}]" if version else "")
-    st.title(shown if subject else words, anchor=False)
+    st.title(shown if subject else heading or words, anchor=False)
 
 
 def chip(text: object, kind: str = "") -> str:
@@ -53,14 +62,26 @@ def facts(expert: ExpertRecord) -> str:
     return f'<div class="nm-facts">{"".join(marks)}</div>'
 
 
-def score_bar(score: float) -> str:
-    """A cosine as a number and a bar; the bar is empty for a negative cosine."""
+def score_bar(score: float, closeness: str = "") -> str:
+    """A score as a bar, and as words for its closeness if that is given, or else a number.
+
+    The bar is empty for a negative score.
+    """
     width = max(0.0, min(1.0, score)) * 100
+    words = STRENGTHS[closeness][0] if closeness else cosine(score)
     return (
-        f'<div class="nm-score" title="cosine similarity"><div class="track">'
+        f'<div class="nm-score {closeness}" title="cosine similarity {cosine(score)}"><div class="track">'
         f'<div class="bar" style="width:{width:.0f}%"></div></div>'
-        f'<span class="figure">{cosine(score)}</span></div>'
+        f'<span class="figure">{words}</span></div>'
     )
+
+
+def passage_html(passage: str | None) -> str:
+    """The start of the passage that matched (HTML); empty without one."""
+    if not passage:
+        return ""
+    short = textwrap.shorten(passage, PASSAGE_CHARS, placeholder=" …")
+    return f'<blockquote class="nm-passage">{escaped(short)}</blockquote>'
 
 
 def expert_link(expert: ExpertRecord, **options: Any) -> None:
@@ -80,23 +101,32 @@ def lineage_link(mix: MixRecord, happened: str, depth: int, *, here: bool = Fals
     )
 
 
-def expert_card(expert: ExpertRecord, score: float | None = None) -> None:
+@dataclass(frozen=True)
+class Match:
+    """How an expert matches a search: its score, the closeness in one word, and the passage that matched."""
+
+    score: float
+    closeness: str
+    passage: str | None
+
+
+def expert_card(expert: ExpertRecord, match: Match | None = None) -> None:
     """Draw a card; a click anywhere on it opens the expert's page."""
     with st.container(key=f"card-{expert.ref}", border=True, width=CARD_WIDTH):
         expert_link(expert)
         about = escaped(expert.description) or '<span class="nm-muted">No description.</span>'
-        bar = "" if score is None else score_bar(score)
-        st.html(f'<p class="nm-about">{about}</p>{facts(expert)}{bar}')
+        found = passage_html(match.passage) + score_bar(match.score, match.closeness) if match else ""
+        st.html(f'<p class="nm-about">{about}</p>{facts(expert)}{found}')
 
 
-def cards(experts: Sequence[tuple[ExpertRecord, float | None]]) -> None:
+def cards(experts: Sequence[tuple[ExpertRecord, Match | None]]) -> None:
     """Draw a grid of cards whose number of columns follows the window's width.
 
     The style sheet loads a moment after the first cards. Until then, the cards are a wrapping row.
     """
     with st.container(key="cards", horizontal=True):
-        for expert, score in experts:
-            expert_card(expert, score)
+        for expert, match in experts:
+            expert_card(expert, match)
 
 
 def fact_table(rows: Mapping[str, object]) -> None:

@@ -15,7 +15,8 @@ from ui.web.token_view import PALETTE
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-MARKER, SMALL_MARKER = 15, 6
+MARKER, SMALL_MARKER, STAR = 15, 6, 18
+STAR_COLOUR = "#d97706"
 MANY = 1_000  # SVG is too slow for more points than this
 NAMES_SHOWN = 60  # more names than this overlap
 NAME_GRID = (7, 12)  # columns and rows; at most one name per cell
@@ -24,23 +25,34 @@ HEIGHT = 560
 
 @dataclass(frozen=True)
 class Plane:
-    """Points [n, 2] float64 in the order of the domains, and each axis's share of the total variance."""
+    """Points [n, 2] float64 in the order of the domains, and each axis's share of the total variance.
+
+    `centre` [m] and `axes` [m, 2] place other vectors.
+    """
 
     points: np.ndarray
     shares: tuple[float, float]
+    centre: np.ndarray
+    axes: np.ndarray
+
+    def place(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the points [k, 2] of unit vectors [k, m]."""
+        placed: np.ndarray = (vectors - self.centre) @ self.axes
+        return placed
 
 
 def project(domains: Sequence[Domain]) -> Plane:
     """Project the domains' mean directions to their first two principal components; they must share one embedder."""
     means = np.stack([domain.mean for domain in domains]).astype(np.float64)
     directions = means / np.linalg.norm(means, axis=1, keepdims=True)
-    centred = directions - directions.mean(axis=0)
+    centre = directions.mean(axis=0)
+    centred = directions - centre
     # An m × m matrix: its size does not grow with the number of domains. The largest eigenvalues come last.
     variances, axes = np.linalg.eigh(centred.T @ centred)
-    points = centred @ axes[:, [-1, -2]]
+    first_two = axes[:, [-1, -2]]
     total = float(variances.sum())
     first, second = (float(max(0.0, v)) / total if total > 0 else 0.0 for v in variances[[-1, -2]])
-    return Plane(points, (first, second))
+    return Plane(centred @ first_two, (first, second), centre, first_two)
 
 
 def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
@@ -97,6 +109,26 @@ def figure(domains: Sequence[Domain], plane: Plane) -> go.Figure:
         showlegend=len(chart.data) > 2,
     )
     return chart
+
+
+def with_needs(chart: go.Figure, points: np.ndarray, needs: Sequence[str]) -> go.Figure:
+    """Return a copy of the map with each need as a star at its point [k, 2]."""
+    import plotly.graph_objects as go
+
+    drawn = go.Figure(chart)
+    drawn.add_trace(
+        go.Scatter(
+            x=points[:, 0],
+            y=points[:, 1],
+            mode="markers+text",
+            name="your needs",
+            text=[f"<br>{escaped(need)}" for need in needs],
+            textposition="bottom center",
+            hoverinfo="skip",
+            marker={"symbol": "star", "size": STAR, "color": STAR_COLOUR},
+        )
+    )
+    return drawn
 
 
 def _said(domain: Domain, many: bool) -> list[str]:

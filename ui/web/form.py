@@ -22,6 +22,7 @@ class Form:
     def __init__(self, page: str) -> None:
         self._page = page
         self._defaults: dict[str, Any] = {}
+        self._longest: dict[str, int] = {}
         self._given = address.opened()
 
     def key(self, name: str) -> str:
@@ -36,11 +37,13 @@ class Form:
         read: Callable[[str], Any] = str,
         allowed: Container[Any] | Callable[[Any], bool] | None = None,
         always: bool = False,
+        shared_chars: int | None = None,
     ) -> dict[str, Any]:
         """Set the field's value and return the arguments `key` and `persist_state` of its widget.
 
         `read` converts the text in the address; it may raise ValueError. A value that is not `allowed` becomes the
-        default. With `always`, the address contains the default too, because it may change.
+        default. With `always`, the address contains the default too, because it may change. A value longer than
+        `shared_chars` is left out of the address.
         """
         key = self.key(name)
         if name in self._given:
@@ -53,6 +56,8 @@ class Form:
         if fits is not None and st.session_state[key] != default and not fits(st.session_state[key]):
             st.session_state[key] = default
         self._defaults[name] = _ALWAYS if always else default
+        if shared_chars is not None:
+            self._longest[name] = shared_chars
         return {"key": key, "persist_state": "session"}
 
     def value(self, name: str) -> Any:
@@ -70,7 +75,10 @@ class Form:
             for name, default in self._defaults.items()
             if st.session_state.get(self.key(name), default) != default and self.key(name) in st.session_state
         }
-        address.write(values)
+        kept = {
+            name: text for name, text in values.items() if len(text) <= self._longest.get(name, len(text))
+        }
+        address.write(kept)
 
 
 def yes_or_no(text: str) -> bool:

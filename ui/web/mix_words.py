@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from composer.evaluation.comparison import gain_kept, text_bytes
+from composer.evaluation.comparison import text_bytes
 from composer.mix.routing import RoutingOptions
 from registry.home import Registry
 from registry.records import MixRecord
 from ui.web.components import chip
-from ui.wording.display import share, size
+from ui.wording.display import size
+
+NEAR = 4
 
 
 def manifest_of(registry: Registry, mix: MixRecord) -> dict[str, Any]:
@@ -49,21 +51,13 @@ def _member_chip(mix: MixRecord, ref: str) -> str:
     return chip(f"{ref} {state}", "warning") if state else chip(ref, "anchored")
 
 
-def score_line(mix: MixRecord) -> str:
-    """The mix's quality and mean score: "keeps 81 % of …; 2.310 bits per byte on 180 kB of text; seed: 2.630"."""
-    mean = (mix.evaluation or {}).get("mean", {})
+def score_line(evaluation: Mapping[str, Any] | None) -> str:
+    """The bits per byte of a mix of unknown quality: "2.310 bits per byte on 180 kB of text; seed: 2.630"."""
+    mean = (evaluation or {}).get("mean", {})
     if "mix" not in mean:
         return "not evaluated yet"
     seed = f"; seed: {mean['seed']:.3f}" if "seed" in mean else ""
-    score = f"{mean['mix']:.3f} bits per byte on {text_words(mix.evaluation or {})}{seed}"
-    kept = quality(mix.evaluation or {})
-    return f"{kept}; {score}" if kept else score
-
-
-def quality(evaluation: Mapping[str, Any]) -> str:
-    """The mix's quality in words: "keeps 81 % of its experts' gain over the seed"; empty if it is not known."""
-    kept = gain_kept(evaluation)
-    return "" if kept is None else f"keeps {share(kept)} of its experts' gain over the seed"
+    return f"{mean['mix']:.3f} bits per byte on {text_words(evaluation or {})}{seed}"
 
 
 def text_words(evaluation: Mapping[str, Any], domain: str | None = None) -> str:
@@ -86,6 +80,13 @@ def ancestors(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:
 def children(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[MixRecord]:
     """Return the mixes that were made from this one."""
     return [each for each in mixes if each.parent == mix.ref]
+
+
+def near(mix: MixRecord, mixes: Sequence[MixRecord]) -> list[str]:
+    """Return a mix and the newest others of its seed, to compare them."""
+    newest = sorted(mixes, key=lambda each: each.created_at, reverse=True)
+    others = [each.ref for each in newest if each.seed == mix.seed and each.ref != mix.ref]
+    return [mix.ref, *others[: NEAR - 1]]
 
 
 def step(parent: MixRecord, child: MixRecord) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from composer.mix.opening import OpenMix, OpenSeed
 
 MOST_OPEN = 3
+ALTERNATIVES = 5  # of each generated token
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def write(
         if isinstance(prompt, str):
             from composer.generation import stream_text
 
-            streams[who] = stream_text(model, prompt, sampling, active_experts=active)
+            streams[who] = stream_text(
+                model, prompt, sampling, active_experts=active, alternatives=ALTERNATIVES
+            )
         else:
             first = next(iter(opened.values())).model
             chat = _chat(registry, model, first, template if place == 0 or who.is_seed else None)

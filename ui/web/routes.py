@@ -18,12 +18,12 @@ def _link_only() -> None:
 
 
 def catalog(render: Render = _link_only) -> st.Page:
-    """/?q=TEXT&seed=SEED&license=SPDX&size=tiny|small|medium|large&anchored=yes&measured=yes&page=N"""
+    """/?q=TEXT;TEXT&seed=SEED&license=SPDX&size=tiny|small|medium|large&anchored=yes&measured=yes&order=newest&page=N"""
     return st.Page(render, title="Catalog", icon=":material/search:", url_path="catalog", default=True)
 
 
 def domain_map(render: Render = _link_only) -> st.Page:
-    """/map"""
+    """/map?q=TEXT;TEXT (draws each text as a star)"""
     return st.Page(render, title="Map", icon=":material/scatter_plot:", url_path="map")
 
 
@@ -38,8 +38,13 @@ def compose(render: Render = _link_only) -> st.Page:
 
 
 def mixes(render: Render = _link_only) -> st.Page:
-    """/mixes?a=NAME@V&b=NAME@V (compares the two mixes)"""
+    """/mixes"""
     return st.Page(render, title="Mixes", icon=":material/account_tree:", url_path="mixes")
+
+
+def workbench(render: Render = _link_only) -> st.Page:
+    """/compare?mixes=NAME@V,NAME@V,…"""
+    return st.Page(render, title="Compare", url_path="compare", visibility="hidden")
 
 
 def mix(render: Render = _link_only) -> st.Page:
@@ -48,8 +53,13 @@ def mix(render: Render = _link_only) -> st.Page:
 
 
 def playground(render: Render = _link_only) -> st.Page:
-    """/playground?mix=NAME@V&beside=seed|NAME@V"""
+    """/playground?mix=NAME@V&beside=seed|NAME@V&prompt=TEXT, and the settings that are not the default"""
     return st.Page(render, title="Play", icon=":material/stylus_note:", url_path="playground")
+
+
+def lens(render: Render = _link_only) -> st.Page:
+    """/lens?mix=NAME@V&beside=NAME@V&text=TEXT"""
+    return st.Page(render, title="Lens", icon=":material/visibility:", url_path="lens")
 
 
 def runs(render: Render = _link_only) -> st.Page:

@@ -83,11 +83,11 @@ def form_of(run: RunRecord) -> dict[str, str]:
         )
         return address_of({**fields, **text})
     if run.kind == "compose":
-        return address_of(_recipe_fields(request["recipe"]))
+        return address_of(recipe_fields(request["recipe"]))
     return {}
 
 
-def _recipe_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe as the fields of the compose form."""
     merge = recipe.get("trunk_merge", {"method": "routed"})
     method = merge if isinstance(merge, str) else merge["method"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from composer.evaluation.contenders import MEAN, TITLES, score_rows
+from composer.evaluation.contenders import EXPERT, MEAN, ORACLE, TITLES, score_rows
 from ui.web.components import escaped
 from ui.web.mix_words import text_words
 from ui.wording.display import share
@@ -22,16 +22,25 @@ def score_table(evaluation: Mapping[str, Any]) -> str:
         rows,
         corner="domain",
         caption=f"Bits per byte on {text_words(evaluation)}, held out from training; lower is better, the best of each "
-        "row is marked",
+        "row is marked. A domain's own expert is the ceiling, so it is never marked",
+        ceilings=[place for place, column in enumerate(columns) if column in (EXPERT, ORACLE)],
     )
 
 
 def figures(
-    columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], *, corner: str = "", caption: str = ""
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[float | None]],
+    *,
+    corner: str = "",
+    caption: str = "",
+    ceilings: Container[int] = (),
 ) -> str:
-    """Table of numbers where lower is better; the best of each row is marked, also for screen readers."""
+    """Table of numbers where lower is better; the best of each row is marked, also for screen readers.
+
+    The columns with the indices `ceilings` are never marked.
+    """
     body = "".join(
-        f'<tr class="{"mean" if name == MEAN else ""}"><th scope="row">{escaped(name)}</th>{_cells(row)}</tr>'
+        f'<tr class="{"mean" if name == MEAN else ""}"><th scope="row">{escaped(name)}</th>{_cells(row, ceilings)}</tr>'
         for name, row in rows.items()
     )
     return _table("nm-figures", caption, [corner, *columns], body)
@@ -72,16 +81,16 @@ def _table(kind: str, caption: str, columns: Sequence[str], body: str) -> str:
     )
 
 
-def _cells(row: Sequence[float | None]) -> str:
-    known = [score for score in row if score is not None]
+def _cells(row: Sequence[float | None], ceilings: Container[int]) -> str:
+    known = [score for place, score in enumerate(row) if score is not None and place not in ceilings]
     best = min(known) if len(known) > 1 else None
     return "".join(
         "<td>–</td>"
         if score is None
         else f'<td class="best" title="best of this row"><span>{score:.3f}</span></td>'
-        if score == best
+        if score == best and place not in ceilings
         else f"<td>{score:.3f}</td>"
-        for score in row
+        for place, score in enumerate(row)
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import streamlit as st
+
 from ui.web.components import escaped
 from ui.wording.display import share
 
@@ -30,7 +32,7 @@ def colour(place: int) -> str:
 
 
 def text_html(
-    prompt: str,
+    prompt: str | Sequence[Written],
     tokens: Sequence[Written],
     experts: Sequence[str],
     *,
@@ -40,32 +42,52 @@ def text_html(
     """The prompt and the generated text; the strength of a token's tint shows its top expert's share.
 
     An expert's colour follows its index in `experts`. Its share is the fraction of blocks that chose it, or its
-    weight in one `block` (from 0).
+    weight in one `block` (from 0). The prompt may be given as tokens with a routing. Unless the text is still being
+    written, a token with the focus shows its alternatives.
     """
     caret = '<span class="nm-caret"></span>' if writing else ""
-    written = "".join(_token(token, experts, block) for token in tokens)
-    prompt_html = f'<span class="prompt">{escaped(prompt, lines=True)}</span>'
+    written = "".join(
+        _token(token, experts, block, "" if writing else _alternatives(token)) for token in tokens
+    )
+    before = (
+        escaped(prompt, lines=True)
+        if isinstance(prompt, str)
+        else "".join(_token(token, experts, block) for token in prompt)
+    )
+    prompt_html = f'<span class="prompt">{before}</span>'
     return f'<div class="nm-written" aria-live="polite">{prompt_html}{written}{caret}</div>'
 
 
-def _token(token: Written, experts: Sequence[str], block: int | None) -> str:
+def _token(token: Written, experts: Sequence[str], block: int | None, more: str = "") -> str:
+    """A token; `more` is HTML that it shows while it has the focus."""
     parts = token.experts if block is None else token.blocks[block] if token.blocks else {}
+    text = escaped(token.text, lines=True)
     if not any(parts.values()):
-        return escaped(token.text, lines=True)
+        return f'<span class="dense" tabindex="0">{text}{more}</span>' if more else text
     tint = _tint(parts, experts)
     said = escaped(_said(parts))
-    return f'<span class="tok" style="{tint}" title="{said}">{escaped(token.text, lines=True)}</span>'
+    focus = ' tabindex="0"' if more else ""
+    return f'<span class="tok" style="{tint}" title="{said}"{focus}>{text}{more}</span>'
+
+
+def _alternatives(token: object) -> str:
+    """The likeliest tokens in its place, as a small table; empty if they are not known."""
+    found: Sequence[tuple[str, float]] = getattr(token, "alternatives", ())
+    rows = "".join(
+        f"<span><code>{escaped(repr(text)[1:-1] or ' ')}</code>{share(part)}</span>" for text, part in found
+    )
+    return f'<span class="alts" role="note">{rows}</span>' if rows else ""
 
 
 def _tint(parts: Mapping[str, float], experts: Sequence[str]) -> str:
     """CSS variables of the top expert's hue; its strength grows with the expert's share."""
-    first = _first(parts)
+    first = top_expert(parts)
     if first is None:
         return "--hue:transparent;--strength:0%"
     return f"--hue:{colour(experts.index(first))};--strength:{12 + 30 * parts[first]:.0f}%"
 
 
-def _first(parts: Mapping[str, float]) -> str | None:
+def top_expert(parts: Mapping[str, float]) -> str | None:
     """Return the expert with the largest share, or None if the block chose no expert."""
     return max(parts, key=lambda ref: parts[ref]) if parts else None
 
@@ -84,7 +106,7 @@ def shares(tokens: Sequence[Written], experts: Sequence[str], block: int | None 
     count = max(1, len(tokens))
     if block is None:
         return {ref: sum(token.experts.get(ref, 0.0) for token in tokens) / count for ref in experts}
-    chosen = [_first(token.blocks[block]) for token in tokens]
+    chosen = [top_expert(token.blocks[block]) for token in tokens]
     return {ref: chosen.count(ref) / count for ref in experts}
 
 
@@ -118,3 +140,17 @@ def block_grid(tokens: Sequence[Written], experts: Sequence[str]) -> str:
 def _cell(token: Written, experts: Sequence[str], block: int) -> str:
     parts = token.blocks[block]
     return f'<td title="{escaped(_said(parts))}"><div style="{_tint(parts, experts)}"></div></td>'
+
+
+def choose_block(texts: Sequence[Sequence[Written]], key: str) -> int | None:
+    """Draw the choice of the block whose choices are shown; return it, from 0, or None for all blocks."""
+    blocks = max((len(tokens[0].blocks) for tokens in texts if tokens), default=0)
+    if blocks < 2:
+        return None
+    chosen = st.select_slider(
+        "Coloured by",
+        range(blocks + 1),
+        key=key,
+        format_func=lambda block: f"block {block}" if block else "all blocks",
+    )
+    return chosen - 1 if chosen else None

@@ -17,6 +17,8 @@ def licence_words(expression: str) -> str:
         words.append(f"Non-commercial use only, because of {_listed(found['non_commercial'])}.")
     if found["same_terms"]:
         words.append(f"Who shares the mix must do so under {_listed(found['same_terms'])}.")
+    if found["restricted"]:
+        words.append(f"The use is restricted: read {_listed(found['restricted'])}.")
     if found["unknown"]:
         words.append(f"Read the terms of {_listed(found['unknown'])} first: they are not known here.")
     return " ".join(words) or "Commercial use is permitted. Keep the authors' notices."

@@ -82,9 +82,9 @@ def collect(model: NexusForCausalLM, rows: Mapping[int, torch.Tensor]) -> list[S
     found: dict[int, Sums] = {}
 
     def observe(layer: int, place: int, module: nn.Module, arguments: tuple[torch.Tensor]) -> None:
-        x_TH = arguments[0].flatten(0, -2).double()
+        x_TH = arguments[0].flatten(0, -2).cpu().double()
         x_TF = F.pad(x_TH, (0, 1), value=1.0)
-        own_FN = torch.zeros(x_TF.shape[1], n, dtype=x_TF.dtype, device=x_TF.device)
+        own_FN = torch.zeros(x_TF.shape[1], n, dtype=x_TF.dtype)
         own_FN[:, place] = x_TF.sum(dim=0)
         sums = Sums(x_TF.T @ x_TF, own_FN)
         found[layer] = found[layer] + sums if layer in found else sums

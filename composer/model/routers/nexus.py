@@ -52,11 +52,12 @@ class NexusRouter(Router):
         return F.silu(gate) * value
 
     def solve(self, domains: torch.Tensor, gates: torch.Tensor, weights: torch.Tensor) -> None:
+        # On the CPU, in float64, which not every GPU has.
         # Ridge regression: W2 = Gᵀ Ω A (Aᵀ Ω A + λI)⁻¹, with the hidden layer A [D, H], targets G, weights Ω.
-        hidden = self._hidden(domains).detach().double()
+        hidden = self._hidden(domains).detach().cpu().double()
         weighted = hidden * weights.to(hidden)[:, None]
         normal = weighted.T @ hidden
-        eye = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
+        eye = torch.eye(len(normal), dtype=normal.dtype)
         factor = torch.linalg.cholesky(normal + RIDGE * normal.diagonal().mean() * eye)
         solved = torch.cholesky_solve(weighted.T @ gates.to(hidden), factor)
         self.replace_projection(solved.T)
@@ -65,8 +66,8 @@ class NexusRouter(Router):
         self, domains: torch.Tensor, gates: torch.Tensor, experts: Sequence[int] | None = None
     ) -> None:
         # The smallest exact change of W2 is (A⁺ (G − A W2ᵀ))ᵀ, with the pseudo-inverse A⁺ of the hidden layer A [K, H].
-        hidden = self._hidden(domains).detach().double()
-        projection = self.projection().detach().double()
+        hidden = self._hidden(domains).detach().cpu().double()
+        projection = self.projection().detach().cpu().double()
         missing = gates.to(hidden) - hidden @ projection.T
         self.replace_projection(projection + (torch.linalg.pinv(hidden, rtol=1e-6) @ missing).T)
 

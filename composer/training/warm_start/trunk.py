@@ -76,13 +76,15 @@ class Sums:
         """Add a source with the given input statistics per token."""
         for name, module in linear_layers(model).items():
             gram_II = grams(name) * weight
-            self._sum(self.targets, name, module.weight.shape).add_(module.weight.float() @ gram_II)
+            weight_OI = weight_of(module).value(torch.float32).cpu()
+            self._sum(self.targets, name, weight_OI.shape).add_(weight_OI @ gram_II)
             self._sum(self.grams, name, gram_II.shape).add_(gram_II)
         for name, layer in token_layers(model).items():
             weights_VI = weight_of(layer)
             rows_VI = self._sum(self.rows, name, weights_VI.shape)
             for piece in weights_VI.pieces():
-                rows_VI[piece] += weights_VI.rows(piece, torch.float32) * (weight * counts_V[piece])[:, None]
+                rows = weights_VI.rows(piece, torch.float32).cpu()
+                rows_VI[piece] += rows * (weight * counts_V[piece])[:, None]
         self.counts_V = weight * counts_V + (0 if self.counts_V is None else self.counts_V)
         self.weight += weight
 
@@ -166,7 +168,7 @@ def _put(model: NexusForCausalLM, sums: Sums) -> None:
         gram_II = sums.grams[name].double()
         ridge = RIDGE * gram_II.diagonal().mean()
         factor = torch.linalg.cholesky(gram_II + ridge * torch.eye(len(gram_II), dtype=gram_II.dtype))
-        target_OI = sums.targets[name].double() + ridge * module.weight.double().cpu()
+        target_OI = sums.targets[name].double() + ridge * module.weight.cpu().double()
         replace_weight(module, sums.targets[name].copy_(torch.cholesky_solve(target_OI.T, factor).T))
     counts_V1 = sums.average_counts_V[:, None]
     layers = token_layers(model)

@@ -11,6 +11,7 @@ import pico
 import pytest
 import torch
 from safetensors.torch import load_file
+from stock_mixes import LLAMA3
 from transformers import AutoModelForCausalLM
 
 from composer.composition import compose
@@ -30,10 +31,16 @@ from registry.intake.intake import add_seed, contribute
 UNTRAINED = Training(warm_start=False, tokens=0)
 SHORT = Training(tokens=512, sequence_length=64, batch_tokens=256)
 
+PARTLY_ROTATED = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+MIXED_LAYERS = ["full_attention", "sliding_attention"]
+
 # The test's id, the model type, and the seed's differences from the family's plain model.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in FAMILIES},
     "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-3.2": ("llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3}),
+    "phi4-mini": ("phi3", {"tie_word_embeddings": True, "rope_parameters": PARTLY_ROTATED}),
+    "ministral-8b": ("ministral", {"sliding_window": 4, "layer_types": MIXED_LAYERS}),
     "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 6}),
     "mistral-sliding": ("mistral", {"sliding_window": 4, "head_dim": 12}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),

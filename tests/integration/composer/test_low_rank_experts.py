@@ -17,6 +17,8 @@ from composer.mix.lock import lock_expert, lock_seed
 from composer.mix.opening import open_expert, open_mix
 from composer.mix.recipe import Recipe, Training
 from composer.model.modeling import forced
+from composer.model.routed import add_differences, differences
+from composer.routed_trunk import fine_tune
 from registry.catalog import queries
 from registry.catalog.verification import verify
 from registry.home import open_registry
@@ -208,6 +210,27 @@ def test_a_fine_tune_stores_differences_alone_and_lowers_the_loss(registry):
     for domain in ("code", "cooking", "math"):
         assert scores[1][domain]["mix"] < scores[0][domain]["mix"]
     assert set(manifest.blobs()) >= own
+
+
+@pytest.mark.parametrize(("best", "kept"), [(-1, 0), (0.3, 0.3), (0.6, 0.6), (2, 1)])
+def test_of_a_fine_tune_the_share_that_predicts_best_is_kept(registry, monkeypatch, best, kept):
+    mix = open_mix(registry, compose(registry, recipe("plain", ("code", "math"))).manifest, trainable=True)
+    add_differences(mix.model, [0], 2)
+    parameters = differences(mix.model, 0)
+    before = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    for parameter in parameters.values():
+        parameter.data.fill_(1)
+    values = lambda: next(iter(parameters.values())).mean().item()  # noqa: E731
+    monkeypatch.setattr(fine_tune, "bits_per_byte", lambda model, text: (values() - best) ** 2)
+    assert fine_tune.keep_best_share(mix, 0, before, ["a text that is not for choices"]) == 1
+    assert fine_tune.keep_best_share(mix, 0, before, pico.domain_documents("code", 200)) == kept
+    assert all(parameter.eq(kept).all() for parameter in parameters.values())
+
+
+def test_a_fine_tune_that_helps_is_kept_and_the_shares_are_reported(registry):
+    useful = compose(registry, tuned("useful", ("code", "math"), learning_rate=0.01)).manifest
+    assert set(useful.training["kept"]) == {"code@1", "math@1"}
+    assert min(useful.training["kept"].values()) > 0.5
 
 
 def test_a_fine_tune_can_be_repeated_to_the_byte(registry):

@@ -14,7 +14,9 @@ from composer.chat.conversation import Chat
 from composer.chat.renderer import Renderer
 from composer.chat.templates import ChatTemplate
 from composer.errors import ChatTemplateError, RecipeError
+from composer.evaluation.chat_harness import conversation_up_to_reply
 from composer.generation.sampling import Sampling
+from composer.mix.opening import OpenSeed
 from registry.checkpoints.tokenizers import MAX_TEMPLATE_BYTES, chat_template
 from registry.errors import UnsafeFileError
 
@@ -132,3 +134,22 @@ def test_a_conversation_without_messages_or_with_an_unknown_role_is_refused(
     chat = Chat(SimpleNamespace(tokenizer=None), ChatTemplate(CHATML, "seed"), renderer)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="expected"):
         chat.prompt(messages)
+
+
+def test_a_conversation_for_the_harness_may_begin_its_reply_and_loses_a_refused_system_message(
+    renderer: Renderer,
+) -> None:
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    tokenizer = SimpleNamespace(special_tokens_map={}, get_added_vocab=dict)
+    chat = Chat(OpenSeed(None, tokenizer), ChatTemplate(refusing, "a test"), renderer)
+    asked = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    system = [{"role": "system", "content": "Be brief."}]
+    assert conversation_up_to_reply(chat, [*system, *USER], begun=False) == asked
+    begun = [*USER, {"role": "assistant", "content": "The answer"}]
+    assert conversation_up_to_reply(chat, begun, begun=True) == asked + "The answer"
+    with pytest.raises(ChatTemplateError, match="no system"):
+        conversation_up_to_reply(
+            Chat(OpenSeed(None, tokenizer), ChatTemplate("{{ raise_exception('no system') }}", ""), renderer),
+            USER,
+            begun=False,
+        )

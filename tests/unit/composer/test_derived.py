@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from composer.derived import derived
+from composer.derived import derived, derived_number
 from composer.model import routed
 from composer.routed_trunk import profiles
+from registry.errors import StorageError
 from registry.home import Registry
 
 
@@ -27,6 +29,14 @@ def test_arrays_are_computed_once_per_key_and_again_if_their_file_is_damaged(reg
         path.write_bytes(path.read_bytes()[:50])
     derived(registry, "rows", ["a", "b"], compute)
     assert len(calls) == 3
+
+
+def test_a_number_is_stored_and_a_disk_that_takes_nothing_is_reported(registry: Registry) -> None:
+    assert derived_number(registry, "scores", ["a"], lambda: 2.5) == 2.5
+    assert derived_number(registry, "scores", ["a"], lambda: 0.0) == 2.5
+    (registry.home / "cache" / "full").write_text("in place of a folder")
+    with pytest.raises(StorageError, match=r"cannot write .*full"):
+        derived_number(registry, "full", ["a"], lambda: 1.0)
 
 
 def test_a_profile_counts_pairs_in_the_rows_that_the_router_reads() -> None:

@@ -13,8 +13,6 @@ from composer.errors import RecipeError
 from composer.generation.pieces import Detokenizer, StopStrings
 from composer.generation.sampling import Sampling, sampler
 
-CPU = torch.device("cpu")
-
 
 def written(stops: list[str], pieces: list[str]) -> tuple[str, bool]:
     """The text of these pieces that a reader sees, and whether a stop string ended it."""
@@ -78,15 +76,15 @@ def test_a_space_that_is_written_only_between_two_words_is_kept_after_the_prompt
 def test_top_k_and_top_p_leave_only_the_likeliest_tokens() -> None:
     logits = torch.tensor([3.0, 2.0, 1.0, 0.0])
     for changes, allowed in (({"top_k": 2}, {0, 1}), ({"top_p": 0.6}, {0}), ({"top_p": 0.7}, {0, 1})):
-        sample = sampler(Sampling(temperature=1.0, **changes), CPU)
+        sample = sampler(Sampling(temperature=1.0, **changes))
         assert {sample(logits) for _ in range(200)} == allowed
-    warm = sampler(Sampling(temperature=5.0), CPU)
+    warm = sampler(Sampling(temperature=5.0))
     assert {warm(logits) for _ in range(500)} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-300])
 def test_a_temperature_near_zero_selects_the_likeliest_token(temperature: float) -> None:
-    assert sampler(Sampling(temperature=temperature), CPU)(torch.tensor([0.0, 900.0, 1.0])) == 1
+    assert sampler(Sampling(temperature=temperature))(torch.tensor([0.0, 900.0, 1.0])) == 1
 
 
 @pytest.mark.parametrize(

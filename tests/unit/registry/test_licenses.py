@@ -6,9 +6,10 @@ import tracemalloc
 
 import pytest
 
+from registry.community_licenses import COMMUNITY
 from registry.errors import LicenseError
 from registry.hub_licenses import tag_of
-from registry.licenses import check_license, combine
+from registry.licenses import check_license, combine, obligations
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,8 @@ from registry.licenses import check_license, combine
         ("GPL-2.0", "GPL-2.0-only"),
         ("odc-by", "ODC-By-1.0"),
         ("MIT OR ODbL", "MIT OR ODbL-1.0"),
+        ("llama3.1", "LicenseRef-llama3.1"),
+        ("Gemma AND odc-by", "LicenseRef-gemma AND ODC-By-1.0"),
         ("LicenseRef-llama3", "LicenseRef-llama3"),
         ("MIT AND (LicenseRef-a.b OR CC-BY-4.0)", "MIT AND (LicenseRef-a.b OR CC-BY-4.0)"),
     ],
@@ -33,7 +36,6 @@ def test_an_spdx_expression_is_returned_in_its_normal_form(given: str, normal: s
     [
         ("apache 2", "did you mean Apache-2.0"),
         ("gpl-2", "did you mean GPL-2.0-only"),
-        ("llama3", "use LicenseRef-llama3"),
         ("openrail", "means several licences: write LicenseRef-creativeml-openrail-m or"),
         ("gpl", "means several licences: write GPL-2.0-only or GPL-2.0-or-later or GPL-3.0-only"),
         ("MIT AND BSD", "means several licences: write BSD-2-Clause or BSD-3-Clause"),
@@ -65,6 +67,8 @@ def test_an_unknown_or_missing_licence_is_refused_with_a_suggestion(given: str, 
         (["LicenseRef-llama3", "LicenseRef-llama3"], "LicenseRef-llama3"),
         (["CC-BY-ND-4.0 OR MIT", "MIT"], "MIT"),
         (["LicenseRef-other"], "LicenseRef-other"),
+        (["LicenseRef-llama3", "MIT"], "LicenseRef-llama3 AND MIT"),
+        (["LicenseRef-acme-0123456789ab", "LicenseRef-acme-0123456789ab"], "LicenseRef-acme-0123456789ab"),
         (["LicenseRef-llama3 AND MIT"], "LicenseRef-llama3 AND MIT"),
         (["(GPL-2.0-only AND Apache-2.0) OR MIT"], "MIT"),
         (["MIT OR (ISC AND (Zlib OR NCSA))", "GPL-2.0-only"], "GPL-2.0-only AND MIT"),
@@ -84,7 +88,10 @@ def test_licences_that_fit_combine_to_one_expression(expressions: list[str], res
         ("GPL-3.0-only", "CC-BY-NC-4.0", "forbids commercial use"),
         ("CC-BY-SA-4.0", "CC-BY-NC-SA-4.0", "forbids commercial use"),
         ("CC-BY-SA-4.0", "GPL-2.0-only", "their own terms for the whole work"),
-        ("LicenseRef-llama3", "MIT", "terms of LicenseRef-llama3 are not known"),
+        ("LicenseRef-x", "MIT", "terms of LicenseRef-x are not known"),
+        ("LicenseRef-llama3", "GPL-3.0-only", "restricts the use"),
+        ("LicenseRef-llama3", "LicenseRef-gemma", "restricts the use"),
+        ("LicenseRef-acme", "LicenseRef-acme", "LicenseRef-acme-0123456789ab"),
         ("OGTSL", "MIT", "terms of OGTSL are not known"),
         ("LicenseRef-other", "LicenseRef-other", "may be a different licence"),
         ("LicenseRef-OpenRAIL", "LicenseRef-OpenRAIL", "may be a different licence"),
@@ -152,6 +159,18 @@ def test_choices_that_cannot_be_weighed_in_bounded_time_are_refused(monkeypatch:
     hopeless = many("(MIT OR ISC)", 40) + " AND (GPL-2.0-only OR LGPL-2.0-only)"
     told = in_little_memory([("a@1", hopeless), ("b@1", "Apache-2.0")])
     assert "no compatible choice of these licences was found in 20,000 steps" in told and "without OR" in told
+
+
+def test_obligations_name_the_community_licences_with_their_source() -> None:
+    found = obligations("LicenseRef-gemma AND LicenseRef-qwen-research AND MIT")
+    assert found["non_commercial"] == ["LicenseRef-qwen-research"] and found["unknown"] == []
+    assert found["restricted"][0] == "LicenseRef-gemma (https://ai.google.dev/gemma/terms)"
+
+
+def test_every_community_licence_is_a_tag_that_is_read_and_has_an_address() -> None:
+    for tag, terms in COMMUNITY.items():
+        assert check_license(tag) == check_license(f"LicenseRef-{tag}") == f"LicenseRef-{tag}"
+        assert terms.source.startswith("https://")
 
 
 def test_the_hubs_tags_of_licences_are_read_and_written() -> None:

@@ -108,8 +108,8 @@ License = Annotated[
 Data = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Text of the domain: JSON lines, JSON, CSV, TSV, Parquet or text files, also as .gz or .zst, or a "
-        "folder of them. Repeatable.",
+        help="Text of the domain: JSON lines, JSON, CSV, TSV, Parquet or text files, also as .gz or .zst, a folder "
+        "of them, or hf:OWNER/NAME. Repeatable.",
         metavar="PATH",
     ),
 ]

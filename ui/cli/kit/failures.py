@@ -33,6 +33,7 @@ def exit_codes() -> dict[type[BaseException], int]:
         registry.IntegrityError: INCOMPATIBLE,
         registry.RegistryError: FAILURE,
         composer.RecipeError: USAGE,
+        composer.DeviceError: USAGE,
         composer.IncompatibleExpertsError: INCOMPATIBLE,
         composer.MixFormatError: INCOMPATIBLE,
         composer.MissingTextError: INCOMPATIBLE,

@@ -7,6 +7,7 @@ from typing import Any
 
 from ui.cli.kit.output import Column, note, print_fields, print_table
 from ui.wording.display import duration, share, size
+from ui.wording.licenses import licence_words
 from ui.wording.tasks import task_rows
 from ui.wording.training_cost import learning_facts
 
@@ -20,6 +21,7 @@ def print_composed(shape: Mapping[str, Any]) -> None:
             "seed": shape["seed"],
             "experts": ", ".join(shape["experts"]),
             "licence": shape["license"],
+            "licence means": licence_words(shape["license"]),
             "lock": shape["lock"],
             "written": size(shape["bytes_written"]),
             "took": duration(shape["seconds"]),

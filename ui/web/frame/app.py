@@ -14,6 +14,7 @@ from ui.web.pages import (
     compose,
     contribute,
     expert,
+    lens,
     log,
     map,
     mix,
@@ -22,6 +23,7 @@ from ui.web.pages import (
     run,
     runs,
     seed,
+    workbench,
 )
 
 # In the order of the header's links.
@@ -30,12 +32,14 @@ PAGES = (
     routes.domain_map(map.render),
     routes.compose(compose.render),
     routes.mixes(mixes.render),
+    routes.lens(lens.render),
     routes.playground(playground.render),
     routes.runs(runs.render),
     routes.contribute(contribute.render),
     routes.log(log.render),
     routes.expert(expert.render),
     routes.mix(mix.render),
+    routes.workbench(workbench.render),
     routes.run(run.render),
     routes.seed(seed.render),
 )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
+from ui.web.frame.downloads import ROUTES
 from ui.web.frame.gate import Gate
 from ui.web.frame.guard import Guard, allowed_hosts
 from ui.web.frame.parent import report_listening
@@ -24,23 +26,31 @@ FIRST = ("ui.web.pages.catalog", "registry.domains.embedding", "registry.domains
 
 @asynccontextmanager
 async def lifespan(_app: App) -> AsyncIterator[None]:
-    """Report that the port is bound, and import the first page's modules in a background thread.
+    """Report that the port is bound; import the first page's modules and load the embedder in a background thread.
 
     The first visitor's browser loads Streamlit's scripts for most of a second. The imports run in that time.
     """
     report_listening()
-    threading.Thread(target=_import_first_page, daemon=True).start()
+    threading.Thread(target=_warm_up, daemon=True).start()
     yield
 
 
-def _import_first_page() -> None:
+def _warm_up() -> None:
     for module in FIRST:
         importlib.import_module(module)
+    from registry.domains.embedding import load_embedder
+    from registry.errors import RegistryError
+    from ui.web.session import current_registry
+
+    # A failure is shown by the first search, to a visitor who can read it.
+    with contextlib.suppress(RegistryError):
+        load_embedder(current_registry().embedder).encode(["warm"])
 
 
 app = App(
     Path(__file__).with_name("app.py"),
     lifespan=lifespan,
+    routes=ROUTES,
     middleware=[
         Middleware(Guard, hosts=allowed_hosts()),
         *([Middleware(Gate)] if required() == "token" else []),

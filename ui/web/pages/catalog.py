@@ -1,4 +1,4 @@
-"""The catalog page: every expert as a card, with search by a task description or a pasted sample."""
+"""The catalog page: every expert as a card, with search by one need, by several, or by a sample of text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import streamlit as st
 
 from registry.catalog.queries import (
     MAX_QUERY_CHARS,
+    Order,
     Sides,
     count_experts,
     list_licenses,
@@ -18,7 +19,8 @@ from registry.catalog.queries import (
 from registry.home import Registry
 from registry.records import ExpertRecord
 from ui.query import closeness, vector_of_sample
-from ui.web.components import cards, contribute_link, empty_state, label, page_title
+from ui.web.components import Match, cards, contribute_link, empty_state, label, page_title
+from ui.web.needs import MOST_NEEDS, answers, draw, needs_of
 from ui.web.session import current_registry, first_steps, shown_errors, shown_refusal
 from ui.wording.display import plural
 
@@ -26,6 +28,8 @@ CARDS_PER_PAGE = 12  # each takes the browser about ten milliseconds
 SEARCH_LIMIT = 48
 MOST_COUNTED = 12_000  # an exact count of a million experts takes longer than a page of them
 SAMPLE_CHARS = 100_000
+UPLOAD_MB = 20
+HEADING = "What should your model be good at?"
 # Parameters from (included) up to (excluded); the names appear in addresses.
 SIZES: dict[str, tuple[str, tuple[int, int | None]]] = {
     "tiny": ("below 100 M", (0, 100_000_000)),
@@ -39,9 +43,15 @@ MARKS = {
     "measured": ("Measured only", "Experts that were measured alone or as part of a mix."),
 }
 FILTERS = (*SIDES, *MARKS)
+ORDERS: dict[Order, str] = {
+    "name": "name",
+    "newest": "newest first",
+    "largest": "largest first",
+    "smallest": "smallest first",
+}
 
 # Returns at most `limit` of the matching experts, starting at `offset`: reader(limit, offset).
-Reader = Callable[[int, int], list[tuple[ExpertRecord, float | None]]]
+Reader = Callable[[int, int], list[tuple[ExpertRecord, Match | None]]]
 
 
 def render() -> None:
@@ -49,7 +59,7 @@ def render() -> None:
     with shown_errors():
         registry = current_registry()
         seeds = [seed.name for seed in list_seeds(registry)]
-        page_title("Find an expert")
+        page_title("Find an expert", heading=HEADING if seeds else "")
         if not seeds:
             empty_state(
                 "This registry is empty",
@@ -64,8 +74,14 @@ def render() -> None:
             "size": list(SIZES),
         }
         _read_address(choices)
-        query, sample = _search_row(choices)
+        query, sample, files = _search_row(choices)
         sides = _sides()
+        needs = needs_of(query)
+        if files or len(needs) > 1:
+            _write_address()
+            with shown_refusal(), st.spinner("Comparing meanings …"):
+                draw(registry, answers(registry, needs, files, sides), query)
+            return
         found = None
         if query or sample:
             with shown_refusal(), st.spinner("Comparing meanings …"):
@@ -93,6 +109,7 @@ def _read_address(choices: Mapping[str, Sequence[str]]) -> None:
             st.session_state[name] = None
     for name in MARKS:
         st.session_state.setdefault(name, given.get(name) == "yes")
+    st.session_state.setdefault("order", given["order"] if given.get("order") in ORDERS else "name")
     if given.get("page", "").isdecimal():
         st.session_state.setdefault("page", max(1, int(given["page"])))
 
@@ -104,20 +121,23 @@ def _write_address() -> None:
         "q": st.session_state.get("q"),
         **{name: st.session_state.get(name) for name in SIDES},
         **{name: "yes" for name in MARKS if st.session_state.get(name)},
+        "order": order if (order := st.session_state.get("order")) != "name" else "",
         "page": str(page) if page > 1 else "",
     }
     st.query_params.from_dict({name: value for name, value in search.items() if value})
 
 
-def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-    """Draw the search row; return the query and the pasted sample."""
+def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str, dict[str, str]]:
+    """Draw the search row; return the query, the pasted sample, and the text of uploaded files by name."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         query = st.text_input(
             "Search by meaning",
             key="q",
             persist_state="session",
             max_chars=MAX_QUERY_CHARS,
-            placeholder="Describe a task: linear algebra, parse a JSON file, C++ templates …",
+            label_visibility="collapsed",
+            placeholder="prove a theorem; parse a JSON file; C++ templates",
+            help="One need, or several with semicolons between them.",
             icon=":material/search:",
             on_change=_forget,
             args=("sample",),
@@ -138,10 +158,18 @@ def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str]:
                 args=("q",),
                 help="The sample is embedded and compared with the experts' domains. It is not stored.",
             )
+            uploaded = st.file_uploader(
+                "Or files of your text; each is a need",
+                accept_multiple_files=True,
+                max_upload_size=UPLOAD_MB,
+                key="sample files",
+            )
             # Leaving the text area submits it already, but people expect a button.
             st.button("Find similar experts", type="primary", width="stretch")
+    texts = {each.name: each.read(SAMPLE_CHARS).decode(errors="replace") for each in uploaded[:MOST_NEEDS]}
+    files = {name: text for name, text in texts.items() if text.strip()}
     # The browser's limit alone binds nobody.
-    return (query or "")[:MAX_QUERY_CHARS].strip(), (sample or "")[:SAMPLE_CHARS].strip()
+    return (query or "")[:MAX_QUERY_CHARS].strip(), (sample or "")[:SAMPLE_CHARS].strip(), files
 
 
 def _filters(choices: Mapping[str, Sequence[str]]) -> None:
@@ -164,6 +192,14 @@ def _filters(choices: Mapping[str, Sequence[str]]) -> None:
         )
     for key, (title, about) in MARKS.items():
         st.toggle(title, key=key, persist_state="session", help=about, on_change=_first_page)
+    st.selectbox(
+        "Sort by",
+        list(ORDERS),
+        key="order",
+        persist_state="session",
+        format_func=ORDERS.__getitem__,
+        on_change=_first_page,
+    )
     is_open = not any(st.session_state.get(name) for name in FILTERS)
     st.button("Clear", on_click=_clear, disabled=is_open, width="stretch")
 
@@ -217,31 +253,39 @@ def _search(registry: Registry, query: str, sample: str, sides: Sides) -> tuple[
     what = vector_of_sample(registry, sample) if sample else query
     hits = search(registry, what, limit=SEARCH_LIMIT, **sides)
     of = "your sample" if sample else f"“{query}”"
-    close = any(closeness(hit.score, request=not sample) != "none" for hit in hits)
-    caption = f"{'' if close else 'No close match. '}Nearest to {of} first, by text and name"
-    found = [(hit.expert, hit.score) for hit in hits]
+    found: list[tuple[ExpertRecord, Match | None]] = [
+        (hit.expert, Match(hit.score, closeness(hit.score, request=not sample), hit.passage)) for hit in hits
+    ]
+    close = any(match and match.closeness != "none" for _, match in found)
+    caption = f"{'' if close else 'Nothing here fits. '}Nearest to {of} first, by text and name"
     return len(found), lambda limit, offset: list(found[offset : offset + limit]), caption
 
 
 def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
     """Return the same for all experts that match the filters."""
     count = count_experts(registry, at_most=MOST_COUNTED, **sides)
+    order: Order = st.session_state["order"]
 
     # Cursors of the pages seen so far, so that the next page takes the time of the first.
-    filters, cursors = st.session_state.setdefault("cursors", (sides, {0: None}))
-    if filters != sides:
+    filters, cursors = st.session_state.setdefault("cursors", ((sides, order), {0: None}))
+    if filters != (sides, order):
         cursors = {0: None}
-        st.session_state["cursors"] = (sides, cursors)
+        st.session_state["cursors"] = ((sides, order), cursors)
 
-    def read(limit: int, offset: int) -> list[tuple[ExpertRecord, float | None]]:
+    def read(limit: int, offset: int) -> list[tuple[ExpertRecord, Match | None]]:
         nearest = max(seen for seen in cursors if seen <= offset)
-        page = page_experts(registry, limit=limit, cursor=cursors[nearest], skip=offset - nearest, **sides)
+        skip = offset - nearest
+        page = page_experts(registry, limit=limit, order=order, cursor=cursors[nearest], skip=skip, **sides)
         if page.next is not None:
             cursors[offset + limit] = page.next
         return [(each, None) for each in page.experts]
 
     more = " or more" if count == MOST_COUNTED else ""
-    return count, read, f"{plural(count, 'expert')}{more}, sorted by name"
+    return (
+        count,
+        read,
+        f"{plural(count, 'expert')}{more}, {'sorted by name' if order == 'name' else ORDERS[order]}",
+    )
 
 
 def _paged_cards(read: Reader, pages: int) -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 from registry.catalog.queries import get_expert, list_refs, list_seeds
 from registry.home import Registry
 from registry.records import ExpertRecord, SeedRecord
+from ui.query import closeness
 from ui.web.components import (
     contribute_link,
     empty_state,
@@ -153,7 +154,8 @@ def _chosen_row(expert: ExpertRecord) -> None:
         expert_link(expert)
         bar = ""
         if proposal is not None:
-            bar = f'{score_bar(proposal.score)}<p class="nm-line">{escaped(proposal.reason)}</p>'
+            fit = closeness(proposal.score, request=False)
+            bar = f'{score_bar(proposal.score, fit)}<p class="nm-line">{escaped(proposal.reason)}</p>'
         st.html(f'<p class="nm-line">{escaped(expert.description)}</p>{facts(expert)}{bar}')
 
 

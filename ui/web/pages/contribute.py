@@ -11,7 +11,7 @@ from composer.experts.adapter import is_adapter, read_adapter
 from composer.experts.adapter_config import check_base
 from registry.catalog.queries import list_seeds
 from registry.checkpoints.descent import check_descent
-from registry.checkpoints.preflight import Checkpoint, check_expert
+from registry.checkpoints.preflight import Checkpoint, check_expert, is_dequantized
 from registry.checkpoints.tensors import read_header
 from registry.domains.embedding import load_embedding
 from registry.errors import IncompatibleError, RegistryError
@@ -104,8 +104,8 @@ def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
             st.rerun()
         return False
     if checkpoint is None:
-        about = "The run first merges it into the seed, and fails if its shapes do not fit."
-        st.info(f"This is a LoRA adapter. {about}", icon=":material/layers:")
+        about = "The run first merges or converts it, and fails if its shapes do not fit."
+        st.info(f"This is a LoRA adapter, or its weights are quantized. {about}", icon=":material/layers:")
         return True
     st.success(f"It fits {label(seed.name)}.", icon=":material/check_circle:")
     fact_table(_findings(checkpoint))
@@ -130,9 +130,11 @@ def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint 
 
 
 def _check_folder(registry: Registry, seed: SeedRecord, folder: Path) -> Checkpoint | None:
-    """Check a folder's headers, and a sample of its weights against the seed's; None for an adapter."""
+    """Check a folder's headers, and a sample of its weights; None for an adapter and weights that are dequantized."""
     if is_adapter(folder):
         check_base(read_adapter(folder).config, folder, seed)
+        return None
+    if is_dequantized(folder):
         return None
     files = {name: registry.blobs.read_bytes(digest) for name, digest in seed.files.items()}
     checkpoint = check_expert(seed, files, folder)

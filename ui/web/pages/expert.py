@@ -6,6 +6,7 @@ import textwrap
 
 import streamlit as st
 
+from composer.evaluation.comparison import evaluation_of
 from registry.catalog.aliases import list_aliases, point
 from registry.catalog.lifecycle import get_readme
 from registry.catalog.queries import (
@@ -31,6 +32,7 @@ from ui.web.components import (
     page_title,
     score_bar,
 )
+from ui.web.quality import short_quality
 from ui.web.session import (
     current_registry,
     queue,
@@ -39,7 +41,7 @@ from ui.web.session import (
     shown_refusal,
 )
 from ui.web.tables import figures
-from ui.wording.display import parameters, plural, printable
+from ui.wording.display import parameters, plural, printable, share
 from ui.wording.provenance import in_words
 
 NEIGHBOURS = 5
@@ -138,6 +140,11 @@ def _transfer(registry: Registry, expert: ExpertRecord) -> None:
         )
     else:
         scores = measurement["bits_per_byte"]
+        own = scores.get(expert.ref, {})
+        if own and own["seed"] > 0:
+            saved = 1 - own["expert"] / own["seed"]
+            words = f"{share(abs(saved))} {'fewer' if saved >= 0 else 'more'} bits than its seed"
+            st.html(f'<p class="nm-quality">On text of its own domain, this expert needs {words}.</p>')
         rows = {
             ("its own" if domain == expert.ref else domain): [row["seed"], row["expert"]]
             for domain, row in scores.items()
@@ -263,12 +270,14 @@ def _relatives(registry: Registry, expert: ExpertRecord) -> None:
         with st.container(horizontal=True, key="versions"):
             for version in reversed(versions):
                 expert_link(version, disabled=version.ref == expert.ref)
-    mixes = [mix.ref for mix in list_mixes(registry, expert=expert.ref)]
+    mixes = list_mixes(registry, expert=expert.ref)
     if mixes:
         st.subheader("Used by", anchor=False)
         with st.container(key="lineage", gap=None):
-            for ref in mixes:
-                st.page_link(routes.mix(), label=label(ref), query_params={"ref": ref})
+            for mix in mixes:
+                words = short_quality(evaluation_of(mix, mixes))
+                name = f"{label(mix.ref)} :gray[{label(words)}]"
+                st.page_link(routes.mix(), label=name, query_params={"ref": mix.ref})
 
 
 def _title(name: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from registry.catalog.queries import experts_stamp, list_domains, list_experts, list_seeds
 from registry.home import Registry
+from registry.records import EmbedderId
 from ui.web import routes
 from ui.web.components import contribute_link, empty_state, expert_link, page_title
-from ui.web.domain_map import figure, project
-from ui.web.session import current_registry, first_steps, shown_errors
+from ui.web.domain_map import Plane, figure, project, with_needs
+from ui.web.needs import needs_of
+from ui.web.session import current_registry, first_steps, shown_errors, shown_refusal
 from ui.wording.display import plural
 
 if TYPE_CHECKING:
@@ -31,8 +34,8 @@ def render() -> None:
     with shown_errors():
         registry = current_registry()
         seed = _chosen_seed(registry)
-        chart, drawn, left_out = _chart(registry, str(registry.home), seed, experts_stamp(registry))
-        if not drawn:
+        drawing = _chart(registry, str(registry.home), seed, experts_stamp(registry))
+        if drawing is None:
             empty_state(
                 "No experts yet",
                 "Each expert's domain is a point on this map. Contribute an expert first.",
@@ -42,10 +45,14 @@ def render() -> None:
             else:
                 first_steps(registry)
             return
-        if left_out:
-            st.info(f"{plural(left_out, 'expert')} not shown: embedded with a different embedder.")
+        chart = drawing.chart
+        if needs := needs_of(st.query_params.get("q", "")):
+            with shown_refusal(), st.spinner("Comparing meanings …"):
+                chart = _with_needs(registry, drawing, needs)
+        if drawing.left_out:
+            st.info(f"{plural(drawing.left_out, 'expert')} not shown: embedded with a different embedder.")
         st.caption(
-            f"{plural(drawn, 'expert')}, placed by the embeddings of their training text. Nearby experts were "
+            f"{plural(drawing.shown, 'expert')}, placed by the embeddings of their training text. Nearby experts were "
             "trained on similar text. Click a point to open its expert."
         )
         _as_list(registry, seed)
@@ -76,18 +83,38 @@ def _chosen_seed(registry: Registry) -> str | None:
     return st.selectbox("Seed", every, format_func=lambda name: name or "Every seed", width=220) or None
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """The map, its plane and embedder, the number of experts that it shows, and the number that it cannot show."""
+
+    chart: go.Figure
+    plane: Plane
+    embedder: EmbedderId
+    shown: int
+    left_out: int
+
+
 @st.cache_resource(max_entries=MOST_CHARTS, show_spinner="Projecting domains …")
-def _chart(
-    _registry: Registry, home: str, seed: str | None, stamp: tuple[int, int, int]
-) -> tuple[go.Figure | None, int, int]:
-    """Return the map of the newest versions, the number of experts it shows, and the number it cannot show.
+def _chart(_registry: Registry, home: str, seed: str | None, stamp: tuple[int, int, int]) -> Drawing | None:
+    """Return the map of the newest versions; None without experts.
 
     Vectors of different embedders are not comparable, so only the most common embedder is drawn. The result is
     cached until the stamp changes.
     """
     domains = list_domains(_registry, seed=seed)
     if not domains:
-        return None, 0, 0
+        return None
     embedder, count = Counter(domain.embedder for domain in domains).most_common(1)[0]
     shown = [domain for domain in domains if domain.embedder == embedder]
-    return figure(shown, project(shown)), count, len(domains) - count
+    plane = project(shown)
+    return Drawing(figure(shown, plane), plane, embedder, count, len(domains) - count)
+
+
+def _with_needs(registry: Registry, drawing: Drawing, needs: list[str]) -> go.Figure:
+    """Return the map with the needs in the address as stars, if its embedder is the registry's."""
+    from registry.domains.embedding import load_embedder
+
+    embedder = load_embedder(registry.embedder)
+    if embedder.id != drawing.embedder:
+        return drawing.chart
+    return with_needs(drawing.chart, drawing.plane.place(embedder.encode(needs)), needs)

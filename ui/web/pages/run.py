@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 import yaml
 
+from registry.catalog.queries import get_mix, list_mixes
 from registry.errors import NotFoundError
 from registry.home import Registry
 from registry.queue import runs
 from registry.records import RunRecord
 from ui.queue.jobs import ROOTS
 from ui.web import routes
-from ui.web.components import chip, empty_state, fact_table, label, page_title
+from ui.web.components import chip, empty_state, escaped, fact_table, label, page_title
 from ui.web.exported import exported_files
+from ui.web.mix_words import near
+from ui.web.quality import quality
 from ui.web.run_words import ago, form_of, outcome, progress, spent, state_chip, subject
 from ui.web.session import current_registry, shown_errors, shown_refusal
 from ui.wording.display import duration, printable
@@ -108,10 +111,22 @@ def _head(registry: Registry, run: RunRecord) -> None:
         st.progress(fraction, text=label(words))
         if run.state == "queued":
             st.caption("`nexusmix ui` starts a worker of its own. `nexusmix worker` starts another.")
+    elif (mix := run.request.get("mix") if run.kind == "evaluate" else None) and run.state == "succeeded":
+        _quality(registry, mix)
     if run.error:
         kind = st.error if run.state == "failed" else st.warning
         kind("Error:" if run.state == "failed" else "Last error:", icon=":material/error:")
         st.code(printable(run.error, lines=True), language=None, wrap_lines=True)
+
+
+def _quality(registry: Registry, ref: str) -> None:
+    """Draw the result of an evaluation in one sentence."""
+    try:
+        evaluation = get_mix(registry, ref).evaluation
+    except NotFoundError:  # it was deleted since
+        return
+    if evaluation and (kept := quality(evaluation)):
+        st.html(f'<p class="nm-quality">{escaped(ref)} {escaped(kept)}.</p>')
 
 
 def _actions(registry: Registry, run: RunRecord) -> None:
@@ -131,6 +146,16 @@ def _actions(registry: Registry, run: RunRecord) -> None:
             st.page_link(
                 routes.mix(), label=f"Open {label(made['mix'])}", icon=":material/hub:", query_params=query
             )
+            if run.state == "succeeded" and run.kind != "evaluate":
+                known = list_mixes(registry)
+                others = [each for mix in known if mix.ref == made["mix"] for each in near(mix, known)]
+                if len(others) > 1:
+                    st.page_link(
+                        routes.workbench(),
+                        label="Compare it with other mixes",
+                        icon=":material/compare_arrows:",
+                        query_params={"mixes": ",".join(others)},
+                    )
             if run.state == "succeeded":
                 st.page_link(
                     routes.playground(),

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from registry.catalog.queries import get_seed
-from registry.checkpoints.preflight import Checkpoint, check_seed
+from registry.checkpoints.preflight import Checkpoint, check_seed, is_dequantized
 from registry.errors import ConflictError, NotFoundError, RegistryError
 from registry.home import Registry
 from registry.intake import hub, sources
@@ -66,6 +66,12 @@ def _check(registry: Registry, source: str) -> bool:
         st.error("This checkpoint cannot be a seed:", icon=":material/error:")
         st.code(printable(error), language=None, wrap_lines=True)
         return False
+    if checkpoint is None:
+        st.info(
+            "Its weights are quantized. The run first converts them to bfloat16, and then checks them.",
+            icon=":material/layers:",
+        )
+        return True
     st.success("It can be a seed.", icon=":material/check_circle:")
     fact_table(
         {
@@ -77,15 +83,15 @@ def _check(registry: Registry, source: str) -> bool:
     return True
 
 
-def _preflight(registry: Registry, source: str) -> Checkpoint:
-    """Check the source. The Hub is queried once per source, not on every click."""
+def _preflight(registry: Registry, source: str) -> Checkpoint | None:
+    """Check the source; None for weights that the run dequantizes. The Hub is queried once, not on every click."""
     if not hub.is_hub(source):
-        return check_seed(configured_roots().check_import(Path(source)))
+        folder = configured_roots().check_import(Path(source))
+        return None if is_dequantized(folder) else check_seed(folder)
     if st.session_state.get(HUB_CHECK, (None,))[0] != source:
         found = sources.check_remote(registry, hub.look_up(source), None)
-        assert found is not None  # None is only for an adapter of a seed
         st.session_state[HUB_CHECK] = (source, found)
-    checkpoint: Checkpoint = st.session_state[HUB_CHECK][1]
+    checkpoint: Checkpoint | None = st.session_state[HUB_CHECK][1]
     return checkpoint
 
 

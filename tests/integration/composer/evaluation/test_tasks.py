@@ -1,6 +1,7 @@
 """lm-evaluation-harness on a pico mix, with a task file and its data in a folder, without a hub."""
 
 import json
+import shutil
 
 import pico
 import pytest
@@ -30,6 +31,25 @@ target_delimiter: " "
 metric_list:
   - metric: acc
 """
+ASK = """\
+task: a_word
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{choices[answer]}}}}"
+generation_kwargs:
+  until: ["\\n"]
+  max_gen_toks: 4
+metric_list:
+  - metric: exact_match
+"""
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
 EXAMPLES = [
     {"question": "def return import", "choices": ["class", "butter"], "answer": 0},
     {"question": "flour oven garlic", "choices": ["yield", "onion"], "answer": 1},
@@ -51,15 +71,21 @@ def folder(tmp_path, monkeypatch):
     data = folder / "words.jsonl"
     data.write_text("\n".join(map(json.dumps, EXAMPLES)))
     (folder / "words.yaml").write_text(TASK.format(data=data))
+    (folder / "word.yaml").write_text(ASK.format(data=data))
     return folder
 
 
 @pytest.fixture
 def mix(registry, pico_seed, tmp_path):
     """A mix of two experts that is not evaluated yet."""
-    add_seed(registry, "pico", pico_seed, license="MIT")
+    return mix_of(registry, pico_seed, tmp_path)
+
+
+def mix_of(registry, seed, tmp_path):
+    """Compose two noisy copies of a seed, and return the manifest."""
+    add_seed(registry, "pico", seed, license="MIT")
     for number, name in enumerate(("code", "cooking"), 1):
-        expert = pico.branch_pico(pico_seed, tmp_path / name, seed=number)
+        expert = pico.branch_pico(seed, tmp_path / name, seed=number)
         data = pico.write_documents(tmp_path / f"{name}.jsonl", name)
         contribute(registry, name, expert, seed="pico", license="MIT", data=[data])
     experts, training = ["code", "cooking"], Training(tokens=0)
@@ -95,6 +121,37 @@ def test_a_users_task_runs_on_every_model_and_is_recorded_with_bits_per_byte(reg
     again = evaluate(registry, "pair", max_bytes=500)
     assert "tasks" not in again
     assert queries.get_mix(registry, "pair").evaluation == {**again, "tasks": result["tasks"]}
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_generation_tasks_ask_in_the_mixs_chat_template_and_other_tasks_in_plain_text(
+    chat, registry, pico_seed, folder, tmp_path, monkeypatch
+):
+    from lm_eval.models.huggingface import HFLM
+
+    seed = shutil.copytree(pico_seed, tmp_path / "seed")
+    (seed / "chat_template.jinja").write_text(TEMPLATE)
+    manifest = mix_of(registry, seed, tmp_path)
+    asked, generate_until = [], HFLM.generate_until
+
+    def spy(model, requests, **options):
+        asked.extend((each.args[0], model.eot_token_id) for each in requests)
+        return generate_until(model, requests, **options)
+
+    monkeypatch.setattr(HFLM, "generate_until", spy)
+    tasks = evaluate_tasks(registry, "pair", ["a_word", "which_word"], task_path=folder, chat=chat)["tasks"]
+    question = EXAMPLES[0]["question"]
+    expected = f"[user] {question}</s>[assistant] " if chat else question
+    assert len(asked) == 5 * len(EXAMPLES) and asked[0] == (expected, 1)
+    assert tasks["a_word"]["chat_template"] == ("seed pico" if chat else None)
+    assert tasks["a_word"]["metrics"]["mix"]["exact_match"] == 0
+    assert tasks["which_word"]["chat_template"] is None
+    assert tasks["which_word"]["metrics"]["mix"]["acc"] == pytest.approx(likeliest(registry, manifest))
+
+
+def test_a_mix_without_a_chat_template_generates_from_plain_text(registry, mix, folder):
+    tasks = evaluate_tasks(registry, "pair", ["a_word"], task_path=folder)["tasks"]
+    assert tasks["a_word"]["chat_template"] is None
 
 
 def test_the_command_shows_a_row_for_each_metric_and_a_column_for_each_model(

@@ -107,3 +107,15 @@ def test_a_dry_run_that_crashes_is_an_error_of_one_line(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     with pytest.raises(IncompatibleError, match="the dry run ended with status -6"):
         check_runs(folder)
+
+
+def test_a_tokenizer_that_loses_text_or_writes_ids_beyond_the_rows_is_refused(tmp_path: Path) -> None:
+    lossy = pico.write_pico(tmp_path / "lossy")
+    content = json.loads((lossy / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "return"}, "content": ""}
+    (lossy / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(IncompatibleError, match=r"the tokenizer does not work .*it reads"):
+        attempt(lossy)
+    short = pico.edit_config(pico.write_pico(tmp_path / "short"), vocab_size=64)
+    with pytest.raises(IncompatibleError, match="but the embedding has 64 rows"):
+        attempt(short)

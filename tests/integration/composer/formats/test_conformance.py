@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from stock_mixes import CLOSE, PROMPTS, VARIANTS, Transformers, exported, generated, largest_difference
+from stock_mixes import CLOSE, VARIANTS, Transformers, exported, generated, largest_difference
 
 from composer.formats import export
 from registry.home import Registry
@@ -14,7 +14,8 @@ def test_every_reader_agrees_with_the_mix(name: str, registry: Registry, tmp_pat
     variant = VARIANTS[name]
     mix = variant.make(registry, tmp_path)
     export(registry, "mix", tmp_path / "stock", format=variant.format)
-    ids = mix.tokenizer(PROMPTS[0])["input_ids"]
+    ids = mix.tokenizer("def area(radius):<pad>\n    return 3.14")["input_ids"]
+    assert 2 in ids  # a pad token inside a text is a token like any other
     expected = generated(mix.model, ids, 12)
     transformers = Transformers(tmp_path / "stock")
     assert transformers.model.config.hidden_size % 32 == 0

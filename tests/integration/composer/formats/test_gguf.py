@@ -10,6 +10,7 @@ from random_context import publish_random_context
 from stock_mixes import (
     CLOSE,
     HARD,
+    LLAMA3,
     PROSE,
     ROOT,
     Transformers,
@@ -23,7 +24,9 @@ from stock_mixes import (
 from composer.errors import ExportError, RecipeError
 from composer.formats import export
 from composer.formats.gguf import refuse_unknown
-from composer.formats.gguf_tokenizer import LLAMA3, PRE_TOKENIZERS, QWEN2, add_tokenizer
+from composer.formats.gguf_tokenizer import LLAMA3 as LLAMA3_STEP
+from composer.formats.gguf_tokenizer import PRE_TOKENIZERS, QWEN2, add_tokenizer
+from composer.formats.step35 import factors
 from composer.tensors import rows
 from registry.home import open_registry
 
@@ -83,6 +86,43 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 def test_every_rotary_embedding_that_is_accepted_arrives_unchanged(rope, registry, tmp_path):
     mix = make_mix(registry, tmp_path, rope_parameters=rope)
     assert largest_difference(mix, exported(registry, tmp_path)) < CLOSE["float32"]
+
+
+def test_the_factors_of_llama_3_are_those_of_transformers():
+    import torch
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500_000.0,
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    config = LlamaConfig(hidden_size=2048, num_attention_heads=32, rope_parameters=rope)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    plain = 500_000.0 ** (-torch.arange(0, 64, 2) / 64)
+    found = factors(500_000.0, rope, 64)
+    torch.testing.assert_close(torch.from_numpy(found), plain / scaled)
+    assert found[0] == 1 and found[-1] == 32 and len(set(found.tolist())) > 3
+
+
+def test_the_rotary_embedding_of_llama_3_arrives_in_a_quantised_file(registry, tmp_path):
+    mix = make_mix(registry, tmp_path, rope_parameters=LLAMA3)
+    assert largest_difference(mix, exported(registry, tmp_path, dtype="q8_0")) < CLOSE["q8_0"]
+
+
+@pytest.mark.parametrize(("model_type", "instead"), [("qwen2", "qwen2_moe"), ("qwen3", "qwen3_next")])
+def test_the_rotary_embedding_of_llama_3_is_refused_where_llama_cpp_has_no_form_for_it(
+    model_type, instead, registry, tmp_path
+):
+    mix = make_mix(registry, tmp_path, model_type, rope_parameters=LLAMA3)
+    with pytest.raises(ExportError, match=f"rotary embedding .*llama3.*use --format {instead}"):
+        export(registry, "mix", tmp_path / "out", format="gguf")
+    export(registry, "mix", tmp_path / "stock", format=instead)
+    assert largest_difference(mix, Transformers(tmp_path / "stock")) < CLOSE["float32"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "q8_0"])
@@ -148,7 +188,7 @@ def test_a_chat_template_comes_along(plain, tmp_path, monkeypatch):
             {"pre_tokenizer": as_json([QWEN2, ("ByteLevel", False)]), "merge_words": True},
             "ignore_merges = True",
         ),
-        ({"pre_tokenizer": as_json([LLAMA3])}, "its pre-tokenizer .* is equal to none of"),
+        ({"pre_tokenizer": as_json([LLAMA3_STEP])}, "its pre-tokenizer .* is equal to none of"),
         ({"normalizer": {"type": "Lowercase"}}, "it normalises text"),
     ],
 )
@@ -171,7 +211,6 @@ def test_a_tokenizer_is_refused_that_has_no_end_or_more_tokens_than_there_are_ro
     ("config", "reason"),
     [
         ({"hidden_act": "gelu"}, "hidden_act is gelu"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "the rotary embedding is llama3"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "the rotary embedding is dynamic"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "sets mscale"),
     ],

@@ -1,5 +1,6 @@
 """The trainer: repeatable, resumable after kill −9, and stopped by a NaN loss."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from composer.errors import RecipeError, TrainingDivergedError
 from composer.experts.train import train_expert
 from composer.training.trainer import Schedule, fit, newest_sound_checkpoint
 from registry.catalog import queries
+from registry.errors import StorageError
 from registry.intake.intake import add_seed, contribute
 
 SCHEDULE = Schedule(learning_rate=1e-3, batch_rows=4, random_seed=5, checkpoints=4)
@@ -56,6 +58,32 @@ def test_an_interrupted_run_resumes_to_the_same_losses_and_weights(tmp_path):
     resumed, whole = trained(tmp_path / "a"), trained(tmp_path / "b")
     assert resumed[0] == whole[0]
     assert all(torch.equal(tensor, whole[1][name]) for name, tensor in resumed[1].items())
+
+
+def some_trained(folder, parts, progress=lambda *_: None):
+    """Train the parameters whose name contains one of `parts`."""
+    model = pico.pico_model()
+    chosen = [p for name, p in model.named_parameters() if any(part in name for part in parts)]
+    fit(model, rows(), chosen, SCHEDULE, folder, stage="t", progress=progress)
+
+
+def test_a_resumed_run_with_frozen_parameters_prints_no_warning(tmp_path, caplog):
+    transformers_logger = logging.getLogger("transformers")
+    transformers_logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(Interrupted):
+            some_trained(tmp_path, ["mlp"], interrupt_at(10))
+        some_trained(tmp_path, ["mlp"])
+    finally:
+        transformers_logger.removeHandler(caplog.handler)
+    assert not caplog.records
+
+
+def test_checkpoints_of_other_parameters_are_an_error_with_a_remedy(tmp_path):
+    with pytest.raises(Interrupted):
+        some_trained(tmp_path, ["mlp"], interrupt_at(10))
+    with pytest.raises(StorageError, match="delete that folder"):
+        some_trained(tmp_path, ["mlp", "self_attn"])
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])

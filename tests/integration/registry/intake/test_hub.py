@@ -277,3 +277,39 @@ def test_the_page_shows_what_the_hub_refuses_and_asks_again_on_demand(
 def test_only_the_prefix_names_the_hub() -> None:
     assert not hub.is_hub("/data/hf:odd") and hub.is_hub("hf:a/b")
     assert sources.pinned("folder") == str(Path("folder").absolute())
+
+
+def test_a_model_in_the_librarys_cache_is_used_from_there_offline(
+    served: StandIn, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    snapshot = hub.look_up("hf:acme/seed")
+    root = tmp_path / "cache" / "models--acme--seed"
+    for folder in ("blobs", f"snapshots/{COMMIT}", "refs"):
+        (root / folder).mkdir(parents=True)
+    (root / "refs" / "main").write_text(COMMIT)
+    for file in snapshot.files:
+        blob = root / "blobs" / file.digest
+        shutil.copy(served.repositories["acme/seed"] / file.name, blob)
+        (root / "snapshots" / COMMIT / file.name).symlink_to(blob)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    before = len(served.requests)
+    hub.download(snapshot, _new(tmp_path / "online"))
+    assert len(served.requests) == before
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub.look_up("hf:acme/seed") == hub.look_up(f"hf:acme/seed@{COMMIT}") == snapshot
+    hub.download(snapshot, _new(tmp_path / "offline"))
+    assert {path.name for path in (tmp_path / "offline").iterdir()} == {file.name for file in snapshot.files}
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
+        hub.look_up("hf:acme/seed@other")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    (damaged,) = [file for file in snapshot.files if file.name == "model.safetensors"]
+    (root / "blobs" / damaged.digest).write_bytes(b"x" * damaged.size)
+    hub.download(snapshot, _new(tmp_path / "damaged"))
+    assert sum(path.endswith("model.safetensors") for path, _ in served.requests) == 1
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

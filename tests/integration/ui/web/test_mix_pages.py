@@ -31,18 +31,9 @@ def test_without_mixes_a_page_says_how_to_get_one(app_registry: Registry, page: 
 def test_a_card_shows_the_newest_version_and_the_tree_what_was_made_from_what(mixed: Registry) -> None:
     app = open_page("mixes")
     assert not app.exception
-    assert links(app)[:2] == ["team :gray[@2]", "@1"]
+    assert links(app)[:3] == ["team :gray[@2]", "@1", "Compare mixes"]
     assert "not evaluated yet" in html(app)
-    assert links(app)[2:] == ["team@1 :gray[composed]", "└ team@2 :gray[+ cooking@1]"]
-
-
-def test_two_mixes_are_compared_by_address(mixed: Registry) -> None:
-    app = open_page("mixes", a="team@1", b="team@2")
-    assert not app.exception
-    assert 'class="differs"><th scope="row">Experts' in html(app)
-    assert "Not evaluated yet: team@2" in captions(app)
-    app.selectbox(key="b").set_value("team@1").run()
-    assert "Choose two different mixes." in captions(app)
+    assert links(app)[3:] == ["team@1 :gray[composed]", "└ team@2 :gray[+ cooking@1]"]
 
 
 def measured(sha256: str | None, **scores: float) -> dict[str, Any]:
@@ -50,29 +41,6 @@ def measured(sha256: str | None, **scores: float) -> dict[str, Any]:
     text = {} if sha256 is None else {"text": {"code": {"sha256": sha256, "bytes": 60_000}}}
     routing = {"code": {"code@1": 1.0}}
     return {"bits_per_byte": {"code": scores}, "mean": scores, "routing": routing, **text}
-
-
-def test_scores_are_shown_side_by_side_only_when_they_are_of_the_same_text(mixed: Registry) -> None:
-    record_evaluation(mixed, "team@1", measured("a", mix=2.125))
-    record_evaluation(mixed, "team@2", measured("a", mix=2.375))
-    app = open_page("mixes", a="team@1", b="team@2")
-    assert "<td>2.375</td>" in html(app) and 'class="best"' in html(app)
-    assert "2.375 bits per byte on 60 kB of text" in html(app)
-    assert not app.button
-    for other in ("b", None):
-        record_evaluation(mixed, "team@2", measured(other, mix=2.375))
-        app = open_page("mixes", a="team@1", b="team@2")
-        assert not app.exception
-        assert 'class="best"' not in html(app) and "<td>2.375</td>" not in html(app)
-        words = "60 kB of text" if other else "unknown text"
-        small = captions(app)
-        assert f"Evaluated on different text, so not compared: code (60 kB of text, {words})" in small
-    button(app, "Evaluate both on the same text").click().run()
-    (run,) = runs.list_runs(mixed)
-    assert (run.kind, run.request) == ("evaluate", {"mix": "team@1", "against": ["team@2"]})
-    record_evaluation(mixed, "team@1", {**measured("a", mix=2.125, **{"team@2": 2.25})})
-    app = open_page("mixes", a="team@1", b="team@2")
-    assert "<td>2.250</td>" in html(app) and "Evaluated on different text" not in captions(app)
 
 
 def test_a_table_says_how_much_text_it_is_of_and_when_nobody_knows(mixed: Registry) -> None:
@@ -170,18 +138,21 @@ def test_the_playground_colours_each_token_by_its_expert(mixed: Registry) -> Non
     assert not app.exception
     button(app, "Generate").click().run()
     assert "Enter a prompt first" in app.error[0].value
-    app.text_area(key="prompt").set_value("def <main>").run()
+    app.text_area(key="playground prompt").set_value("def <main>").run()
     app.slider[1].set_value(8).run()
     button(app, "Generate").click().run()
     assert not app.exception
-    assert 1 <= html(app).count('class="tok"') <= 8
-    assert "def &lt;main&gt;" in html(app)
-    assert "nm-shares" in html(app) and "tokens/s" in captions(app)
+    shown = html(app)
+    assert 1 <= shown.count('class="alts"') <= 8  # each generated token knows its alternatives
+    assert shown.count('class="tok"') > shown.count('class="alts"')  # the prompt is coloured too
+    assert "&lt;" in shown and "<main" not in shown
+    assert "nm-shares" in shown and "tokens/s" in captions(app)
+    assert app.query_params["prompt"] == "def <main>" and app.query_params["length"] == "8"
 
 
 def test_a_masked_expert_gets_no_token_and_masking_is_called_what_it_is(mixed: Registry) -> None:
     app = open_page("playground", mix="team@1")
-    app.text_area(key="prompt").set_value("court").run()
+    app.text_area(key="playground prompt").set_value("court").run()
     app.slider[1].set_value(8).run()
     toggle(app, "code@1").set_value(False).run()
     assert "Masking is not removal" in captions(app)
@@ -196,7 +167,7 @@ def test_a_masked_expert_gets_no_token_and_masking_is_called_what_it_is(mixed: R
 
 def played(app: AppTest) -> AppTest:
     """The page after at most eight tokens were generated."""
-    app.text_area(key="prompt").set_value("court").run()
+    app.text_area(key="playground prompt").set_value("court").run()
     app.slider[1].set_value(8).run()
     button(app, "Generate").click().run()
     assert not app.exception
@@ -208,21 +179,21 @@ def test_the_seed_or_another_mix_writes_next_to_a_mix(mixed: Registry) -> None:
     assert app.query_params["beside"] == "seed"
     assert html(app).count("nm-written") == 2
     assert html(app).count("nm-shares") == 1  # a seed has no experts
-    app.selectbox(key="beside").set_value("team@2").run()
+    app.selectbox(key="playground beside").set_value("team@2").run()
     assert "Generated text appears here" in html(app)
     button(app, "Generate").click().run()
     assert not app.exception
     assert html(app).count("nm-shares") == 2
-    app.selectbox(key="beside").set_value("").run()
+    app.selectbox(key="playground beside").set_value("").run()
     assert "beside" not in app.query_params
 
 
 def test_a_late_address_does_not_undo_the_choice_of_a_mix(mixed: Registry) -> None:
     app = open_page("playground", mix="team@1")
-    app.selectbox(key="played").set_value("team@2").run()
+    app.selectbox(key="playground mix").set_value("team@2").run()
     app.query_params["mix"] = "team@1"
-    app.text_area(key="prompt").set_value("court").run()
-    assert app.selectbox(key="played").value == "team@2"
+    app.text_area(key="playground prompt").set_value("court").run()
+    assert app.selectbox(key="playground mix").value == "team@2"
     assert app.query_params["mix"] == "team@2"
 
 
@@ -254,10 +225,15 @@ def test_a_model_is_free_again_when_its_writing_is_broken_off(mixed: Registry) -
 def test_an_address_that_names_no_second_model_selects_none(mixed: Registry) -> None:
     app = open_page("playground", mix="team@1", beside="nobody@9")
     assert not app.exception
-    assert app.selectbox(key="beside").value == ""
+    assert app.selectbox(key="playground beside").value == ""
 
 
 def test_an_expert_links_to_the_mixes_that_contain_it_and_to_composing_one(mixed: Registry) -> None:
     app = open_page("expert", ref="law@1")
     assert not app.exception
-    assert {"team@1", "team@2", "Compose a mix with it"} <= set(links(app))
+    shown = set(links(app))
+    assert {
+        "team@1 :gray[keeps 92 % of the gain]",
+        "team@2 :gray[not evaluated]",
+        "Compose a mix with it",
+    } <= shown

@@ -26,7 +26,7 @@ def cards(app: AppTest) -> list[str]:
 def test_the_app_opens_on_the_catalog(filled: Registry) -> None:
     app = AppTest.from_file(APP, default_timeout=30).run()
     assert not app.exception
-    assert app.title[0].value == "Find an expert"
+    assert app.title[0].value == "What should your model be good at?"
     assert cards(app) == ["code", "cooking", "law"]
 
 
@@ -112,6 +112,13 @@ def test_many_experts_are_paged(filled: Registry, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("ui.web.pages.catalog.CARDS_PER_PAGE", 2)
     assert cards(open_page("catalog")) == ["code", "cooking"]
     assert cards(open_page("catalog", page="2")) == ["law"]
+
+
+def test_the_catalog_is_sorted_as_its_address_says(filled: Registry) -> None:
+    app = open_page("catalog", order="newest")
+    assert cards(app) == ["cooking", "law", "code"]
+    assert said(app.caption[0]) == "3 experts, newest first"
+    assert app.query_params["order"] == "newest"
 
 
 def test_a_hostile_card_is_inert(filled: Registry) -> None:

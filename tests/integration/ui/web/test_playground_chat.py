@@ -29,7 +29,7 @@ def chatting(**query: str) -> AppTest:
 
 def send(app: AppTest, message: str) -> None:
     """Send a message."""
-    app.text_area(key="prompt").set_value(message).run()
+    app.text_area(key="playground prompt").set_value(message).run()
     button(app, "Send").click().run()
     assert not app.exception
 
@@ -38,9 +38,9 @@ def test_a_conversation_goes_on_next_to_the_seeds_until_a_new_one(
     talking: None, app_registry: Registry
 ) -> None:
     app = chatting(mix="whole@1", beside="seed")
-    app.text_area(key="system").set_value("Be <brief>.").run()
+    app.text_area(key="playground system").set_value("Be <brief>.").run()
     send(app, "def the")
-    assert app.text_area(key="prompt").value == ""
+    assert app.text_area(key="playground prompt").value == ""
     send(app, "and law?")
     assert html(app).count("def the") == html(app).count("and law?") == 2
     assert app.session_state["writing"].earlier[0].prompt == "def the"
@@ -58,7 +58,7 @@ def test_a_refused_message_is_not_lost_and_not_in_the_conversation(
     send(app, "x" * 300)
     assert "context is 256" in said(app.error[0])
     assert app.session_state["writing"].prompt == "def"
-    assert app.run().text_area(key="prompt").value == "x" * 300
+    assert app.run().text_area(key="playground prompt").value == "x" * 300
 
 
 def test_a_mix_without_a_template_says_why_it_cannot_chat(mixed: Registry) -> None:

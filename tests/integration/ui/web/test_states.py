@@ -8,12 +8,27 @@ import publishing
 import pytest
 import streamlit
 from pages import button, captions, code, html, links, open_page
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
+from registry.catalog.queries import get_mix, record_evaluation
 from registry.home import Registry
 from registry.queue import claims, runs
 from ui.queue.jobs import execute, submit
+from ui.web.frame.downloads import ROUTES
 
-PAGES = ("catalog", "map", "compose", "mixes", "runs", "contribute", "seed")
+PAGES = (
+    "catalog",
+    "map",
+    "compose",
+    "mixes",
+    "workbench",
+    "lens",
+    "playground",
+    "runs",
+    "contribute",
+    "seed",
+)
 
 
 @pytest.fixture
@@ -129,7 +144,13 @@ def test_a_contribution_that_failed_leads_back_to_its_filled_form(app_registry: 
 
 def test_a_mix_says_its_quality_in_one_sentence(mixed: Registry) -> None:
     said = "keeps 92 % of its experts&#x27; gain over the seed"
-    assert any(said in str(each.proto.body) for each in open_page("mix", ref="team@1").get("html"))
+    page = html(open_page("mix", ref="team@1"))
+    assert said in page
+    assert page.count('<div class="row"') == 2 and "dense merging" in page  # a bar per domain, with its marks
+    record_evaluation(mixed, "team@2", get_mix(mixed, "team@1").evaluation or {})
+    assert said in html(open_page("mixes"))  # a card is of the newest version
+    assert "team@1 :gray[keeps 92 % of the gain]" in links(open_page("expert", ref="law@1"))
+    assert "Keeps 92 % of the gain" in captions(open_page("playground", mix="team@1"))
 
 
 def test_an_export_shows_its_files_and_how_to_run_them(mixed: Registry, tmp_path: Path) -> None:
@@ -139,13 +160,26 @@ def test_an_export_shows_its_files_and_how_to_run_them(mixed: Registry, tmp_path
     assert claimed is not None
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(bytes(2_000))
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nA mix")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "secret")
     claims.finish(mixed, claimed.fence, "succeeded", result={"folder": str(folder)})
     app = open_page("run", id=str(claimed.id))
     assert not app.exception
     assert code(app)[0] == str(folder)
-    assert "<dt>model.safetensors</dt><dd>2 kB</dd>" in html(app)
+    link = f'<a href="exported/{claimed.id}/model.safetensors" download>model.safetensors</a>'
+    assert f"<dt>{link}</dt><dd>2 kB</dd>" in html(app)
+    assert "A mix" in [each.value.strip() for each in app.markdown]
+    client = TestClient(Starlette(routes=ROUTES))
+    part = client.get(f"/exported/{claimed.id}/model.safetensors", headers={"Range": "bytes=500-"})
+    assert (part.status_code, len(part.content)) == (206, 1_500)
+    for name in ("secret", "..%2Fsecret", "link"):
+        assert client.get(f"/exported/{claimed.id}/{name}").status_code == 404
+    assert client.get("/exported/99/model.safetensors").status_code == 404
     assert any(f'from_pretrained("{folder}"' in each.value for each in app.markdown)
     assert "team (nexus)" in links(open_page("mix", ref="team@1"))
     (folder / "model.safetensors").rename(tmp_path / "gone")
+    (folder / "README.md").unlink()
+    (folder / "link").unlink()
     folder.rmdir()
     assert "was moved or deleted" in captions(open_page("run", id=str(claimed.id)))

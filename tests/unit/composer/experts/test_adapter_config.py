@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from composer.experts.adapter import read_adapter
 from registry.errors import RegistryError
 
-MUTATIONS = 4_000
+MUTATIONS = 10_000
 MODULES = [f"model.layers.{layer}.mlp.{name}" for layer in range(2) for name in ("up_proj", "down_proj")]
 CONFIG: dict[str, Any] = {
     "peft_type": "LORA",

@@ -12,6 +12,14 @@ from composer.model.routers.nexus import NexusRouter
 from composer.model.routers.random import RandomRouter
 from composer.variants import ROUTERS
 
+# From the fourth position on, queries grow with their position.
+SCALED_BY_POSITION = {
+    "rope_type": "default",
+    "rope_theta": 500.0,
+    "llama_4_scaling_beta": 5.0,
+    "original_max_position_embeddings": 4,
+}
+
 
 def mixture_of(dense, *, experts=2, widths=None, perturb=0.0, **settings):
     """A mix whose shared and routed experts are copies of the dense model's FFNs, plus noise for the routed."""
@@ -273,3 +281,21 @@ def test_the_cached_gate_follows_every_change_of_its_tensors():
         torch.testing.assert_close(router.gate(), first * 2)
         router.domains = torch.zeros(2, 4)
         torch.testing.assert_close(router.gate(), torch.zeros(2, 6))
+
+
+def test_a_batch_with_padding_generates_as_each_text_does_where_positions_scale_the_queries(ids):
+    scaled = pico.pico_model("ministral3", initializer_range=0.2, rope_parameters=SCALED_BY_POSITION)
+    mix = mixture_of(scaled, perturb=0.1)
+    settings = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 2}
+    short = ids[1:, 6:]
+    padded = torch.cat([ids[:1], torch.cat([torch.full((1, 6), 2), short], dim=1)])
+    both = mix.generate(padded, attention_mask=padded.ne(2).long(), **settings)[:, ids.shape[1] :]
+    alone = [mix.generate(text, **settings)[0, text.shape[1] :] for text in (ids[:1], short)]
+    assert torch.equal(both, torch.stack(alone))
+
+
+def test_generation_computes_the_logits_of_the_last_position_only(dense, ids):
+    mix, widths = mixture_of(dense), []
+    mix.get_output_embeddings().register_forward_hook(lambda *args: widths.append(args[2].shape[1]))
+    mix.generate(ids, max_new_tokens=2, do_sample=False, eos_token_id=None, pad_token_id=2)
+    assert widths == [1, 1]

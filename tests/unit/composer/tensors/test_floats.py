@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from composer.tensors.dtypes import decode, encode
 from composer.tensors.torch_blobs import TORCH_DTYPES
+from registry.checkpoints.dtypes import decode, encode
 
 
 def bits_of(tensor: torch.Tensor) -> np.ndarray:

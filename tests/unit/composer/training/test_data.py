@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from composer.errors import MissingTextError, RecipeError
-from composer.training.data import mixed_rows, pack, shares
+from composer.training.data import mixed_rows, pack, packed, shares
+from registry.domains.rows import Document
 
 END = 0
 
@@ -17,13 +18,21 @@ class Letters:
 
     eos_token_id, bos_token_id = END, None
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) for letter in text]}
+    def __call__(self, text: str, **_: Any) -> dict[str, list[Any]]:
+        offsets = [(place, place + 1) for place in range(len(text))]
+        return {"input_ids": [ord(letter) for letter in text], "offset_mapping": offsets}
 
 
 def test_rows_are_full_and_documents_run_on_in_the_next_row() -> None:
     rows_RS = pack(Letters(), ["abcde", "fg"], 3)
     assert rows_RS.tolist() == [[END, ord("a"), ord("b")], [ord("c"), ord("d"), ord("e")], [END, 102, 103]]
+
+
+def test_only_the_answers_of_a_conversation_count_in_the_loss() -> None:
+    asked = Document("qqqANSqqAqqqqqqq", ((3, 6), (8, 9)))
+    rows = packed(Letters(), [asked, "text"], 4)
+    assert ["".join(map(chr, row)) for row in rows["input_ids"].tolist()] == ["ANSq", "qAqq", "q\0te"]
+    assert rows["labels"].tolist() == [[65, 78, 83, -100], [-100, 65, -100, -100], [-100, END, 116, 101]]
 
 
 def test_packing_stops_at_the_rows_that_are_wanted() -> None:

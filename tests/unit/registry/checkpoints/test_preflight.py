@@ -90,9 +90,6 @@ def test_an_expert_of_the_seed_passes_with_its_facts(check: Check, expert: Path)
     [
         ("rms_norm_eps", 1e-5),
         ("hidden_act", "gelu"),
-        ("bos_token_id", 5),
-        ("eos_token_id", 5),
-        ("eos_token_id", [1, 5]),
         ("some_field_of_the_future", 3),
         ("sliding_window", 128),
     ],
@@ -285,7 +282,9 @@ def test_custom_code_is_refused_and_never_executed(check: Check, expert: Path, f
 
 def test_quantized_weights_are_refused_with_the_remedy(check: Check, expert: Path) -> None:
     pico.edit_config(expert, quantization_config={"quant_method": "gptq"})
-    with pytest.raises(IncompatibleError, match="quantized; expected float weights: dequantize"):
+    with pytest.raises(
+        IncompatibleError, match=r"quantized \('gptq'\), expected float weights: .*dequantize\(\)"
+    ):
         check(expert)
 
 
@@ -310,8 +309,14 @@ def test_quantized_weights_are_refused_with_the_remedy(check: Check, expert: Pat
             lambda t: t["pre_tokenizer"].update(add_prefix_space=True),
             "tokenizer pre_tokenizer.add_prefix_space: seed has nothing, expert has True",
         ),
-        (lambda t: t["added_tokens"][0].update(lstrip=True), "tokenizer added tokens, first at 0"),
-        (lambda t: t["added_tokens"].pop(), "(3 and 2 entries)"),
+        (
+            lambda t: t["added_tokens"][0].update(lstrip=True),
+            "tokenizer added tokens.'<s>.lstrip': seed has nothing, expert has True",
+        ),
+        (
+            lambda t: t["added_tokens"].append({"id": 267, "content": "<|im_start|>", "special": True}),
+            "tokenizer added tokens: the seed lacks '<|im_start|>': extend it by them with `nexusmix seed extend",
+        ),
         (lambda t: t["model"].update(byte_fallback=True), "tokenizer model.byte_fallback"),
         (lambda t: t.update(decoder={"type": "Fuse"}), "tokenizer decoder"),
         (lambda t: t.update(model=7), "tokenizer vocabulary"),
@@ -324,11 +329,29 @@ def test_another_tokenizer_is_refused_naming_the_first_difference(
     assert reason in refusal(check, expert)[0]
 
 
-@pytest.mark.parametrize("role", ["bos_token", "eos_token", "unk_token"])
-def test_other_special_tokens_are_refused_by_their_role(check: Check, expert: Path, role: str) -> None:
-    edit_json(expert / "tokenizer_config.json", lambda content: content.update({role: "the"}))
+@pytest.mark.parametrize(
+    ("role", "token"), [("bos_token", "<|im_end|>"), ("eos_token", "<|im_end|>"), ("unk_token", "the")]
+)
+def test_other_special_tokens_are_refused_by_their_role(
+    check: Check, expert: Path, role: str, token: str
+) -> None:
+    edit_json(expert / "tokenizer_config.json", lambda content: content.update({role: token}))
     (reason,) = refusal(check, expert)
-    assert reason.startswith(f"special tokens: {role}: seed has") and reason.endswith("expert has 'the'")
+    assert reason.startswith(f"special tokens: {role}: seed has") and reason.endswith(f"expert has '{token}'")
+
+
+@pytest.mark.parametrize("role", ["bos_token", "eos_token"])
+def test_a_tune_may_end_its_text_by_another_token_that_the_seed_knows(
+    check: Check, expert: Path, role: str
+) -> None:
+    edit_json(expert / "tokenizer_config.json", lambda content: content.update({role: "<pad>"}))
+    pico.edit_config(expert, **{f"{role}_id": [1, 2]})
+    check(expert)
+
+
+def test_a_tune_may_lack_a_special_token_of_the_seed(check: Check, expert: Path) -> None:
+    edit_json(expert / "tokenizer.json", lambda tokenizer: tokenizer["added_tokens"].pop())
+    check(expert)
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))

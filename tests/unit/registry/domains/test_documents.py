@@ -8,6 +8,7 @@ import pytest
 
 from registry.domains.documents import documents_sha256, is_held_out, split
 from registry.domains.reading import read_documents
+from registry.domains.skipped import Skipped
 from registry.errors import InvalidInputError, NotFoundError
 
 
@@ -31,12 +32,23 @@ def test_hidden_and_binary_files_in_a_folder_are_passed_over(tmp_path: Path) -> 
     assert list(read_documents([tmp_path])) == ["kept"]
 
 
-@pytest.mark.parametrize(
-    "line", ["not json", '{"body": "x"}', '{"text": 3}', '["text"]', "3", '{"text": "\\ud800"}']
-)
+@pytest.mark.parametrize("line", ["not json", '{"text": "\\ud800"}'])
 def test_a_bad_jsonl_line_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "data.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(InvalidInputError, match=r"data\.jsonl, line 2"):
+        list(read_documents([tmp_path / "data.jsonl"]))
+
+
+@pytest.mark.parametrize("line", ['{"body": "x"}', '{"text": 3}', '["text"]', "3", '{"text": null}'])
+def test_a_row_without_text_is_refused_if_it_is_the_first_and_counted_if_not(
+    tmp_path: Path, line: str
+) -> None:
+    skipped = Skipped()
+    (tmp_path / "data.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
+    assert list(read_documents([tmp_path / "data.jsonl"], skipped=skipped)) == ["fine"]
+    assert skipped.counts() == {"without_text": 1}
+    (tmp_path / "data.jsonl").write_text(line + '\n{"text": "fine"}\n')
+    with pytest.raises(InvalidInputError, match=r"data\.jsonl, line 1.*--text-column"):
         list(read_documents([tmp_path / "data.jsonl"]))
 
 

@@ -14,7 +14,11 @@ from ui.wording.licenses import licence_words
         ("Apache-2.0 AND CC-BY-NC-4.0", "Non-commercial use only, because of CC-BY-NC-4.0."),
         ("CC-BY-SA-4.0 AND MIT", "Who shares the mix must do so under CC-BY-SA-4.0."),
         ("GPL-3.0-or-later", "Who shares the mix must do so under GPL-3.0-or-later."),
-        ("LicenseRef-llama3 AND MIT", "Read the terms of LicenseRef-llama3 first: they are not known here."),
+        ("LicenseRef-x AND MIT", "Read the terms of LicenseRef-x first: they are not known here."),
+        (
+            "LicenseRef-gemma AND MIT",
+            "The use is restricted: read LicenseRef-gemma (https://ai.google.dev/gemma/terms).",
+        ),
         ("MIT AND (", "Read the terms of MIT AND ( before you use the mix."),
     ],
 )
