@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,6 +21,7 @@ from registry.store_users import Others
 from registry.work_folders import sweep
 
 GRACE = timedelta(days=1)
+_DIGESTS_A_TIME = 500  # databases limit the length of an IN list
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,25 @@ def collect(
     them needs a blob.
     """
     registry.actor.require("collect garbage")
-    limit = time.time() - grace.total_seconds()
+    with registry.session(read_only=True) as session:
+        limit = _limit(session, grace)
+        kept = referred(session)
+    others = registry.blobs.others()
+    if not adopt:
+        _refuse_shared(registry, others, kept)
+    # Found without the writers' lock, because it takes a time that grows with the store.
+    unneeded = (digest for digest in registry.blobs.iter_digests() if digest not in kept)
+    old = [digest for digest in unneeded if _is_old(registry, digest, limit)]
     removed: list[Digest] = []
     size = 0
-    with registry.session() as session:
-        lock_writers(session)
-        if (started := oldest_start(session)) is not None:
-            limit = min(limit, started.timestamp())
-        kept = referred(session)
-        others = registry.blobs.others()
-        if not adopt:
-            _refuse_shared(registry, others, kept)
-        for digest in registry.blobs.iter_digests():
+    with registry.session(read_only=dry_run or not old) as session:
+        if old and not dry_run:
+            lock_writers(session)
+        limit = _limit(session, grace)
+        kept = referred(session, old)  # some may have been published since
+        for digest in old:
             try:
-                if digest in kept or registry.blobs.modified(digest) > limit:
+                if digest in kept or not _is_old(registry, digest, limit):
                     continue
                 size += registry.blobs.size(digest)
             except NotFoundError:  # quarantined meanwhile
@@ -69,11 +76,25 @@ def collect(
                 registry.blobs.delete(digest)
         if removed and not dry_run:
             record(session, registry.actor, "collect garbage", f"{len(removed)} blobs", size=size)
-        if not dry_run and (others.places or others.unknown):
-            registry.blobs.adopt()  # last: a full disk has no room for it before
+    if not dry_run and (others.places or others.unknown):
+        registry.blobs.adopt()  # last: a full disk has no room for it before
     older = time.time() - limit
     unfinished = [*registry.blobs.sweep(older, dry_run=dry_run), *sweep(registry, older, dry_run=dry_run)]
     return Garbage(tuple(removed), size, tuple(unfinished))
+
+
+def _limit(session: Session, grace: timedelta) -> float:
+    """Return the time (seconds since the epoch) of the newest blob that may be removed."""
+    limit = time.time() - grace.total_seconds()
+    started = oldest_start(session)
+    return limit if started is None else min(limit, started.timestamp())
+
+
+def _is_old(registry: Registry, digest: Digest, limit: float) -> bool:
+    try:
+        return registry.blobs.modified(digest) <= limit
+    except NotFoundError:  # quarantined meanwhile
+        return False
 
 
 def _refuse_shared(registry: Registry, others: Others, kept: set[Digest]) -> None:
@@ -97,11 +118,19 @@ def _refuse_shared(registry: Registry, others: Others, kept: set[Digest]) -> Non
             )
 
 
-def referred(session: Session) -> set[Digest]:
-    """Return every digest in a column, of any table, that is a foreign key to `blobs`."""
+def referred(session: Session, among: Sequence[Digest] | None = None) -> set[Digest]:
+    """Return every digest in a column, of any table, that is a foreign key to `blobs`; only those `among` some."""
+    parts = (
+        [None]
+        if among is None
+        else [among[n : n + _DIGESTS_A_TIME] for n in range(0, len(among), _DIGESTS_A_TIME)]
+    )
     return {
         digest
+        for part in parts
         for table in Base.metadata.tables.values()
         for column in blob_columns(table)
-        for digest in session.scalars(select(column).where(column.is_not(None)).distinct())
+        for digest in session.scalars(
+            select(column).where(column.is_not(None) if part is None else column.in_(part)).distinct()
+        )
     }

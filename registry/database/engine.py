@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from registry.database.schema import REVISION, Base
 from registry.errors import ConflictError, InvalidInputError, StorageError
 
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 120.0  # SQLite's queue of writers is not fair: on a busy machine some wait long
 # An arbitrary constant that every process shares: "nexus" in ASCII.
 _WRITER_LOCK = 0x6E65787573
 
@@ -27,7 +27,7 @@ _WRITER_LOCK = 0x6E65787573
 def create_engine(url: str | URL) -> Engine:
     """Return an engine for a SQLite or PostgreSQL `url`; it connects on first use.
 
-    In SQLite each transaction starts with BEGIN IMMEDIATE. Concurrent writers then wait in a queue (up to 30 s)
+    In SQLite each transaction starts with BEGIN IMMEDIATE. Concurrent writers then wait (up to BUSY_SECONDS)
     instead of failing at their first write. With the execution option `read_only` it is a plain BEGIN, which
     does not wait. Raises InvalidInputError for a URL that cannot be used.
     """

@@ -161,7 +161,7 @@ def mixed_home(stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         experts=["code@1", "law@1", "cooking@1"],
         manifest=first.mix.manifest,
         lock=first.mix.lock,
-        blobs=first.manifest.blobs(),
+        blobs=[*first.manifest.blobs(), first.mix.manifest],  # as an extension, which pins its parent
         parent="team@1",
     )
     registry.engine.dispose()
