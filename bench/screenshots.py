@@ -16,7 +16,7 @@ from bench.browser import CHROMIUM_FLAGS, CHROMIUM_PATH, served, wait_for_script
 OUT = Path(__file__).parents[1] / "docs" / "screens"
 WIDTH, HEIGHT, NARROW = 1280, 900, 390
 MOST_BYTES = 200_000
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 180_000
 NEEDS = "prove a theorem; parse a JSON file; poems in French"
 TEXT = """def area(radius):
     \"\"\"Return the area of a circle.\"\"\"

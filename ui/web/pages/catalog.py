@@ -137,7 +137,6 @@ def _search_row(choices: Mapping[str, Sequence[str]]) -> tuple[str, str, dict[st
             max_chars=MAX_QUERY_CHARS,
             label_visibility="collapsed",
             placeholder="prove a theorem; parse a JSON file; C++ templates",
-            help="One need, or several with semicolons between them.",
             icon=":material/search:",
             on_change=_forget,
             args=("sample",),
