@@ -47,7 +47,7 @@ DOMAINS = ("german", "sql")
 ASKED = "Continue this text.\n\n"
 QUESTION_CHARS, ANSWER_CHARS = 240, 700
 RANK, LEARNING_RATE, LENGTH, BATCH_TOKENS = 8, 1e-3, 256, 1024
-TESTED = 12  # held-out conversations per domain
+TESTED = 6  # held-out conversations per domain
 
 
 def write_rows(corpus: Path, out: Path, most: int = 1500) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for name in ("model", "corpora", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--tokens", type=int, default=8192, help="training tokens per expert")
+    parser.add_argument("--tokens", type=int, default=4096, help="training tokens per expert")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)

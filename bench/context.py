@@ -57,7 +57,7 @@ def contribute_anchored(registry: Registry, folder: Path) -> None:
         try:
             queries.get_expert(registry, f"{domain}-anchored")
         except NotFoundError:
-            data = [registry.home / "corpora" / domain / "train.jsonl"]
+            data = [registry.home / "corpora" / domain]
             contribute(
                 registry, f"{domain}-anchored", folder / domain, seed=SEED, license="Apache-2.0", data=data
             )

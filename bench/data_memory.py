@@ -20,13 +20,14 @@ SEED_TOKENS = 500_000
 
 
 def write(path: Path, megabytes: int) -> int:
-    """Write rows of 200 to 2,000 random words; return the number of rows."""
+    """Write rows of three random paragraphs of 100 words out of 20,000; return the number of rows."""
     source = random.Random(0)
     words = ["".join(source.choices("abcdefghijklmnop", k=source.randint(2, 9))) for _ in range(5000)]
+    paragraphs = [" ".join(source.choices(words, k=100)) for _ in range(20_000)]
     rows = written = 0
     with path.open("w") as file:
         while written < megabytes << 20:
-            line = json.dumps({"text": " ".join(source.choices(words, k=source.randint(200, 2000)))}) + "\n"
+            line = json.dumps({"text": "\n\n".join(source.choices(paragraphs, k=3))}) + "\n"
             file.write(line)
             written += len(line)
             rows += 1

@@ -27,6 +27,7 @@ from registry.catalog import queries
 from registry.catalog.lifecycle import refuse_purged
 from registry.checkpoints.families import Family, family_of
 from registry.checkpoints.low_rank import pair_names
+from registry.checkpoints.safe_files import printable
 from registry.home import Registry
 from registry.records import Digest, MixRecord
 
@@ -304,7 +305,15 @@ def open_tokenizer(blobs: BlobStore, files: Mapping[str, Digest]) -> Any:
     from transformers import AutoTokenizer
 
     with unpacked(blobs, files) as folder:
-        return AutoTokenizer.from_pretrained(folder)
+        try:
+            return AutoTokenizer.from_pretrained(folder)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of the Rust code of tokenizers: no Exception
+                raise
+            raise MixFormatError(
+                f"the seed's tokenizer cannot be read ({printable(str(error), 200)}): publish the seed again with a "
+                "tokenizer that transformers can load"
+            ) from error
 
 
 def end_tokens(blobs: BlobStore, seed: LockedSeed, tokenizer: Any) -> frozenset[int]:

@@ -211,7 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader closed the pipe (`nexusmix list | head -1`): exit silently, even when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except BaseException as error:
+        # A panic in compiled Rust code is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if not interrupted.is_set():
             return report(error, debug="--debug" in arguments)
         # Ctrl-C during the import of a compiled library can raise any exception: report the interrupt instead.

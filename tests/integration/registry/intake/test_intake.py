@@ -225,7 +225,7 @@ def test_an_incompatible_expert_is_refused_before_anything_is_stored(
     registry: Registry, contribute: Contribute, pico_expert: Path, tmp_path: Path
 ) -> None:
     other = pico.edit_config(
-        Path(shutil.copytree(pico_expert, tmp_path / "x")), rms_norm_eps=0.5, eos_token_id=9
+        Path(shutil.copytree(pico_expert, tmp_path / "x")), rms_norm_eps=0.5, hidden_act="gelu"
     )
     before = blob_count(registry)
     with pytest.raises(IncompatibleError) as caught:
