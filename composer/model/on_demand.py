@@ -45,10 +45,27 @@ class OnDemand:
         weight = self.keep(x.device)
         if weight is not None:
             return nn.functional.linear(x, weight)
-        y = x.new_empty(*x.shape[:-1], self.source.shape[0])
-        for piece in self.source.pieces():
-            y[..., piece] = self.source.product(x, piece)
+        y: torch.Tensor = _Product.apply(x, self.source)
         return y
+
+
+class _Product(torch.autograd.Function):
+    """x Wᵀ in pieces. The backward pass computes the weight again, so no piece of it is kept until then."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, source: Weight) -> torch.Tensor:
+        ctx.source = source
+        y = x.new_empty(*x.shape[:-1], source.shape[0])
+        for piece in source.pieces():
+            y[..., piece] = source.product(x, piece)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        to_x = grad.new_zeros(*grad.shape[:-1], ctx.source.shape[1])
+        for piece in ctx.source.pieces():
+            to_x += grad[..., piece] @ ctx.source.rows(piece, grad.dtype).to(grad.device)
+        return to_x, None
 
 
 class OnDemandLinear(OnDemand, nn.Linear):  # type: ignore[override]

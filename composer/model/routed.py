@@ -287,13 +287,26 @@ class LowRank(nn.Module):
 class AdaptedLinear(nn.Linear):
     """A projection of a base, with the differences of the choices that share it."""
 
-    def __init__(
-        self, projection: nn.Linear, ranks: Mapping[int, int], base: int, assignment: Assignment, head: bool
-    ) -> None:
-        super().__init__(projection.in_features, projection.out_features, projection.bias is not None)
-        self.weight, self.bias = projection.weight, projection.bias
-        self.differences = nn.ModuleDict({str(j): LowRank(rank, projection) for j, rank in ranks.items()})
-        self._base, self._assignment, self._head = base, assignment, head
+    differences: nn.ModuleDict
+    _base: int
+    _assignment: Assignment
+    _head: bool
+
+    @staticmethod
+    def around(
+        projection: nn.Linear, ranks: Mapping[int, int], base: int, assignment: Assignment, head: bool
+    ) -> AdaptedLinear:
+        """Turn a projection into an adapted one. Its class stays a base: its weight may be computed on demand."""
+        kind: type[nn.Module] = type(projection)
+        plain = kind is nn.Linear
+        adapted: Any = projection
+        adapted.__class__ = (
+            AdaptedLinear if plain else type(f"Adapted{kind.__name__}", (AdaptedLinear, kind), {})
+        )
+        adapted.differences = nn.ModuleDict({str(j): LowRank(rank, projection) for j, rank in ranks.items()})
+        adapted._base, adapted._assignment, adapted._head = base, assignment, head
+        result: AdaptedLinear = adapted
+        return result
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         groups = self._assignment.head if self._head else self._assignment.body
@@ -348,7 +361,7 @@ def _adapted(
     """The layer of one base, with an AdaptedLinear for each projection that has differences."""
     if isinstance(layer, nn.Linear):
         ranks = choices.of_base(base, name)
-        return AdaptedLinear(layer, ranks, base, assignment, head) if ranks else layer
+        return AdaptedLinear.around(layer, ranks, base, assignment, head) if ranks else layer
     for child_name, child in layer.named_children():
         setattr(layer, child_name, _adapted(child, child_name, choices, base, assignment, head))
     return layer
@@ -360,25 +373,28 @@ def add_differences(model: nn.Module, choices: Sequence[int], rank: int) -> None
     Its first value is zero, so the model computes the same. A choice that has differences keeps their rank.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, RoutedLayer) and not layer.is_head]
+    device = next(model.parameters()).device
     for choice in choices:
         given = [p.shape[0] for name, p in differences(model, choice).items() if name.endswith("lora_A")]
         own_rank = given[0] if given else rank
         for layer in layers:
             base, assignment = layer.assignment.bases[choice], layer.assignment
-            layer.choices[base] = _with_difference(layer.choices[base], choice, own_rank, base, assignment)
+            layer.choices[base] = _with_difference(
+                layer.choices[base], choice, own_rank, base, assignment, device
+            )
 
 
 def _with_difference(
-    layer: nn.Module, choice: int, rank: int, base: int, assignment: Assignment
+    layer: nn.Module, choice: int, rank: int, base: int, assignment: Assignment, device: torch.device
 ) -> nn.Module:
     if isinstance(layer, nn.Linear):
         if not isinstance(layer, AdaptedLinear):
-            layer = AdaptedLinear(layer, {}, base, assignment, head=False)
+            layer = AdaptedLinear.around(layer, {}, base, assignment, head=False)
         if str(choice) not in layer.differences:
-            layer.differences[str(choice)] = LowRank(rank, layer).to(layer.weight.device)
+            layer.differences[str(choice)] = LowRank(rank, layer).to(device)
         return layer
     for name, child in layer.named_children():
-        setattr(layer, name, _with_difference(child, choice, rank, base, assignment))
+        setattr(layer, name, _with_difference(child, choice, rank, base, assignment, device))
     return layer
 
 

@@ -52,7 +52,9 @@ def fine_tune(
         progress("waiting for another composition of the same lock", 0, 1)
 
     with occupied(registry, folder, keep=True, on_wait=on_wait) as work, timed("fine-tune"):
-        mix = open_mix(registry, draft, dtype=torch.float32, trainable=True)
+        mix = open_mix(
+            registry, draft, dtype=torch.float32
+        )  # its weights are frozen: mapped, or computed on demand
         torch.manual_seed(training.random_seed)
         add_differences(mix.model, trained, training.lora_rank)
         weights = dict.fromkeys(texts, 1.0) if training.data_mix == "uniform" else characters(texts)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from composer import resources
 from composer.mix.presets import PRESETS
 from composer.variants import ROUTERS, TRUNK_MERGES
 from ui.cli.kit.context import (
@@ -35,9 +37,10 @@ from ui.cli.kit.context import (
     parse_names,
     research_values,
 )
-from ui.cli.kit.output import note, print_json, progress
+from ui.cli.kit.output import note, print_fields, print_json, progress
 from ui.cli.kit.report import print_composed
 from ui.cli.runs import print_queued
+from ui.wording.display import duration, parameters, size
 from ui.wording.shapes import composed_shape
 
 if TYPE_CHECKING:
@@ -108,6 +111,9 @@ def compose(
     z_loss: ZLoss = None,
     entropy: Entropy = None,
     dense_to_sparse: DenseToSparse = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report the mix's size, memory, time and licence.")
+    ] = False,
     queue: Queue = False,
     as_json: Json = False,
 ) -> None:
@@ -150,6 +156,9 @@ def compose(
     if recipe is None and (seed is None or experts is None):
         raise typer.BadParameter("expected --seed and --experts, or --recipe FILE that contains them")
     resolved = read_recipe(recipe, given(top), given(training))
+    if dry_run:
+        _print_estimate(ctx, resolved, as_json)
+        return
     if queue:
         from ui.queue.jobs import submit
 
@@ -165,6 +174,36 @@ def compose(
     else:
         print_composed(composed_shape(result))
         note(f"next: nexusmix evaluate {result.mix.ref}, or nexusmix generate {result.mix.ref} 'prompt'")
+
+
+def _print_estimate(ctx: typer.Context, recipe: Recipe, as_json: bool) -> None:
+    from composer.estimate import estimate
+    from registry.catalog.queries import get_parts
+
+    with open_registry(ctx) as registry:
+        forecast = estimate(
+            registry, *get_parts(registry, recipe.seed, recipe.experts), recipe.model_dump(mode="json")
+        )
+    if as_json:
+        print_json(dataclasses.asdict(forecast))
+        return
+    time = f"about {duration(forecast.seconds)}" if forecast.tokens else "forward passes only"
+    print_fields(
+        {
+            "total": f"{parameters(forecast.total)} parameters",
+            "active": f"{parameters(forecast.active)} parameters per token",
+            "to be written": size(forecast.bytes_written),
+            "memory": f"about {size(forecast.memory)}, not counting mapped files",
+            "fine-tune": f"{forecast.tokens:,} tokens" if forecast.tokens else "none",
+            "time": time,
+            "licence": forecast.license or forecast.conflict,
+        }
+    )
+    allowed = resources.limit()
+    if allowed is not None and forecast.memory > allowed:
+        note(
+            f"the memory is more than --memory allows ({size(allowed)}): only weights that are computed obey it"
+        )
 
 
 def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]) -> Recipe:

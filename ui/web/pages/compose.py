@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from composer.estimate import Estimate, estimate
 from registry.catalog.queries import get_expert, list_refs, list_seeds
 from registry.home import Registry
 from registry.records import ExpertRecord, SeedRecord
@@ -21,7 +22,6 @@ from ui.web.components import (
     page_title,
     score_bar,
 )
-from ui.web.estimate import Estimate, estimate
 from ui.web.form import Form, names, yes_or_no
 from ui.web.recipe_form import recipe_form
 from ui.web.recipes import command, default_name, propose
@@ -184,6 +184,7 @@ def _outlook(
             "Total": f"{parameters(forecast.total)} parameters",
             "Active": f"{parameters(forecast.active)} parameters per token",
             "New storage": size(forecast.bytes_written),
+            "Memory": f"≈ {size(forecast.memory)}",
             "Fine-tune": trained,
             "Time": f"≈ {roughly(forecast.seconds)}, {about}" if forecast.tokens else "seconds",
             "Licence": forecast.license,

@@ -68,3 +68,18 @@ def test_a_mix_composed_and_measured_without_room_is_the_same(
             # Least squares on these few pico states multiplies the rounding of other sums.
             assert (other[name] - tensor).float().norm() <= 0.05 * tensor.float().norm(), name
     assert again["mean"] == pytest.approx(scores["mean"], rel=1e-3)
+
+
+def test_whole_experts_fine_tuned_without_room_lose_the_same(
+    filled: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"tokens": 512, "sequence_length": 64, "batch_tokens": 128, "warm_start": False}
+    settings = {"seed": "pico", "experts": ["code", "math"], "training": training}
+    roomy = compose(filled, Recipe.parse({"name": "roomy", **settings})).manifest.training
+    monkeypatch.setattr(opening, "COMPUTED_AT_ONCE", 0)
+    monkeypatch.setattr(weights, "PIECE", 500)
+    shutil.rmtree(filled.home / "work", ignore_errors=True)
+    with memory_limit(1):
+        frugal = compose(filled, Recipe.parse({"name": "frugal", **settings})).manifest.training
+    assert frugal["last_loss"] == pytest.approx(roomy["last_loss"], rel=1e-4)
+    assert frugal["last_loss"] != frugal["first_loss"]

@@ -11,7 +11,7 @@ import torch
 from composer import resources
 from composer.errors import RecipeError
 from composer.mix import opening
-from composer.model.on_demand import OnDemandLinear
+from composer.model.on_demand import OnDemandLinear, compute_on_demand
 from composer.resources import memory_limit, parse_memory
 from composer.tensors import weights as weights_module
 from composer.tensors.weights import Added, Blend, Mean, Stored, Weight
@@ -63,6 +63,22 @@ def test_a_few_inputs_pass_through_both_ends_of_a_blend():
     blend = Blend(Stored(start), Stored(end), 0.25)
     x = torch.randn(3, 6, generator=generator)
     torch.testing.assert_close(blend.product(x, slice(5, 9)), x @ torch.lerp(start, end, 0.25)[5:9].T)
+
+
+def test_gradients_pass_through_a_weight_that_is_not_kept(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    start, end, x = (torch.randn(*shape, generator=generator) for shape in ((20, 6), (20, 6), (2, 3, 6)))
+    monkeypatch.setattr(weights_module, "PIECE", 40)
+    found = []
+    for limit in (2**40, 1):
+        layer = torch.nn.Linear(6, 20, bias=False)
+        compute_on_demand(layer, "weight", Blend(Stored(start), Stored(end), 0.25), torch.float32)
+        leaf = x.clone().requires_grad_(True)
+        with memory_limit(limit):
+            layer(leaf).square().sum().backward()
+        assert (layer.kept is None) == (limit == 1)
+        found.append(leaf.grad)
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_a_weight_is_the_same_whole_in_pieces_and_by_index(monkeypatch):

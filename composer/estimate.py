@@ -1,4 +1,4 @@
-"""Estimate of a mix before it is composed: its weights, new bytes, licence and time."""
+"""Estimate of a mix before it is composed: its weights, new bytes, memory, licence and time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from composer import memory
 from composer.mix.initial_routers import initial_parameters
 from composer.model.initial import PAIR_BUCKETS
 from registry import licenses
@@ -31,12 +32,15 @@ PROFILE_BYTES = 2
 class Estimate:
     """Estimate of a mix, counted in weights. `seconds` is rough; it comes from earlier runs if `seconds_measured`.
 
+    `memory` is the peak in bytes without mapped files (composer/memory.py).
+
     If the licences conflict, `license` is None and `conflict` is the reason.
     """
 
     total: int
     active: int
     bytes_written: int
+    memory: int
     tokens: int
     seconds: float
     seconds_measured: bool
@@ -68,7 +72,9 @@ def estimate(
     active = trunk + shared + sum(top) + gates
     seconds, measured = _seconds(registry, seed, active, training["tokens"])
     license_of_mix, conflict = _license(seed, experts)
+    model = memory.Model.of(seed, trunk, [shared, *routed])
     return Estimate(
+        memory=memory.of_merged(model, training, domains=len(experts)),
         total=trunk + shared + sum(routed) + router,
         active=active,
         bytes_written=_bytes_written(seed, experts, recipe, trunk, shared + sum(routed), router),
@@ -103,11 +109,11 @@ def _routed(
     trained = _difference_weights(registry, seed, training["lora_rank"]) if training["tokens"] else 0
     active = trunk + max(routed) + max(*low_rank, trained)
     seconds, measured = _seconds(registry, seed, active, training["tokens"]) if trained else (0.0, False)
+    whole = len(own) * trunk + sum(own) + shares_seed * (trunk + shared)
+    model = memory.Model.of(seed, trunk, [shared])
     return Estimate(
-        total=len(own) * trunk
-        + sum(own)
-        + sum(max(each, trained) for each in low_rank)
-        + shares_seed * (trunk + shared),
+        memory=memory.of_whole(model, training, whole, len(experts) * trained),
+        total=whole + sum(max(each, trained) for each in low_rank),
         active=active,
         bytes_written=profiles * PROFILE_BYTES + len(experts) * trained * ROUTER_BYTES,
         tokens=training["tokens"],
