@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from composer.estimate import Estimate, estimate
 from registry.catalog.queries import Sides, get_seed, search
 from registry.home import Registry
 from registry.records import ExpertRecord, Hit
 from ui.query import closeness, vector_of_sample
 from ui.web import routes
 from ui.web.components import STRENGTHS, chip, contribute_link, escaped, expert_link, passage_html
-from ui.web.estimate import Estimate, estimate
 from ui.web.recipes import default_name
 from ui.web.run_words import roughly
 from ui.wording.display import plural, size

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from composer.estimate import estimate
 from composer.evaluation.comparison import Comparison, evaluation_of, gain_kept
 from registry.catalog.queries import get_parts
 from registry.errors import RegistryError
 from registry.home import Registry
 from registry.queue import runs
 from registry.records import MixRecord, RunRecord
-from ui.web.estimate import estimate
 from ui.web.form import address_of
 from ui.web.mix_words import manifest_of, settings_line
 from ui.web.run_words import outcome, recipe_fields
