@@ -14,7 +14,9 @@ from ui.web.run_words import form_of, waiting
 def make_run(kind: str, request: dict[str, Any], **changes: Any) -> RunRecord:
     """A failed run."""
     now = datetime.now(UTC)
-    empty = dict.fromkeys(("worker", "lease_until", "heartbeat_at", "stage", "stage_started_at", "published"))
+    empty = dict.fromkeys(
+        ("actor", "worker", "lease_until", "heartbeat_at", "stage", "stage_started_at", "published")
+    )
     fields: dict[str, Any] = {
         **empty,
         **dict.fromkeys(("attempt", "token", "done", "total"), 0),
