@@ -18,6 +18,7 @@ from ui.queue.jobs import ROOTS
 from ui.queue.roots import Roots
 from ui.web import routes
 from ui.web.components import escaped, label
+from ui.web.login import link_to
 from ui.wording.display import size
 
 PLACEHOLDER = "path/to/this/folder"  # in the formats' instructions
@@ -68,10 +69,15 @@ def files_of(run: RunRecord) -> dict[str, int] | None:
         return None
 
 
+def download_path(run_id: int, name: str) -> str:
+    """Return the path of an exported file, relative to the pages (frame/downloads.py)."""
+    return f"exported/{run_id}/{quote(name)}"
+
+
 def _table(run: RunRecord, files: Mapping[str, int]) -> str:
     """The files with their sizes (HTML); each is a link that downloads it."""
     rows = "".join(
-        f'<dt><a href="exported/{run.id}/{quote(name)}" download>{escaped(name)}</a></dt><dd>{size(count)}</dd>'
+        f'<dt><a href="{link_to(download_path(run.id, name))}" download>{escaped(name)}</a></dt><dd>{size(count)}</dd>'
         for name, count in files.items()
     )
     return f'<dl class="nm-table">{rows}<dt>Total</dt><dd>{size(sum(files.values()))}</dd></dl>'

@@ -48,6 +48,19 @@ def holder(cookie: str | None) -> str | None:
     return bytes.fromhex(name).decode() if time.time() < int(expires) else None
 
 
+def link_to(path: str) -> str:
+    """Return a link to a path outside Streamlit's pages, which Streamlit's login does not protect.
+
+    With that login, the link has a key that opens this path alone, for as long as a session.
+    """
+    return f"{path}?key={issue(path)}" if required() == "oidc" else path
+
+
+def opens(key: str | None, path: str) -> bool:
+    """Return whether a request may have this path: with Streamlit's login, it needs the key of `link_to`."""
+    return required() != "oidc" or holder(key) == path
+
+
 def actor_of_cookie(opened: Registry, cookie: str | None) -> Actor:
     """Return the visitor with the role that the account has now. Raises AccessError without a valid login."""
     name = holder(cookie)

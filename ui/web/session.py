@@ -21,14 +21,14 @@ from ui.wording.display import printable
 
 
 @st.cache_resource(show_spinner="Opening the registry …")
-def _opened() -> Registry:
+def open_once() -> Registry:
     """Return the registry that the environment configures, opened once for all visitors."""
     return open_registry()
 
 
 def current_registry() -> Registry:
     """Return the open registry, with the visitor as its actor. Raises AccessError without a login, if it needs one."""
-    opened = _opened()
+    opened = open_once()
     how = login.required()
     if how is None:
         return opened

@@ -9,10 +9,18 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ui.web.login import opens
+
+NO_KEY = "Open the link on the page of the run again: this one has no key, or it has expired.\n"
 NOT_FOUND = "No such file: the export was moved or deleted, or the run exported none.\n"
 
 
 async def _download(request: Request) -> Response:
+    from ui.web.exported import download_path
+
+    asked = download_path(request.path_params["run"], request.path_params["name"])
+    if not opens(request.query_params.get("key"), asked):
+        return PlainTextResponse(NO_KEY, 403)
     path = await run_in_threadpool(_find, request.path_params["run"], request.path_params["name"])
     if path is None:
         return PlainTextResponse(NOT_FOUND, 404)
@@ -24,10 +32,10 @@ def _find(run_id: int, name: str) -> Path | None:
     from registry.errors import NotFoundError
     from registry.queue import runs
     from ui.web.exported import files_of, folder_of
-    from ui.web.session import current_registry
+    from ui.web.session import open_once
 
     try:
-        run = runs.get_run(current_registry(), run_id)
+        run = runs.get_run(open_once(), run_id)
     except NotFoundError:
         return None
     files = files_of(run)

@@ -40,11 +40,11 @@ def _warm_up() -> None:
         importlib.import_module(module)
     from registry.domains.embedding import load_embedder
     from registry.errors import RegistryError
-    from ui.web.session import current_registry
+    from ui.web.session import open_once
 
     # A failure is shown by the first search, to a visitor who can read it.
     with contextlib.suppress(RegistryError):
-        load_embedder(current_registry().embedder).encode(["warm"])
+        load_embedder(open_once().embedder).encode(["warm"])
 
 
 app = App(

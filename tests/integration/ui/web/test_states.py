@@ -16,6 +16,7 @@ from registry.home import Registry
 from registry.queue import claims, runs
 from ui.queue.jobs import execute, submit
 from ui.web.frame.downloads import ROUTES
+from ui.web.login import LOGIN_VARIABLE, link_to
 
 PAGES = (
     "catalog",
@@ -153,7 +154,9 @@ def test_a_mix_says_its_quality_in_one_sentence(mixed: Registry) -> None:
     assert "Keeps 92 % of the gain" in captions(open_page("playground", mix="team@1"))
 
 
-def test_an_export_shows_its_files_and_how_to_run_them(mixed: Registry, tmp_path: Path) -> None:
+def test_an_export_shows_its_files_and_how_to_run_them(
+    mixed: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "team"
     submit(mixed, "export", {"mix": "team@1", "out": str(folder), "format": "nexus"})
     claimed = claims.claim(mixed, "tester", 600.0)
@@ -176,6 +179,14 @@ def test_an_export_shows_its_files_and_how_to_run_them(mixed: Registry, tmp_path
     for name in ("secret", "..%2Fsecret", "link"):
         assert client.get(f"/exported/{claimed.id}/{name}").status_code == 404
     assert client.get("/exported/99/model.safetensors").status_code == 404
+    # Streamlit's login protects its own pages only, so a link then has a key, for one file.
+    monkeypatch.setenv(LOGIN_VARIABLE, "oidc")
+    path = f"exported/{claimed.id}/model.safetensors"
+    key = link_to(path).removeprefix(path)
+    assert client.get(f"/{path}").status_code == 403
+    assert client.get(f"/exported/{claimed.id}/README.md{key}").status_code == 403
+    assert client.get(f"/{path}{key}").status_code == 200
+    monkeypatch.delenv(LOGIN_VARIABLE)
     assert any(f'from_pretrained("{folder}"' in each.value for each in app.markdown)
     assert "team (nexus)" in links(open_page("mix", ref="team@1"))
     (folder / "model.safetensors").rename(tmp_path / "gone")
