@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pico
@@ -255,11 +256,12 @@ def test_an_untouched_copy_of_the_seed_does_not_fit(seeded: Registry, pico_seed:
 def test_an_adapter_that_is_more_than_a_low_rank_sum_is_refused_on_the_page(
     seeded: Registry, tmp_path: Path
 ) -> None:
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "use_dora": true}')
+    refused = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "layer_replication": [[0, 1]]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(refused))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
     app = open_page("contribute", source=str(tmp_path))
     assert not app.exception and not app.success and not app.info
-    assert "dora" in html(app).lower()
+    assert "it repeats blocks of the seed" in html(app)
 
 
 def test_a_seed_is_added_from_the_page(app_registry: Registry, pico_seed: Path) -> None:
