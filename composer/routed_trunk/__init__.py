@@ -86,9 +86,8 @@ def extend_routed(registry: Registry, composition: Composition, license: str, pr
     with timed("router"):
         stored = read_arrays(registry.blobs, old.router)
         columns = [Profile(*pair) for pair in zip(stored[UNIGRAMS].T, stored[BIGRAMS].T, strict=True)]
-        columns.insert(
-            len(old.members), _profile(Profiles(registry, lock.seed), expert)
-        )  # the seed's column stays the last
+        new = _profile(Profiles(registry, lock.seed), expert)
+        columns.insert(len(old.members), new)  # the seed's column stays the last
         router = _put_router(registry, columns)
     with timed("strengths"):
         (strength,) = _strengths(registry, lock, lock.settings.training, progress)

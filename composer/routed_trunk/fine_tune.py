@@ -43,20 +43,18 @@ def fine_tune(
     composed again. Raises MissingTextError, RecipeError, TrainingDivergedError, StorageError.
     """
     first = len(draft.members) - len(domains)
-    open_domains = [domain for domain in domains if domain.has_text]
-    texts = {domain.name: _for_training(domain) for domain in open_domains}
-    trained = [first + place for place, domain in enumerate(domains) if domain.has_text]
+    trained = {first + place: domain for place, domain in enumerate(domains) if domain.has_text}
+    texts = {domain.name: _for_training(domain) for domain in trained.values()}
     folder = work_folder(registry, draft.lock.removeprefix("sha256:"))
 
     def on_wait() -> None:
         progress("waiting for another composition of the same lock", 0, 1)
 
     with occupied(registry, folder, keep=True, on_wait=on_wait) as work, timed("fine-tune"):
-        mix = open_mix(
-            registry, draft, dtype=torch.float32
-        )  # its weights are frozen: mapped, or computed on demand
+        # Its own weights are frozen, so they are mapped or computed on demand.
+        mix = open_mix(registry, draft, dtype=torch.float32)
         torch.manual_seed(training.random_seed)
-        add_differences(mix.model, trained, training.lora_rank)
+        add_differences(mix.model, list(trained), training.lora_rank)
         weights = dict.fromkeys(texts, 1.0) if training.data_mix == "uniform" else characters(texts)
         rows = rows_of(mix, texts, shares(weights), training)
         parameters = [p for j in trained for p in differences(mix.model, j).values()]
@@ -66,8 +64,8 @@ def fine_tune(
         )
         mix.model.router.forced = None
         members, kept = list(draft.members), {}
-        for place, (j, domain) in enumerate(zip(trained, open_domains, strict=True)):
-            progress("measuring the fine-tune", place, len(trained))
+        for done, (j, domain) in enumerate(trained.items()):
+            progress("measuring the fine-tune", done, len(trained))
             kept[members[j].expert.ref] = keep_best_share(mix, j, before[j], domain.documents)
             members[j] = members[j].model_copy(update={"difference": _stored(registry, mix, j)})
         progress("measuring the fine-tune", len(trained), len(trained))
@@ -95,9 +93,12 @@ def keep_best_share(
         return 1.0
     after = _copied(mix, choice)
 
-    def loss(share: float) -> float:
+    def keep(share: float) -> None:
         for name, parameter in differences(mix.model, choice).items():
             parameter.data = torch.lerp(before[name], after[name], share)
+
+    def loss(share: float) -> float:
+        keep(share)
         with forced(mix.model, choice):
             found = bits_per_byte(mix.model, text)
         measured(f"fine-tune of {mix.manifest.members[choice].expert.ref}", round(100 * share), found)
@@ -107,8 +108,7 @@ def keep_best_share(
     best = minimum(list(losses.items()))
     if best not in losses and loss(best) > min(losses.values()):
         best = min(losses, key=lambda share: losses[share])
-    for name, parameter in differences(mix.model, choice).items():
-        parameter.data = torch.lerp(before[name], after[name], best)
+    keep(best)
     return best
 
 
