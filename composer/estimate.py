@@ -53,31 +53,48 @@ class Estimate:
         return self.license is not None
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Numbers of weights of a mix. `stored` are those of its seed and experts; `new` those of its routers, or of the
+    low-rank difference that a fine-tune adds to each whole expert.
+    """
+
+    total: int
+    active: int  # of a token
+    stored: int
+    new: int
+
+
 def estimate(
     registry: Registry, seed: SeedRecord, experts: Sequence[ExpertRecord], recipe: Mapping[str, Any]
 ) -> Estimate:
     """Estimate the mix of a recipe (its fields as JSON) from sizes and licences alone."""
     training = recipe["training"]
-    trunk, shared = (_weights(registry, digest, seed.dtype) for digest in (seed.trunk, seed.ffn))
-    routed = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
+    trunk, shared = seed_weights(registry, seed)
+    seconds, measured = 0.0, False
     if recipe["trunk_merge"]["method"] == "routed":
-        low_rank = [
-            _weights(registry, expert.difference, "F32") if expert.difference else 0 for expert in experts
-        ]
-        return _routed(registry, seed, experts, training, trunk, shared, routed, low_rank)
-    router = _router_weights(seed, experts, recipe["router"])
-    # With top-p the number of experts depends on the token; the upper bound is all of them.
-    top = sorted(routed, reverse=True)[: len(routed) if recipe["top_p"] else recipe["top_k"]]
-    gates = _layers(seed) * seed.config["hidden_size"] * len(experts)
-    active = trunk + shared + sum(top) + gates
-    seconds, measured = _seconds(registry, seed, active, training["tokens"])
+        weights = whole_weights(registry, seed, experts, training["lora_rank"] if training["tokens"] else 0)
+        trained = len(experts) * weights.new
+        model = memory.Model.of(seed, trunk, [shared])
+        peak = memory.of_whole(model, training, weights.stored, trained)
+        profiles = (len(experts) + (seed.sample is not None)) * (seed.config["vocab_size"] + PAIR_BUCKETS)
+        written = profiles * PROFILE_BYTES + trained * ROUTER_BYTES
+    else:
+        weights = merged_weights(
+            registry, seed, experts, recipe["router"], recipe["top_k"], bool(recipe["top_p"])
+        )
+        ffns = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
+        model = memory.Model.of(seed, trunk, [shared, *ffns])
+        peak = memory.of_merged(model, training, domains=len(experts))
+        written = _bytes_written(seed, experts, recipe, trunk, shared + sum(ffns), weights.new)
+    if training["tokens"] or recipe["trunk_merge"]["method"] != "routed":
+        seconds, measured = _seconds(registry, seed, weights.active, training["tokens"])
     license_of_mix, conflict = _license(seed, experts)
-    model = memory.Model.of(seed, trunk, [shared, *routed])
     return Estimate(
-        memory=memory.of_merged(model, training, domains=len(experts)),
-        total=trunk + shared + sum(routed) + router,
-        active=active,
-        bytes_written=_bytes_written(seed, experts, recipe, trunk, shared + sum(routed), router),
+        memory=peak,
+        total=weights.total,
+        active=weights.active,
+        bytes_written=written,
         tokens=training["tokens"],
         seconds=seconds,
         seconds_measured=measured,
@@ -86,42 +103,49 @@ def estimate(
     )
 
 
-def _routed(
+def seed_weights(registry: Registry, seed: SeedRecord) -> tuple[int, int]:
+    """Return the numbers of weights of a seed's trunk and of its FFNs."""
+    return _weights(registry, seed.trunk, seed.dtype), _weights(registry, seed.ffn, seed.dtype)
+
+
+def merged_weights(
     registry: Registry,
     seed: SeedRecord,
     experts: Sequence[ExpertRecord],
-    training: Mapping[str, Any],
-    trunk: int,
-    shared: int,
-    routed: Sequence[int],
-    low_rank: Sequence[int],
-) -> Estimate:
-    """A mix whose trunk is routed: whole experts, of which a token uses one.
+    router: str,
+    top_k: int,
+    uses_top_p: bool,
+) -> Weights:
+    """Count a mix with a merged trunk."""
+    trunk, shared = seed_weights(registry, seed)
+    routed = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
+    # With top-p the number of experts depends on the token; the upper bound is all of them.
+    top = sorted(routed, reverse=True)[: len(routed) if uses_top_p else top_k]
+    gates = _layers(seed) * seed.config["hidden_size"] * len(experts)
+    routers = _router_weights(seed, experts, router)
+    stored = trunk + shared + sum(routed)
+    return Weights(stored + routers, trunk + shared + sum(top) + gates, stored, routers)
 
-    Token profiles are written and, after a fine-tune, a low-rank difference of each expert.
+
+def whole_weights(
+    registry: Registry, seed: SeedRecord, experts: Sequence[ExpertRecord], rank: int
+) -> Weights:
+    """Count a mix of whole experts, of which a token uses one, with differences of this rank; 0 for none.
+
+    An expert that is a difference itself keeps its rank.
     """
-    choices = len(experts) + (seed.sample is not None)
-    profiles = choices * (seed.config["vocab_size"] + PAIR_BUCKETS)
-    license_of_mix, conflict = _license(seed, experts)
+    trunk, shared = seed_weights(registry, seed)
+    routed = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
+    low_rank = [
+        _weights(registry, expert.difference, "F32") if expert.difference else 0 for expert in experts
+    ]
     own = [ffn for expert, ffn in zip(experts, routed, strict=True) if expert.difference is None]
     # One copy of the seed, if it is a choice itself or a low-rank expert is added to it.
     shares_seed = seed.sample is not None or len(own) < len(experts)
-    trained = _difference_weights(registry, seed, training["lora_rank"]) if training["tokens"] else 0
-    active = trunk + max(routed) + max(*low_rank, trained)
-    seconds, measured = _seconds(registry, seed, active, training["tokens"]) if trained else (0.0, False)
-    whole = len(own) * trunk + sum(own) + shares_seed * (trunk + shared)
-    model = memory.Model.of(seed, trunk, [shared])
-    return Estimate(
-        memory=memory.of_whole(model, training, whole, len(experts) * trained),
-        total=whole + sum(max(each, trained) for each in low_rank),
-        active=active,
-        bytes_written=profiles * PROFILE_BYTES + len(experts) * trained * ROUTER_BYTES,
-        tokens=training["tokens"],
-        seconds=seconds,
-        seconds_measured=measured,
-        license=license_of_mix,
-        conflict=conflict,
-    )
+    trained = _difference_weights(registry, seed, rank) if rank else 0
+    stored = len(own) * trunk + sum(own) + shares_seed * (trunk + shared)
+    total = stored + sum(max(each, trained) for each in low_rank)
+    return Weights(total, trunk + max(routed) + max(*low_rank, trained), stored, trained)
 
 
 def _difference_weights(registry: Registry, seed: SeedRecord, rank: int) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from composer.estimate import estimate
+from composer.estimate import Weights, merged_weights, whole_weights
 from composer.evaluation.comparison import Comparison, evaluation_of, gain_kept
+from composer.mix.recipe import Training
 from registry.catalog.queries import get_parts
 from registry.errors import RegistryError
 from registry.home import Registry
@@ -25,21 +26,13 @@ MAKING = ("compose", "extend", "remove")
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Weights of a mix, and of those the ones that a token uses."""
-
-    total: int
-    active: int
-
-
-@dataclass(frozen=True)
 class Entry:
     """A mix on the workbench. `sizes` is None if an expert of it is gone, `run` if the mix was made elsewhere."""
 
     mix: MixRecord
     manifest: Mapping[str, Any]
     evaluation: Mapping[str, Any] | None
-    sizes: Sizes | None
+    sizes: Weights | None
     run: RunRecord | None
 
     @property
@@ -74,23 +67,17 @@ def runs_by_mix(registry: Registry) -> dict[str, RunRecord]:
     return {str(outcome(run).get("mix")): run for run in sorted(done, key=lambda run: run.id)}
 
 
-def sizes_of(registry: Registry, mix: MixRecord, manifest: Mapping[str, Any]) -> Sizes | None:
+def sizes_of(registry: Registry, mix: MixRecord, manifest: Mapping[str, Any]) -> Weights | None:
     """Return the sizes by the same count as the estimate before composing; None if a part is gone."""
-    routed = bool(manifest.get("routed_trunk"))
-    tokens = manifest["training"].get("tokens", 0)
-    recipe = {
-        "trunk_merge": {"method": "routed" if routed else "mean"},
-        "training": {"tokens": tokens, "train": "all", "lora_rank": 16},
-        "router": manifest["router_kind"],
-        "top_k": manifest.get("top_k", 1),
-        "top_p": manifest.get("top_p"),
-    }
     try:
         seed, experts = get_parts(registry, mix.seed, mix.experts)
-        found = estimate(registry, seed, experts, recipe)
-    except (RegistryError, OSError, KeyError):
+        if manifest.get("routed_trunk"):
+            tokens = manifest["training"].get("tokens", 0)
+            return whole_weights(registry, seed, experts, Training().lora_rank if tokens else 0)
+        top = manifest.get("top_k", 1), bool(manifest.get("top_p"))
+        return merged_weights(registry, seed, experts, manifest["router_kind"], *top)
+    except (RegistryError, OSError):
         return None
-    return Sizes(found.total, found.active)
 
 
 def recipe_of(registry: Registry, mix: MixRecord, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,15 @@ from typing import Any
 
 from pages import button, captions, html, links, open_page
 
-from registry.catalog.queries import record_evaluation
+from composer.estimate import estimate
+from composer.mix.recipe import Recipe
+from registry.catalog.queries import get_mix, get_parts, record_evaluation
 from registry.home import Registry
 from registry.queue import claims, runs
 from registry.records import Metric
+from ui.web.mix_words import manifest_of
+from ui.web.workbench import sizes_of
+from ui.wording.display import parameters
 
 
 def measured(sha256: str | None, **scores: float) -> dict[str, Any]:
@@ -60,3 +65,15 @@ def test_the_losses_of_the_runs_that_made_the_mixes_are_drawn_over_each_other(mi
     assert "Losses" in [each.value for each in app.subheader]
     page = links(open_page("mix", ref="team@2"))
     assert "Run 2 composed it" in page and "Compose again with changes" in page
+
+
+def test_weights_are_counted_as_in_the_estimate_before_composing(mixed: Registry) -> None:
+    for ref in ("team@1", "team@2"):
+        mix = get_mix(mixed, ref)
+        seed, experts = get_parts(mixed, mix.seed, mix.experts)
+        found = sizes_of(mixed, mix, manifest_of(mixed, mix))
+        recipe = Recipe(name="team", seed=seed.name, experts=list(mix.experts), trunk_merge="mean")
+        expected = estimate(mixed, seed, experts, recipe.model_dump(mode="json"))
+        assert found is not None and (found.total, found.active) == (expected.total, expected.active)
+        words = f"{parameters(found.total)}, {parameters(found.active)} active per token"
+        assert words in html(open_page("mix", ref=ref))
