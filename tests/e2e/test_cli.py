@@ -31,7 +31,7 @@ def test_a_seed_and_an_expert_go_in_and_are_found_again(
     assert expert["expert"] == "code@1"
     assert (expert["seed"], expert["license"], expert["anchored"]) == ("pico", "MIT", False)
     assert expert["ffn"].startswith("sha256:") and expert["trunk"] != seed["trunk"]
-    assert shell.json("show", "code") == expert
+    assert shell.json("show", "code") == {**expert, "mixes": [], "readme": ""}
     assert shell.json("verify", "code@1") == {"ok": True, "problems": []}
 
 
