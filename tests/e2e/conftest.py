@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -140,9 +141,13 @@ def find_chromium() -> str | None:
     return path if Path(path).exists() else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium.
+
+    Playwright's event loop counts as running in this thread until its `with` ends.
+    So each file has a Chromium of its own: files that come later may start an event loop.
+    """
     from playwright.sync_api import expect, sync_playwright
 
     expect.set_options(timeout=TIMEOUT_MS)
@@ -151,6 +156,8 @@ def browser() -> Iterator[Any]:
         launched = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
         yield launched
         launched.close()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
 
 
 @pytest.fixture(scope="module")
