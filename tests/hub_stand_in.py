@@ -79,7 +79,7 @@ class StandIn:
         elif words[0] == "datasets":
             self._send_data(handler, self.repositories["/".join(words[1:3])].joinpath(*words[5:]))
         elif not (self.faults and self.faults.pop(0)(handler)):
-            self._send_file(handler, self.repositories["/".join(words[:2])] / words[-1])
+            self._send_data(handler, self.repositories["/".join(words[:2])] / words[-1])
 
     def receive(self, handler: Any) -> None:
         """Take part in an upload: a new repository, the questions before it, large files, and the commit."""
@@ -166,16 +166,25 @@ class StandIn:
             sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
         return sibling
 
-    def _send_data(self, handler: Any, path: Path) -> None:
-        """Answer huggingface_hub's own downloads, which first ask for the headers."""
+    def headers_of(self, path: Path) -> dict[str, str]:
+        """The headers that name a file's content, as of the hub: its digest, its commit and its size."""
         content = path.read_bytes()
-        etag = self._sibling(path)["blobId"]
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Content-Length": str(len(content))}
-        say(handler, 200, headers, b"" if handler.command == "HEAD" else content)
+        sibling = self._sibling(path)
+        etag = hashlib.sha256(content).hexdigest() if "lfs" in sibling else sibling["blobId"]
+        return {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Content-Length": str(len(content))}
 
-    def _send_file(self, handler: Any, path: Path) -> None:
-        first, last = handler.headers["Range"].removeprefix("bytes=").split("-")
-        say(handler, 206, {}, path.read_bytes()[int(first) : int(last) + 1])
+    def _send_data(self, handler: Any, path: Path) -> None:
+        """Answer the library's downloads: first a request for the headers, then one for all bytes or the last ones."""
+        content = path.read_bytes()
+        headers = self.headers_of(path)
+        if handler.command == "HEAD":
+            say(handler, 200, headers)
+        elif part := handler.headers["Range"]:
+            first, last = part.removeprefix("bytes=").split("-")
+            content = content[int(first) : int(last) + 1 if last else None]
+            say(handler, 206, {**headers, "Content-Length": str(len(content))}, content)
+        else:
+            say(handler, 200, headers, content)
 
 
 def say(handler: Any, status: int, headers: dict[str, str], body: bytes = b"") -> bool:
@@ -200,9 +209,16 @@ def truncated(handler: Any) -> bool:
     return True
 
 
-def elsewhere(url: str) -> Callable[[Any], bool]:
-    """A fault that redirects to the same path on another host."""
-    return lambda handler: say(handler, 302, {"Location": url + handler.path})
+def elsewhere(hub: StandIn, url: str) -> Callable[[Any], bool]:
+    """A fault that redirects to the same path on another host, with the hub's headers."""
+
+    def redirect(handler: Any) -> bool:
+        words = unquote(urlsplit(handler.path).path).strip("/").split("/")
+        known = hub.headers_of(hub.repositories["/".join(words[:2])] / words[-1])
+        linked = {"X-Linked-ETag": known["ETag"], "X-Linked-Size": known["Content-Length"]}
+        return say(handler, 302, {"Location": url + handler.path, "X-Repo-Commit": COMMIT, **linked})
+
+    return redirect
 
 
 def fine(_handler: Any) -> bool:

@@ -7,7 +7,9 @@ login) only to the hub's own host.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from registry.checkpoints.canonical import Progress
 from registry.checkpoints.preflight import ADAPTER_CONFIG, SMALL_FILES
 from registry.checkpoints.safe_files import printable
 from registry.checkpoints.tensors import CONVERT, DEFAULT_LIMITS, weight_files
-from registry.errors import HubError, IntegrityError, InvalidInputError, UnsafeFileError
+from registry.errors import HubError, IntegrityError, InvalidInputError, StorageError, UnsafeFileError
 from registry.hub_errors import PREFIX, Again, mapped
 from registry.hub_errors import is_hub as is_hub
 
@@ -99,19 +101,23 @@ def _cached(repository: str, commit: str) -> Snapshot:
 
 
 def download(snapshot: Snapshot, folder: Path, progress: Progress | None = None) -> None:
-    """Download every file of a snapshot into a folder; files and parts from an earlier call are reused.
+    """Download every file of a snapshot into a folder, through huggingface_hub and its cache.
 
-    A file gets its final name only when it is complete and its digest is right. Raises HubError, IntegrityError,
-    NotFoundError.
+    Files in the cache or in the folder are not downloaded again. A file gets its final name only when its digest is
+    right. Raises HubError, IntegrityError, NotFoundError.
     """
     total = sum(file.size for file in snapshot.files)
     done = 0
     for file in sorted(snapshot.files, key=lambda file: (file.is_weights, file.name)):
         target = folder / file.name
         if not target.exists():
-            for received in _fetch(snapshot, file, target):
+
+            def report(received: int, before: int = done, size: int = file.size) -> None:
                 if progress is not None:
-                    progress("downloading", done + received, total)
+                    progress("downloading", before + min(received, size), total)
+
+            _fetch(snapshot, file, target, report)
+            report(file.size)
         done += file.size
 
 
@@ -156,33 +162,86 @@ def _remote_file(sibling: Any) -> RemoteFile:
     return RemoteFile(sibling.rfilename, sibling.size, digest)
 
 
-def _fetch(snapshot: Snapshot, file: RemoteFile, target: Path) -> Iterator[int]:
-    """Download a file and resume after a broken connection; yields the number of bytes received so far.
-
-    A file of the library's cache that is damaged is downloaded.
-    """
+def _fetch(snapshot: Snapshot, file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
+    """Download a file through the library's cache; a cached file with another digest is downloaded once more."""
     partial = target.with_name(f"{target.name}.part")
-    for from_cache in (True, False):
-        received = min(partial.stat().st_size, file.size) if partial.exists() else 0
-        with partial.open("ab") as out:
-            out.truncate(received)
-            for chunk in _stream(snapshot, file, received, file.size, from_cache=from_cache):
-                out.write(chunk)
-                received += len(chunk)
-                yield received
+    for is_second in (False, True):
+        cached = _through_library(snapshot, file, report, is_second)
+        partial.unlink(missing_ok=True)
+        _link(cached, partial)
         if _digest(partial, file) == file.digest:
             partial.replace(target)
             return
         partial.unlink()
-        if _cached_bytes(snapshot, file, 0, 0) is None:
-            break
+        cached.unlink()
     raise IntegrityError(
         f"{snapshot}: the downloaded {file.name} does not match the hub's digest {file.digest[:12]}…: try again"
     )
 
 
-def _cached_bytes(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[bytes] | None:
-    return hub_cache.read(snapshot.repository, snapshot.commit, file.name, file.size, start, end)
+def _through_library(
+    snapshot: Snapshot, file: RemoteFile, report: Callable[[int], None], force: bool
+) -> Path:
+    """Return the path of a file in huggingface_hub's cache, where it is downloaded if it is missing.
+
+    The library uses Xet where the repository does, and continues after a broken connection.
+    """
+    from huggingface_hub import constants, errors, hf_hub_download
+
+    def download_it() -> str:
+        try:
+            return hf_hub_download(
+                snapshot.repository,
+                file.name,
+                revision=snapshot.commit,
+                force_download=force,
+                tqdm_class=_reporting(report),
+            )
+        except errors.LocalEntryNotFoundError as error:
+            reason = error.__cause__ or error  # why the hub could not be asked
+        except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled):
+            raise
+        except OSError as error:
+            reason = error
+        if isinstance(reason, OSError) and reason.errno is not None:
+            raise StorageError(
+                f"{snapshot}: {file.name} cannot be written to {constants.HF_HUB_CACHE}: {reason.strerror}; "
+                "make room there, or name another folder in HF_HUB_CACHE"
+            ) from reason
+        if type(reason) is OSError or isinstance(reason, errors.FileMetadataError):
+            raise Again(
+                printable(str(reason))
+            ) from reason  # too few bytes, or an answer that is not the hub's
+        raise reason
+
+    return Path(
+        retried(f"{snapshot}: {file.name}", download_it, attempts=2)
+    ).resolve()  # the library retries too
+
+
+def _reporting(report: Callable[[int], None]) -> Any:
+    """Return a class of progress bars that print nothing and report the number of bytes received so far."""
+    from huggingface_hub.utils import tqdm
+
+    class Reporting(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.received = int(options.get("initial") or 0)
+            options.pop("name", None)
+            super().__init__(*arguments, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self.received += int(n or 0)
+            report(self.received)
+
+    return Reporting
+
+
+def _link(cached: Path, target: Path) -> None:
+    """Give a cached file another name, or copy it to another disk."""
+    try:
+        os.link(cached, target)
+    except OSError:
+        shutil.copyfile(cached, target)
 
 
 def _digest(path: Path, file: RemoteFile) -> str:
@@ -195,14 +254,12 @@ def _digest(path: Path, file: RemoteFile) -> str:
     return state.hexdigest()
 
 
-def _stream(
-    snapshot: Snapshot, file: RemoteFile, start: int, end: int, *, from_cache: bool = True
-) -> Iterator[bytes]:
+def _stream(snapshot: Snapshot, file: RemoteFile, start: int, end: int) -> Iterator[bytes]:
     """Yield the bytes from `start` to `end`: from the library's cache, or with as many requests as needed.
 
     Raises HubError after ATTEMPTS consecutive requests without a new byte.
     """
-    cached = _cached_bytes(snapshot, file, start, end) if from_cache else None
+    cached = hub_cache.read(snapshot.repository, snapshot.commit, file.name, file.size, start, end)
     if cached is not None:
         yield from cached
         return
@@ -265,14 +322,14 @@ def _ask(repository: str, revision: str | None) -> Any:
     )
 
 
-def retried(source: str, work: Callable[[], Result]) -> Result:
+def retried(source: str, work: Callable[[], Result], *, attempts: int = ATTEMPTS) -> Result:
     """Return the result of a request to the hub; temporary failures are retried. Raises HubError, NotFoundError."""
-    for failures in range(1, ATTEMPTS + 1):
+    for failures in range(1, attempts + 1):
         try:
             with mapped(source):
                 return work()
         except Again as again:
-            if failures == ATTEMPTS:
+            if failures == attempts:
                 raise HubError(f"{source}: the hub does not answer: {again}; try again later") from again
             _wait(again.wait if again.wait is not None else FIRST_WAIT_SECONDS * 2 ** (failures - 1))
     raise AssertionError("the last attempt returns or raises")
