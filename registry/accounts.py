@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 from sqlalchemy import func, select
@@ -110,6 +111,18 @@ def actor_named(registry: Registry, name: str) -> Actor:
         if row is None:
             raise AccessError(f"the account '{name}' was removed, so its work is not done")
         return Actor(row.name, _checked_role(row.role))
+
+
+def token_mark(registry: Registry, name: str) -> str:
+    """Return a value that changes with an account's token and does not reveal it. Raises AccessError.
+
+    A login stores it, so a renewed token ends the logins of the old one.
+    """
+    with registry.session(read_only=True) as session:
+        found = session.scalar(select(Account.token_hash).where(Account.name == name))
+    if found is None:
+        raise AccessError(f"the account '{name}' was removed")
+    return hashlib.sha256(found.encode()).hexdigest()[:16]
 
 
 def _find(session: Session, name: str) -> Account:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.access import Actor
-from registry.accounts import actor_named, actor_of_email
+from registry.accounts import actor_named, actor_of_email, token_mark
 from registry.errors import AccessError
 from registry.home import Registry
 
@@ -34,13 +34,18 @@ def required() -> str | None:
 
 
 def issue(name: str, now: float | None = None) -> str:
-    """Return the value of a cookie that proves a login of this account until it expires."""
+    """Return a value that proves that this server issued it for `name`, until it expires."""
     body = f"{name.encode().hex()}.{int((time.time() if now is None else now) + SESSION_SECONDS)}"
     return f"{body}.{_signature(body)}"
 
 
+def session_of(opened: Registry, name: str) -> str:
+    """Return the value of a cookie for a visitor; it is valid until it expires or the account's token is renewed."""
+    return issue(f"{name}\n{token_mark(opened, name)}")
+
+
 def holder(cookie: str | None) -> str | None:
-    """Return the account's name in a valid cookie that has not expired; otherwise None."""
+    """Return what a valid cookie that has not expired was issued for; otherwise None."""
     body, _, signature = (cookie or "").rpartition(".")
     if not hmac.compare_digest(signature.encode(), _signature(body).encode()):
         return None
@@ -63,9 +68,9 @@ def opens(key: str | None, path: str) -> bool:
 
 def actor_of_cookie(opened: Registry, cookie: str | None) -> Actor:
     """Return the visitor with the role that the account has now. Raises AccessError without a valid login."""
-    name = holder(cookie)
-    if name is None:
-        raise AccessError("the login has expired: reload the page to log in again")
+    name, _, mark = (holder(cookie) or "").partition("\n")
+    if not name or not hmac.compare_digest(mark, token_mark(opened, name)):
+        raise AccessError("the login has expired, or the token was renewed: log out, then log in again")
     return actor_named(opened, name)
 
 

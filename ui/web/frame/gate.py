@@ -11,7 +11,7 @@ from registry.accounts import actor_of_token
 from registry.errors import RegistryError
 from registry.home import Registry, open_registry
 from ui.web.frame.guard import Application, Message, Receive, Send
-from ui.web.login import COOKIE, LEAVE, PATH, SESSION_SECONDS, holder, issue
+from ui.web.login import COOKIE, LEAVE, PATH, SESSION_SECONDS, holder, session_of
 
 FORM_BYTES = 4096
 FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Log in · nexusmix</title>
@@ -59,14 +59,14 @@ class Gate:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         given = parse_qs(body.decode("latin-1")).get("token", [""])[0] if len(body) <= FORM_BYTES else ""
         try:
-            actor = await asyncio.to_thread(lambda: actor_of_token(registry(), given))
+            session = await asyncio.to_thread(
+                lambda: session_of(registry(), actor_of_token(registry(), given).name)
+            )
         except RegistryError:
             await _form(send, 401, "This token is wrong, or it was renewed.")
             return
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = (
-            f"{COOKIE}={issue(actor.name)}; Max-Age={SESSION_SECONDS}; Path=/; HttpOnly; SameSite=Lax{secure}"
-        )
+        cookie = f"{COOKIE}={session}; Max-Age={SESSION_SECONDS}; Path=/; HttpOnly; SameSite=Lax{secure}"
         await _redirect(send, "/", cookie)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.accounts import add_account, remove_account
+from registry.accounts import add_account, remove_account, renew_token
 from registry.errors import AccessError
 from registry.home import Registry
 from ui.web import login
@@ -83,7 +83,7 @@ def test_a_wrong_token_gives_the_form_again(token: str, body: bytes) -> None:
 
 
 def test_a_removed_account_is_out_although_its_cookie_is_valid(token: str, registry: Registry) -> None:
-    cookie = login.issue("alice")
+    cookie = login.session_of(registry, "alice")
     assert login.actor_of_cookie(registry, cookie).role == "reader"
     remove_account(registry, "alice")
     with pytest.raises(AccessError):
@@ -92,6 +92,18 @@ def test_a_removed_account_is_out_although_its_cookie_is_valid(token: str, regis
         login.actor_of_cookie(registry, None)
     with pytest.raises(AccessError):
         login.actor_of_claims(registry, {})
+
+
+def test_a_renewed_token_ends_the_logins_of_the_old_one(token: str, registry: Registry) -> None:
+    cookie = login.session_of(registry, "alice")
+    renew_token(registry, "alice")
+    with pytest.raises(AccessError, match="renewed"):
+        login.actor_of_cookie(registry, cookie)
+    assert login.actor_of_cookie(registry, login.session_of(registry, "alice")).name == "alice"
+    remove_account(registry, "alice")
+    add_account(registry, "alice", "maintainer")  # another person
+    with pytest.raises(AccessError):
+        login.actor_of_cookie(registry, cookie)
 
 
 def test_an_identity_provider_must_confirm_the_address_of_an_account(registry: Registry) -> None:
