@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from registry.blobs import BlobStore
 from registry.checkpoints.tensors import read_header
@@ -61,10 +62,9 @@ def search(
         InvalidEmbeddingError: the vector has another dimension than the embedder's.
     """
     enough = max(LEAST_CANDIDATES, CANDIDATES_A_RESULT * limit)
-    candidates = [
-        expert_id for expert_id, _ in index.search(registry, query, embedder.id, limit=enough, wanted=wanted)
-    ]
-    rows = _rows(registry, candidates)
+    with registry.session(read_only=True) as session:
+        found = index.search_in(session, registry, query, embedder.id, limit=enough, wanted=wanted)
+        rows = _rows(session, [expert_id for expert_id, _score in found])
     cards = _cards(registry, embedder, rows)
     ranked = []
     for row in rows:
@@ -83,7 +83,7 @@ def search(
     ]
 
 
-def _rows(registry: Registry, expert_ids: Sequence[int]) -> Sequence[_Row]:
+def _rows(session: Session, expert_ids: Sequence[int]) -> Sequence[_Row]:
     rows = (
         select(
             Expert.id,
@@ -97,8 +97,7 @@ def _rows(registry: Registry, expert_ids: Sequence[int]) -> Sequence[_Row]:
         .join(Embedding, Embedding.expert_id == Expert.id)
         .where(Expert.id.in_(expert_ids))
     )
-    with registry.session(read_only=True) as session:
-        return session.execute(rows).all()
+    return session.execute(rows).all()
 
 
 def _cards(registry: Registry, embedder: Embedder, rows: Sequence[_Row]) -> dict[int, np.ndarray]:
