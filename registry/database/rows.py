@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Row, and_, select
+from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from registry.database.schema import (
@@ -133,21 +134,13 @@ def expert_records(session: Session, expert_ids: Sequence[int]) -> list[ExpertRe
     Plain columns cost half of the time of mapped objects, which matters for pages and searches.
     """
     records: dict[int, ExpertRecord] = {}
-    copied = [getattr(Expert, name) for name in _COPIED]
-    vectors = [getattr(Embedding, column.key) for column in Embedding.__table__.columns if column.key != "id"]
+    of_experts, of_labels = _record_queries()
     for start in range(0, len(expert_ids), _ROWS_A_TIME):
-        part = expert_ids[start : start + _ROWS_A_TIME]
+        part = {"ids": expert_ids[start : start + _ROWS_A_TIME]}
         labels: dict[tuple[int, str], list[str]] = defaultdict(list)
-        of_labels = select(ExpertLabel.expert_id, ExpertLabel.kind, ExpertLabel.value)
-        for expert_id, kind, value in session.execute(of_labels.where(ExpertLabel.expert_id.in_(part))):
+        for expert_id, kind, value in session.execute(of_labels, part):
             labels[expert_id, kind].append(value)
-        rows = (
-            select(*copied, *vectors, Expert.purged, Seed.name.label("seed_name"))
-            .join(Expert.seed)
-            .join(Expert.embedding)
-            .where(Expert.id.in_(part))
-        )
-        for row in session.execute(rows):
+        for row in session.execute(of_experts, part):
             converted: dict[str, Any] = {
                 "seed": row.seed_name,
                 "embedding": decode_embedding(row),
@@ -157,6 +150,23 @@ def expert_records(session: Session, expert_ids: Sequence[int]) -> list[ExpertRe
             }
             records[row.expert_id] = ExpertRecord(**(dict(zip(_COPIED, row, strict=False)) | converted))
     return [records[expert_id] for expert_id in expert_ids]
+
+
+@cache
+def _record_queries() -> tuple[Select[*tuple[Any, ...]], Select[int, str, str]]:
+    """Return the queries for the columns and the labels of experts by `ids`.
+
+    They are made once: SQLAlchemy takes longer for a new query of 40 columns than SQLite for its answer.
+    """
+    copied = [getattr(Expert, name) for name in _COPIED]
+    vectors = [getattr(Embedding, column.key) for column in Embedding.__table__.columns if column.key != "id"]
+    ids: BindParameter[int] = bindparam("ids", expanding=True)
+    of_experts = select(*copied, *vectors, Expert.purged, Seed.name.label("seed_name"))
+    of_labels = select(ExpertLabel.expert_id, ExpertLabel.kind, ExpertLabel.value)
+    return (
+        of_experts.join(Expert.seed).join(Expert.embedding).where(Expert.id.in_(ids)),
+        of_labels.where(ExpertLabel.expert_id.in_(ids)),
+    )
 
 
 def expert_row(new: NewExpert, *, name: str, version: int, seed: Seed, anchored: bool) -> Expert:

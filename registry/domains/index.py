@@ -14,12 +14,13 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from datetime import datetime
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Engine, Select, func, select
+from sqlalchemy import ColumnElement, Engine, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from registry.database.engine import mapped_errors
@@ -292,15 +293,16 @@ def _marks(session: Session, expert_ids: Sequence[int]) -> dict[int, str]:
     """Return by expert id a digest of its centroids and its time of publication, which never change."""
     if not expert_ids:
         return {}
-    rows = (
-        select(Expert.id, Expert.created_at, Embedding.centroids)
-        .join(Expert.embedding)
-        .where(Expert.id.in_(expert_ids))
-    )
     return {
         expert_id: hashlib.sha256(created.isoformat().encode() + centroids).hexdigest()[:32]
-        for expert_id, created, centroids in session.execute(rows)
+        for expert_id, created, centroids in session.execute(_marks_query(), {"ids": expert_ids})
     }
+
+
+@cache
+def _marks_query() -> Select[int, datetime, bytes]:
+    columns = select(Expert.id, Expert.created_at, Embedding.centroids).join(Expert.embedding)
+    return columns.where(Expert.id.in_(bindparam("ids", expanding=True)))
 
 
 def _vectors_of(session: Session, rows: Select[int, bytes, bytes | None], dimension: int) -> Iterator[Batch]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -84,7 +84,13 @@ def search(
 
 
 def _rows(session: Session, expert_ids: Sequence[int]) -> Sequence[_Row]:
-    rows = (
+    return session.execute(_query(), {"ids": expert_ids}).all()
+
+
+@cache
+def _query() -> Select[int, str, str, str | None, str | None, bytes, bytes | None]:
+    """Return the query for the rows of experts by `ids`; to make it takes longer than to run it."""
+    return (
         select(
             Expert.id,
             Expert.name,
@@ -95,9 +101,8 @@ def _rows(session: Session, expert_ids: Sequence[int]) -> Sequence[_Row]:
             Embedding.card,
         )
         .join(Embedding, Embedding.expert_id == Expert.id)
-        .where(Expert.id.in_(expert_ids))
+        .where(Expert.id.in_(bindparam("ids", expanding=True)))
     )
-    return session.execute(rows).all()
 
 
 def _cards(registry: Registry, embedder: Embedder, rows: Sequence[_Row]) -> dict[int, np.ndarray]:
