@@ -336,7 +336,10 @@ def main() -> None:
             fill(registry, options.experts)
             figures["fill_s"] = round(time.perf_counter() - start)
             if registry.engine.dialect.name == "postgresql":
-                with registry.engine.connect() as connection:
+                with registry.engine.begin() as connection:
+                    connection.exec_driver_sql(
+                        "SELECT setval(pg_get_serial_sequence('experts', 'id'), max(id)) FROM experts"
+                    )
                     connection.exec_driver_sql("ANALYZE")
         start, cpu = time.perf_counter(), time.process_time()
         if update(registry, load_embedder(registry.embedder).id, at_least=1):
