@@ -17,14 +17,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import func, insert, select
 
-from bench.crowd import LICENSES, SEEDS, _add_seed, _name
+from bench.crowd import LICENSES, SEEDS, WORDS, _add_seed
 from registry.catalog.filters import Sides
 from registry.catalog.publish import publish_expert
 from registry.catalog.queries import count_experts, get_expert, page_experts, search
@@ -41,6 +41,7 @@ from registry.records import DomainEmbedding, EmbedderId, NewExpert
 TOPICS = 2_000
 SPREAD, CARD_SPREAD = 0.8, 1.5  # lengths of the noise around a topic's direction
 ROWS = 5_000
+NOISE = 4_000_000  # numbers; drawing new ones for each expert takes most of the time of filling
 QUERIES = 100
 ADDED = 20
 PEER = Path(__file__).with_name("registry_peer.py")
@@ -54,56 +55,72 @@ def fill(registry: Registry, experts: int) -> None:
     numbers = np.random.default_rng(0)
     embedder = load_embedder(registry.embedder).id
     topics = _unit(numbers.standard_normal((TOPICS, embedder.dimension), dtype=np.float32))
+    noise = numbers.standard_normal(NOISE, dtype=np.float32) / np.float32(np.sqrt(embedder.dimension))
     with registry.session() as session:
         seeds = [find_seed(session, name).id for name in SEEDS]
         session.add(Blob(digest=blobs["own trunk"], size=registry.blobs.size(blobs["own trunk"])))
     for start in range(0, experts, ROWS):
         some = range(start, min(start + ROWS, experts))
-        rows = [_row(numbers, number, seeds, blobs) for number in some]
-        domains = _domains(numbers, topics, len(some))
+        rows = _rows(numbers, some, seeds, blobs)
+        vectors = [
+            _embedding(number + 1, embedder, *domain)
+            for number, domain in zip(some, _domains(numbers, topics, noise, len(some)), strict=True)
+        ]
         with registry.session() as session:
             lock_writers(session)
-            session.execute(insert(Expert), rows)
-            session.execute(
-                insert(Embedding),
-                [
-                    _embedding(number + 1, embedder, *domain)
-                    for number, domain in zip(some, domains, strict=True)
-                ],
-            )
+            connection = session.connection()
+            connection.execute(insert(Expert.__table__), rows)
+            connection.execute(insert(Embedding.__table__), vectors)
 
 
-def _row(
-    numbers: np.random.Generator, number: int, seeds: list[int], blobs: dict[str, str]
-) -> dict[str, Any]:
-    anchored = bool(numbers.random() < 0.3)
-    name = _name(number)
-    return {
-        "id": number + 1,
-        "name": name,
-        "name_key": name_key(name),
-        "version": 1,
-        "seed_id": seeds[int(numbers.choice(len(seeds), p=list(SEEDS.values())))],
-        "license": LICENSES[int(numbers.integers(len(LICENSES)))],
-        "description": f"Trained on {number % 9_000 + 1_000} documents; best at {name}",
-        "dtype": "BF16",
-        "parameters": int(numbers.integers(10**8, 2 * 10**9)),
-        "ffn_width": 1536,
-        "ffn": blobs["ffn"],
-        "trunk": blobs["trunk" if anchored else "own trunk"],
-        "anchored": anchored,
-        "provenance": {"tool": "bench"},
-    }
+def name_of(number: int) -> str:
+    """Return the name of the expert with this number."""
+    return f"{WORDS[number % len(WORDS)]}-{WORDS[number // len(WORDS) % len(WORDS)]}-{number:07}"
+
+
+def _rows(
+    numbers: np.random.Generator, some: Sequence[int], seeds: list[int], blobs: dict[str, str]
+) -> list[dict[str, Any]]:
+    count = len(some)
+    drawn = zip(
+        some,
+        numbers.choice(seeds, size=count, p=list(SEEDS.values())).tolist(),
+        numbers.integers(len(LICENSES), size=count).tolist(),
+        (numbers.random(count) < 0.3).tolist(),
+        numbers.integers(10**8, 2 * 10**9, size=count).tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "id": number + 1,
+            "name": name_of(number),
+            "name_key": name_key(name_of(number)),
+            "version": 1,
+            "seed_id": seed,
+            "license": LICENSES[license],
+            "description": f"Trained on {number % 9_000 + 1_000} documents; best at {name_of(number)}",
+            "dtype": "BF16",
+            "parameters": parameters,
+            "ffn_width": 1536,
+            "ffn": blobs["ffn"],
+            "trunk": blobs["trunk" if anchored else "own trunk"],
+            "anchored": anchored,
+            "provenance": {"tool": "bench"},
+        }
+        for number, seed, license, anchored, parameters in drawn
+    ]
 
 
 def _domains(
-    numbers: np.random.Generator, topics: np.ndarray, count: int
+    numbers: np.random.Generator, topics: np.ndarray, noise: np.ndarray, count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield centroids [c, m] and a card [2, m] of each of `count` experts."""
-    noise = numbers.standard_normal((count, 5, topics.shape[1]), dtype=np.float32) / np.sqrt(topics.shape[1])
+    """Yield centroids [c, m] and a card [2, m] of each of `count` experts; the noise is a random part of `noise`."""
+    width = topics.shape[1]
+    starts = numbers.integers(len(noise) - 5 * width, size=count)[:, None] + np.arange(5 * width)
+    drawn = noise[starts].reshape(count, 5, width)
     chosen = topics[numbers.integers(len(topics), size=count)]
-    centroids = _unit(chosen[:, None] + noise[:, :3] * np.float32(SPREAD))
-    cards = _unit(chosen[:, None] + noise[:, 3:] * np.float32(CARD_SPREAD))
+    centroids = _unit(chosen[:, None] + drawn[:, :3] * np.float32(SPREAD))
+    cards = _unit(chosen[:, None] + drawn[:, 3:] * np.float32(CARD_SPREAD))
     sizes = numbers.integers(1, 4, size=count)
     for number in range(count):
         yield centroids[number, : sizes[number]], cards[number]
@@ -228,7 +245,7 @@ def measure_lists(registry: Registry) -> dict[str, Any]:
 
 def measure_adding(registry: Registry) -> dict[str, Any]:
     """Time publishing one expert and finding it by its own vector."""
-    like = get_expert(registry, _name(0))
+    like = get_expert(registry, name_of(0))
     numbers = np.random.default_rng(os.getpid())
 
     def add() -> None:
@@ -261,7 +278,7 @@ def measure_adding(registry: Registry) -> dict[str, Any]:
 
 def measure_shell(home: Path, url: str | None) -> dict[str, Any]:
     """Time `nexusmix search` in new processes, and their peak memory; the first two only warm the disk's cache."""
-    command = [sys.executable, "-c", "from ui.cli import main; main()", "search", "prove a theorem", "--json"]
+    command = [sys.executable, "-m", "nexusmix", "search", "prove a theorem", "--json"]
     script = (
         "import resource, subprocess, sys, time; t = time.perf_counter();"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); w = time.perf_counter() - t;"
@@ -319,7 +336,10 @@ def main() -> None:
             fill(registry, options.experts)
             figures["fill_s"] = round(time.perf_counter() - start)
             if registry.engine.dialect.name == "postgresql":
-                with registry.engine.connect() as connection:
+                with registry.engine.begin() as connection:
+                    connection.exec_driver_sql(
+                        "SELECT setval(pg_get_serial_sequence('experts', 'id'), max(id)) FROM experts"
+                    )
                     connection.exec_driver_sql("ANALYZE")
         start, cpu = time.perf_counter(), time.process_time()
         if update(registry, load_embedder(registry.embedder).id, at_least=1):

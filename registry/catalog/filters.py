@@ -8,7 +8,7 @@ from typing import TypedDict
 from sqlalchemy import ColumnElement, not_, select
 from sqlalchemy.orm import Session
 
-from registry.database.rows import find_seed
+from registry.database.rows import find_seed_id
 from registry.database.schema import Evaluation, Expert, ExpertLabel, Measurement, MixExpert
 
 
@@ -37,7 +37,7 @@ def wanted_by(session: Session, sides: Sides, include_withdrawn: bool = False) -
     """
     wanted: list[ColumnElement[bool]] = []
     if (seed := sides.get("seed")) is not None:
-        wanted.append(Expert.seed_id == find_seed(session, seed).id)
+        wanted.append(Expert.seed_id == find_seed_id(session, seed))
     if (license := sides.get("license")) is not None:
         wanted.append(Expert.license == license)
     if (anchored := sides.get("anchored")) is not None:

@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any, Literal, Unpack
 
 from sqlalchemy import ColumnElement, UnaryExpression, and_, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, selectinload
+from sqlalchemy.orm import InstrumentedAttribute
 
 from registry.catalog.filters import Sides, wanted_by
-from registry.database.rows import expert_record
+from registry.database.rows import expert_records
 from registry.database.schema import Expert
 from registry.errors import InvalidInputError
 from registry.home import Registry
@@ -60,13 +60,10 @@ def page_experts(
         if cursor is not None:
             wanted.append(_beyond(columns, descending, _decode(cursor, order)))
         # With a join, SQLite may begin at the seed, and then it sorts all of the seed's experts.
-        apart = (selectinload(Expert.seed), selectinload(Expert.embedding))
-        asked = (
-            select(Expert).options(*apart).where(*wanted).order_by(*by).limit(limit + 1).offset(skip or None)
-        )
-        rows = session.scalars(asked).all()
-        following = _encode(order, rows[limit - 1], columns) if len(rows) > limit else None
-        return ExpertPage([expert_record(row) for row in rows[:limit]], following)
+        asked = select(Expert.id, *columns).where(*wanted).order_by(*by).limit(limit + 1).offset(skip or None)
+        rows = session.execute(asked).all()
+        following = _encode(order, rows[limit - 1][1:]) if len(rows) > limit else None
+        return ExpertPage(expert_records(session, [row.id for row in rows[:limit]]), following)
 
 
 def sorting(order: Order) -> list[UnaryExpression[Any]]:
@@ -87,8 +84,7 @@ def _beyond(
     return and_(first >= a, or_(first > a, second > b))
 
 
-def _encode(order: str, row: Expert, columns: Sequence[InstrumentedAttribute[Any]]) -> str:
-    place = [getattr(row, column.key) for column in columns]
+def _encode(order: str, place: Sequence[Any]) -> str:
     text = json.dumps([order, *(each.isoformat() if isinstance(each, datetime) else each for each in place)])
     return base64.urlsafe_b64encode(text.encode()).decode()
 

@@ -95,18 +95,23 @@ def publish_seed(
         return seed_record(row)
 
 
-def publish_expert(registry: Registry, new: NewExpert) -> ExpertRecord:
-    """Publish the next version of an expert whose blobs are in the store.
+def publish_expert(registry: Registry, new: NewExpert, *, version: int | None = None) -> ExpertRecord:
+    """Publish the next version of an expert whose blobs are in the store, or a given later one.
 
     The expert is anchored if its trunk is the seed's and no low-rank difference changes it.
 
-    Raises NotFoundError for an unknown seed, ConflictError if another expert's name differs only by case,
-    IntegrityError if a blob is missing.
+    Raises NotFoundError for an unknown seed, ConflictError if another expert's name differs only by case or the given
+    version is below the next one, IntegrityError if a blob is missing.
     """
     with registry.session() as session:
         lock_writers(session)
         base = find_seed(session, new.seed)
-        stored_name, version = _next_version(session, Expert, new.name)
+        stored_name, following = _next_version(session, Expert, new.name)
+        if version is not None and version < following:
+            raise ConflictError(
+                f"{stored_name}@{version} cannot be published: the next version of this name is {following}"
+            )
+        version = version or following
         anchored = new.trunk == base.trunk and not _changes_trunk(registry, new)
         row = expert_row(new, name=stored_name, version=version, seed=base, anchored=anchored)
         _refer(session, registry, blob_digests(row))

@@ -22,6 +22,7 @@ from registry.catalog.verification import Problem, verify
 from registry.database.rows import (
     decode_vector,
     expert_record,
+    expert_records,
     find_expert,
     find_mix,
     find_seed,
@@ -123,8 +124,8 @@ def list_experts(
     """
     with registry.session(read_only=True) as session:
         wanted = wanted_by(session, sides, include_withdrawn)
-        query = select(Expert).where(*wanted).order_by(*sorting(order))
-        return [expert_record(row) for row in session.scalars(query.limit(limit).offset(offset))]
+        query = select(Expert.id).where(*wanted).order_by(*sorting(order)).limit(limit).offset(offset)
+        return expert_records(session, session.scalars(query).all())
 
 
 def count_experts(
@@ -173,9 +174,9 @@ def list_licenses(registry: Registry) -> list[str]:
 
 def list_versions(registry: Registry, name: str) -> list[ExpertRecord]:
     """Return every version of one expert, including withdrawn ones; empty for an unknown name."""
-    query = select(Expert).where(Expert.name_key == name_key(name)).order_by(Expert.version)
+    query = select(Expert.id).where(Expert.name_key == name_key(name)).order_by(Expert.version)
     with registry.session(read_only=True) as session:
-        return [expert_record(row) for row in session.scalars(query)]
+        return expert_records(session, session.scalars(query).all())
 
 
 def list_domains(registry: Registry, *, seed: str | None = None) -> list[Domain]:
@@ -286,9 +287,8 @@ def search(
     vector = _query_vector(embedder, query)
     found = nearest(registry, vector, embedder, limit=limit, wanted=wanted, passages=passages)
     with registry.session(read_only=True) as session:
-        rows = session.scalars(select(Expert).where(Expert.id.in_([each.expert_id for each in found])))
-        experts = {row.id: expert_record(row) for row in rows}
-    return [Hit(experts[each.expert_id], each.score, each.passage) for each in found]
+        experts = expert_records(session, [each.expert_id for each in found])
+    return [Hit(expert, each.score, each.passage) for expert, each in zip(experts, found, strict=True)]
 
 
 def _query_vector(embedder: Embedder, query: str | np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from registry.domains.minilm import MiniLmEmbedder
+from registry.domains.weights_digest import weights_sha256
 from registry.errors import IntegrityError, InvalidInputError, NotFoundError
 from registry.records import EmbedderId
 
@@ -233,8 +234,7 @@ def _identify(name: str, folder: Path) -> EmbedderId:
         raise InvalidInputError(
             f"{folder} does not define its dimension and pooling; expected 1_Pooling/config.json"
         )
-    with (folder / WEIGHTS).open("rb") as stream:
-        revision = hashlib.file_digest(stream, "sha256").hexdigest()[:REVISION_DIGITS]
+    revision = weights_sha256(folder / WEIGHTS)[:REVISION_DIGITS]
     return EmbedderId(KNOWN_REVISIONS.get(revision, name), revision, dimension, pooling)
 
 

@@ -14,12 +14,13 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from datetime import datetime
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Engine, Select, func, select
+from sqlalchemy import ColumnElement, Engine, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from registry.database.engine import mapped_errors
@@ -58,22 +59,36 @@ def search(
     Raises:
         InvalidEmbeddingError: the vector has another dimension than the embedder's, is zero, or is not finite.
     """
+    with registry.session(read_only=True) as session:
+        return search_in(session, registry, vector, embedder, limit=limit, wanted=wanted)
+
+
+def search_in(
+    session: Session,
+    registry: Registry,
+    vector: np.ndarray,
+    embedder: EmbedderId,
+    *,
+    limit: int,
+    wanted: Sequence[ColumnElement[bool]] = (),
+) -> list[tuple[int, float]]:
+    """Return what `search` returns; it reads in an open session, because opening one takes a part of a search."""
     query = _unit(vector, embedder)
     if limit < 1:
         return []
-    parts = _open(registry, embedder).parts(registry)
+    parts = _open(registry, embedder).parts(registry, session)
     total = sum(part.vectors for part in parts)
     count = min(total, limit * _VECTORS_AN_EXPERT)
     while count:
         best = _nearest(parts, query, count)
-        kept = _wanted_of(registry, list(best), wanted)
+        kept = _wanted_of(session, list(best), wanted)
         found = [(expert_id, score) for expert_id, score in best.items() if expert_id in kept]
         if len(found) >= limit or count == total:
             return found[:limit]
         # As many vectors as hold enough results, if the filters pass as often among them; some more to be sure.
         needed = count * limit * 2 // len(found) if found else total
         if needed > total // 4:
-            few = _few(registry, embedder, wanted)
+            few = _few(session, embedder, wanted)
             if few is not None:
                 return sorted(_scores(few, query).items(), key=lambda each: -each[1])[:limit]
         count = min(total, max(needed, count * _WIDER))
@@ -142,15 +157,15 @@ class _Index:
         self._opened: dict[str, Any] = {}
         self._tail = _Tail(0, 0)
 
-    def parts(self, registry: Registry) -> list[_Part]:
+    def parts(self, registry: Registry, session: Session) -> list[_Part]:
         """Return what is to be searched now, without empty parts."""
-        parts = self._read(registry)
+        parts = self._read(session)
         if self._tail.experts >= WAITING and update(registry, self.embedder, at_least=WAITING):
-            parts = self._read(registry)
+            parts = self._read(session)
         return parts
 
-    def _read(self, registry: Registry) -> list[_Part]:
-        with self._lock, registry.session(read_only=True) as session:
+    def _read(self, session: Session) -> list[_Part]:
+        with self._lock:
             segments = self._segments(session)
             self._read_tail(session, segments)
             return self._drawn(segments)
@@ -278,15 +293,16 @@ def _marks(session: Session, expert_ids: Sequence[int]) -> dict[int, str]:
     """Return by expert id a digest of its centroids and its time of publication, which never change."""
     if not expert_ids:
         return {}
-    rows = (
-        select(Expert.id, Expert.created_at, Embedding.centroids)
-        .join(Expert.embedding)
-        .where(Expert.id.in_(expert_ids))
-    )
     return {
         expert_id: hashlib.sha256(created.isoformat().encode() + centroids).hexdigest()[:32]
-        for expert_id, created, centroids in session.execute(rows)
+        for expert_id, created, centroids in session.execute(_marks_query(), {"ids": expert_ids})
     }
+
+
+@cache
+def _marks_query() -> Select[int, datetime, bytes]:
+    columns = select(Expert.id, Expert.created_at, Embedding.centroids).join(Expert.embedding)
+    return columns.where(Expert.id.in_(bindparam("ids", expanding=True)))
 
 
 def _vectors_of(session: Session, rows: Select[int, bytes, bytes | None], dimension: int) -> Iterator[Batch]:
@@ -324,27 +340,23 @@ def _nearest(parts: Sequence[_Part], query: np.ndarray, count: int) -> dict[int,
 
 
 def _wanted_of(
-    registry: Registry, expert_ids: Sequence[int], wanted: Sequence[ColumnElement[bool]]
+    session: Session, expert_ids: Sequence[int], wanted: Sequence[ColumnElement[bool]]
 ) -> set[int]:
     """Return ids of experts that match the conditions; they may include ids that are not in `expert_ids`."""
     query = select(Expert.id).where(*wanted)
     if len(expert_ids) <= _MOST_NAMED:
         query = query.where(Expert.id.in_(expert_ids))
-    with registry.session(read_only=True) as session:
-        return set(session.scalars(query))
+    return set(session.scalars(query))
 
 
-def _few(
-    registry: Registry, embedder: EmbedderId, wanted: Sequence[ColumnElement[bool]]
-) -> list[Batch] | None:
+def _few(session: Session, embedder: EmbedderId, wanted: Sequence[ColumnElement[bool]]) -> list[Batch] | None:
     """Return the vectors of all experts that match the conditions; None if they are many."""
-    with registry.session(read_only=True) as session:
-        ids = session.scalars(select(Expert.id).where(*wanted).limit(_NARROW + 1)).all()
-        if len(ids) > _NARROW:
-            return None
-        rows = select(Embedding.expert_id, Embedding.centroids, Embedding.card)
-        rows = rows.where(made_by(embedder), Embedding.expert_id.in_(ids))
-        return list(_vectors_of(session, rows, embedder.dimension))
+    ids = session.scalars(select(Expert.id).where(*wanted).limit(_NARROW + 1)).all()
+    if len(ids) > _NARROW:
+        return None
+    rows = select(Embedding.expert_id, Embedding.centroids, Embedding.card)
+    rows = rows.where(made_by(embedder), Embedding.expert_id.in_(ids))
+    return list(_vectors_of(session, rows, embedder.dimension))
 
 
 def _scores(batches: Sequence[Batch], query: np.ndarray) -> dict[int, float]:

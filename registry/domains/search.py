@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from registry.blobs import BlobStore
 from registry.checkpoints.tensors import read_header
@@ -61,10 +62,9 @@ def search(
         InvalidEmbeddingError: the vector has another dimension than the embedder's.
     """
     enough = max(LEAST_CANDIDATES, CANDIDATES_A_RESULT * limit)
-    candidates = [
-        expert_id for expert_id, _ in index.search(registry, query, embedder.id, limit=enough, wanted=wanted)
-    ]
-    rows = _rows(registry, candidates)
+    with registry.session(read_only=True) as session:
+        found = index.search_in(session, registry, query, embedder.id, limit=enough, wanted=wanted)
+        rows = _rows(session, [expert_id for expert_id, _score in found])
     cards = _cards(registry, embedder, rows)
     ranked = []
     for row in rows:
@@ -83,8 +83,14 @@ def search(
     ]
 
 
-def _rows(registry: Registry, expert_ids: Sequence[int]) -> Sequence[_Row]:
-    rows = (
+def _rows(session: Session, expert_ids: Sequence[int]) -> Sequence[_Row]:
+    return session.execute(_query(), {"ids": expert_ids}).all()
+
+
+@cache
+def _query() -> Select[int, str, str, str | None, str | None, bytes, bytes | None]:
+    """Return the query for the rows of experts by `ids`; to make it takes longer than to run it."""
+    return (
         select(
             Expert.id,
             Expert.name,
@@ -95,10 +101,8 @@ def _rows(registry: Registry, expert_ids: Sequence[int]) -> Sequence[_Row]:
             Embedding.card,
         )
         .join(Embedding, Embedding.expert_id == Expert.id)
-        .where(Expert.id.in_(expert_ids))
+        .where(Expert.id.in_(bindparam("ids", expanding=True)))
     )
-    with registry.session(read_only=True) as session:
-        return session.execute(rows).all()
 
 
 def _cards(registry: Registry, embedder: Embedder, rows: Sequence[_Row]) -> dict[int, np.ndarray]:

@@ -73,3 +73,12 @@ def test_a_run_loads_no_command_line_and_a_verb_no_page() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
     script = "import sys, ui.cli, ui.web.launch; sys.exit('streamlit' in sys.modules or 'ui.web.routes' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
+
+
+def test_a_command_imports_no_other_command() -> None:
+    script = (
+        "import sys; from ui.cli import main; main(['search', '--help']);"
+        "verbs = {m for m in sys.modules if m.startswith('ui.cli.') and not m.startswith('ui.cli.kit')};"
+        "sys.exit(verbs != {'ui.cli.search'})"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True).returncode == 0

@@ -1,60 +1,23 @@
-"""The command line. Each file has one command; they are registered here in the order of a first use."""
+"""The command line. Each file has one command; the table lists them in the order of a first use."""
 
 from __future__ import annotations
 
-import gc as garbage
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from composer import resources
-from ui.cli import (
-    alias,
-    chat,
-    compose,
-    compress,
-    contribute,
-    copy_expert,
-    delete,
-    demo,
-    doctor,
-    embed,
-    evaluate,
-    export,
-    extend,
-    gc,
-    generate,
-    lifecycle,
-    list_experts,
-    log,
-    measure,
-    mixes,
-    push,
-    remove,
-    reproduce,
-    runs,
-    search,
-    seed,
-    serve,
-    show,
-    sign,
-    train_expert,
-    users,
-    verify,
-    web,
-    withdraw,
-    worker,
-)
-from ui.cli.kit.context import GlobalOptions, examples, paragraphs
+from ui.cli.kit.context import GlobalOptions, examples
 from ui.cli.kit.failures import INTERRUPTED, report
-from ui.cli.kit.group import Group, Verb
+from ui.cli.kit.group import Group
+from ui.cli.kit.lazy import Commands, Row
 from ui.wording.failures import describe
 
 START = "Start here"
@@ -76,58 +39,65 @@ EXAMPLES = examples(
     "nexusmix compose team --seed smol --experts python,law,math",
 )
 
+COMMANDS = (
+    Row("demo", "demo.demo", START),
+    Row("ui", "web.ui", START),
+    Row("doctor", "doctor.doctor", START),
+    Row("search", "search.search", FIND),
+    Row("list", "list_experts.list_experts", FIND),
+    Row("show", "show.show", FIND),
+    Row("seed", "seed.app", GIVE, "Add, list and show seeds."),
+    Row("train-expert", "train_expert.train_expert", GIVE),
+    Row("compress", "compress.compress", GIVE),
+    Row("contribute", "contribute.contribute", GIVE),
+    Row("copy", "copy_expert.copy", GIVE),
+    Row("embed", "embed.embed", GIVE),
+    Row("alias", "alias.alias", GIVE),
+    Row("card", "lifecycle.card", GIVE),
+    Row("publish", "lifecycle.publish", GIVE),
+    Row("withdraw", "withdraw.withdraw", GIVE),
+    Row("purge", "lifecycle.purge", GIVE),
+    Row("compose", "compose.compose", MIX),
+    Row("extend", "extend.extend", MIX),
+    Row("remove", "remove.remove", MIX),
+    Row("evaluate", "evaluate.evaluate", MIX),
+    Row("measure", "measure.measure", MIX),
+    Row("generate", "generate.generate", MIX),
+    Row("chat", "chat.chat", MIX),
+    Row("serve", "serve.serve", MIX),
+    Row("export", "export.export", MIX),
+    Row("push", "push.push", MIX),
+    Row("sign", "sign.sign", MIX),
+    Row("mixes", "mixes.mixes", MIX),
+    Row("delete", "delete.delete", MIX),
+    Row("runs", "runs.app", MIX),
+    Row("worker", "worker.worker", MIX),
+    Row("reproduce", "reproduce.reproduce", MIX),
+    Row("verify", "verify.verify", CARE),
+    Row("gc", "gc.gc", CARE),
+    Row("users", "users.app", CARE),
+    Row("log", "log.log", CARE),
+)
+
+
+class Root(Group):
+    """The command `nexusmix`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"commands": Commands(COMMANDS)})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands without importing them."""
+        return list(self.commands)
+
+
 app = typer.Typer(
-    cls=Group,
+    cls=Root,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _add(name: str, function: Callable[..., None], panel: str, epilog: str = "") -> None:
-    app.command(name, cls=Verb, rich_help_panel=panel, help=paragraphs(function), epilog=epilog or None)(
-        function
-    )
-
-
-_add("demo", demo.demo, START, demo.EXAMPLES)
-_add("ui", web.ui, START, web.EXAMPLES)
-_add("doctor", doctor.doctor, START)
-_add("search", search.search, FIND, search.EXAMPLES)
-_add("list", list_experts.list_experts, FIND, list_experts.EXAMPLES)
-_add("show", show.show, FIND, show.EXAMPLES)
-app.add_typer(seed.app, name="seed", rich_help_panel=GIVE, help="Add, list and show seeds.")
-_add("train-expert", train_expert.train_expert, GIVE, train_expert.EXAMPLES)
-_add("compress", compress.compress, GIVE, compress.EXAMPLES)
-_add("contribute", contribute.contribute, GIVE, contribute.EXAMPLES)
-_add("copy", copy_expert.copy, GIVE, copy_expert.EXAMPLES)
-_add("embed", embed.embed, GIVE, embed.EXAMPLES)
-_add("alias", alias.alias, GIVE, alias.EXAMPLES)
-_add("card", lifecycle.card, GIVE, lifecycle.CARD_EXAMPLES)
-_add("publish", lifecycle.publish, GIVE, lifecycle.PUBLISH_EXAMPLES)
-_add("withdraw", withdraw.withdraw, GIVE, withdraw.EXAMPLES)
-_add("purge", lifecycle.purge, GIVE, lifecycle.PURGE_EXAMPLES)
-_add("compose", compose.compose, MIX, compose.EXAMPLES)
-_add("extend", extend.extend, MIX, extend.EXAMPLES)
-_add("remove", remove.remove, MIX, remove.EXAMPLES)
-_add("evaluate", evaluate.evaluate, MIX, evaluate.EXAMPLES)
-_add("measure", measure.measure, MIX, measure.EXAMPLES)
-_add("generate", generate.generate, MIX, generate.EXAMPLES)
-_add("chat", chat.chat, MIX, chat.EXAMPLES)
-_add("serve", serve.serve, MIX, serve.EXAMPLES)
-_add("export", export.export, MIX, export.EXAMPLES)
-_add("push", push.push, MIX, push.EXAMPLES)
-_add("sign", sign.sign, MIX, sign.EXAMPLES)
-_add("mixes", mixes.mixes, MIX, mixes.EXAMPLES)
-_add("delete", delete.delete, MIX, delete.EXAMPLES)
-app.add_typer(runs.app, name="runs", rich_help_panel=MIX)
-_add("worker", worker.worker, MIX, worker.EXAMPLES)
-_add("reproduce", reproduce.reproduce, MIX, reproduce.EXAMPLES)
-_add("verify", verify.verify, CARE, verify.EXAMPLES)
-_add("gc", gc.gc, CARE, gc.EXAMPLES)
-app.add_typer(users.app, name="users", rich_help_panel=CARE)
-_add("log", log.log, CARE, log.EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:
@@ -198,8 +168,6 @@ def global_options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Every error is reported here, in one line."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # Imports create many objects but no garbage. Python's default collection frequency costs 10 % of their time.
-    garbage.set_threshold(50_000)
     # Only our own progress is shown: the progress bars of libraries would disrupt it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -1,14 +1,18 @@
 """Pages of the list of experts: orders, cursors and filters, on both databases."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from publishing import add_expert, add_seed
 from sqlalchemy import event, text, update
 
+from registry.catalog.lifecycle import describe
 from registry.catalog.pages import Order
-from registry.catalog.queries import count_experts, list_experts, page_experts, withdraw
+from registry.catalog.queries import count_experts, get_expert, list_experts, page_experts, withdraw
+from registry.database import rows
 from registry.database.schema import Expert
 from registry.errors import InvalidInputError
 from registry.home import Registry
@@ -53,6 +57,22 @@ def test_pages_together_are_the_whole_list_in_order(
             break
         assert len(page.experts) == limit
     assert found == expected.split()
+
+
+def test_a_list_that_is_read_in_parts_is_in_order_and_has_all_fields(
+    experts: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe(experts, "cat@1", tags=["b", "a"], authors=["Ann"])
+    monkeypatch.setattr(rows, "_ROWS_A_TIME", 2)
+    found = list_experts(experts)
+    assert [each.ref for each in found] == ["ant@1", "ant@2", "bee@1", "cat@1", "Dog@1", "eel@1"]
+    for each in found:
+        alone = get_expert(experts, each.ref)
+        vectors = ("mean", "centroids", "centroid_weights")
+        for name in vectors:
+            np.testing.assert_array_equal(getattr(each.embedding, name), getattr(alone.embedding, name))
+        assert replace(each, embedding=alone.embedding) == alone
+    assert (found[3].tags, found[3].authors) == (("a", "b"), ("Ann",))
 
 
 def test_a_page_contains_only_what_passes_the_filters(experts: Registry) -> None:

@@ -1,7 +1,8 @@
 """Search quality: plain needs find their owner among the demo's four experts.
 
 tests/data/demo_domains.npz has the vectors of the chunks of their training text, 256 for each expert, in eight bits.
-The needs were written before the score was chosen, but it was chosen with both lists in view. Some have two owners.
+The needs were written before the score was chosen, but it was chosen with the first two lists in view. Some have two
+owners.
 """
 
 from pathlib import Path
@@ -98,6 +99,44 @@ SECOND: dict[str, list[str]] = {
     ],
 }
 
+# Written after the score was chosen, and measured once: the score was not changed for them.
+THIRD: dict[str, list[str]] = {
+    "python": [
+        "rename many files with a script",
+        "list comprehension instead of a loop",
+        "send an e-mail over SMTP",
+        "a class with a property and a context manager",
+        "why is my dictionary empty after pickling",
+        "count the words of a file",
+        "with open(path) as f:\n    data = json.load(f)",
+    ],
+    "cpp": [
+        "const references and overloads",
+        "a macro that registers an operator",
+        "struct layout and alignment",
+        "inline functions in a header file",
+        "write a GPU kernel",
+        "undefined reference when linking a shared library",
+        "template <typename T> T max(T a, T b) { return a < b ? b : a; }",
+    ],
+    "math": [
+        "eigenvalues of a symmetric matrix",
+        "simplify a rational expression",
+        "the limit of a sequence",
+        "Bessel functions",
+        "roots of unity",
+        "what is the integral of 1/x",
+        "count the subsets of a finite set",
+    ],
+    "prose": [
+        "terms and conditions",
+        "write a blog post about our company",
+        "rewrite this paragraph politely",
+        "a guide for people who are new to the product",
+        "proofread my letter",
+    ],
+}
+
 
 def right(needs: dict[str, list[str]], *, with_text: bool) -> int:
     """Return how many of the needs find their owner."""
@@ -115,7 +154,7 @@ def right(needs: dict[str, list[str]], *, with_text: bool) -> int:
     return count
 
 
-@pytest.mark.parametrize(("needs", "least"), [(FIRST, 25), (SECOND, 26)])
+@pytest.mark.parametrize(("needs", "least"), [(FIRST, 25), (SECOND, 26), (THIRD, 24)])
 def test_most_plain_needs_find_their_owner(needs: dict[str, list[str]], least: int) -> None:
     assert right(needs, with_text=True) >= least
 
