@@ -13,8 +13,9 @@ from ui.web.session import shown_refusal
 def star_button(registry: Registry, kind: Kind, name: str) -> None:
     """Draw the button; a refusal is shown below it."""
     is_mine = name_key(name) in starred(registry, kind)
-    words = "Remove from favourites" if is_mine else "Add to favourites"
-    if st.button(words, icon=":material/star:" if is_mine else ":material/star_border:", key="star"):
+    words = "Remove it from your favourites." if is_mine else "Add it to your favourites."
+    icon = ":material/star:" if is_mine else ":material/star_border:"
+    if st.button("Unstar" if is_mine else "Star", icon=icon, key="star", help=words):
         with shown_refusal():
             (unstar if is_mine else star)(registry, kind, name)
             st.rerun()

@@ -73,7 +73,6 @@ def render() -> None:
         registry = current_registry()
         expert = get_expert(registry, ref)
         _head(expert)
-        star_button(registry, "expert", expert.name)
         story, numbers = st.columns([5, 3], gap="large")
         with story:
             _card(registry, expert)
@@ -133,6 +132,7 @@ def _commands(registry: Registry, expert: ExpertRecord) -> None:
         )
         with st.popover("Push", icon=":material/cloud_upload:", width="content"):
             push_form(registry, {"expert": expert.ref})
+        star_button(registry, "expert", expert.name)
 
 
 def _transfer(registry: Registry, expert: ExpertRecord) -> None:

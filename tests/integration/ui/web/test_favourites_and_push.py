@@ -18,7 +18,7 @@ from registry.queue import runs
 
 
 def test_a_favourite_is_marked_and_the_catalog_shows_only_favourites_on_request(filled: Registry) -> None:
-    button(open_page("expert", ref="law@1"), "Add to favourites").click().run()
+    button(open_page("expert", ref="law@1"), "Star").click().run()
     assert starred(filled, "expert") == {"law"}
     app = open_page("catalog")
     assert html(app).count("★ favourite") == 1
@@ -26,13 +26,13 @@ def test_a_favourite_is_marked_and_the_catalog_shows_only_favourites_on_request(
     assert not app.exception
     assert [link for link in links(app) if "@" in link] == ["law :gray[@1]"]
     assert app.query_params["starred"] == "yes"
-    button(open_page("expert", ref="law@1"), "Remove from favourites").click().run()
+    button(open_page("expert", ref="law@1"), "Unstar").click().run()
     assert "No expert matches" in html(open_page("catalog", starred="yes"))
 
 
 def test_a_favourite_mix_is_marked_and_can_be_shown_alone(mixed: Registry) -> None:
     assert not open_page("mixes").toggle
-    button(open_page("mix", ref="team@1"), "Add to favourites").click().run()
+    button(open_page("mix", ref="team@1"), "Star").click().run()
     app = open_page("mixes")
     assert html(app).count("★ favourite") == 1
     toggle(app, "Favourites only").set_value(True).run()
