@@ -111,12 +111,14 @@ def main() -> int:
                     _search(page, times)
                     _progress(page, app.url, options.home, options.reports, times)
                 page.context.close()
-        if options.mixes:
-            _on_mixes(browser, options.mixes, options.rounds, times)
+        try:
+            if options.mixes:
+                _on_mixes(browser, options.mixes, options.rounds, times)
+        finally:  # a failure must not lose what was measured
+            if options.json:
+                options.json.write_text(json.dumps(times, indent=1))
+            _print(times)
         browser.close()
-    if options.json:
-        options.json.write_text(json.dumps(times, indent=1))
-    _print(times)
     return 0
 
 
@@ -226,7 +228,8 @@ def _on_mixes(browser: Any, home: Path, rounds: int, times: Times) -> None:
             wait_for_script(page)
             page.get_by_role("button", name="Generate").click()
             page.wait_for_function("document.querySelectorAll('.nm-written .tok').length > 20")
-            stop = page.get_by_role("button", name="Stop")
+            # Streamlit has a button of this name in its header.
+            stop = page.get_by_test_id("stMainBlockContainer").get_by_role("button", name="Stop")
             times.setdefault("stop", []).append(_clicked(page, stop, "!document.querySelector('.nm-caret')"))
         worker = start_local(home)
         try:
