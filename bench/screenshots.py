@@ -15,6 +15,8 @@ from bench.browser import CHROMIUM_FLAGS, CHROMIUM_PATH, served, wait_for_script
 
 OUT = Path(__file__).parents[1] / "docs" / "screens"
 WIDTH, HEIGHT, NARROW = 1280, 900, 390
+DARK = ("workbench", "lens", "catalog")
+NARROWS = {"mix": "dark", "lens": "light", "compose": "light", "catalog": "light"}
 MOST_BYTES = 200_000
 TIMEOUT_MS = 180_000
 NEEDS = "prove a theorem; parse a JSON file; poems in French"
@@ -35,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".demo"))
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--every", action="store_true", help="every page also in dark mode and on a phone")
     parser.add_argument("--browser", default=CHROMIUM_PATH, help="path of a Chromium")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -47,10 +50,12 @@ def main() -> int:
             _shoot(browser, app.url + address, options.out / f"{name}.png", scheme="light", width=WIDTH)
         play = app.url + addresses["playground"]
         _shoot(browser, play, options.out / "playground.png", scheme="dark", width=WIDTH, prompt=PROMPT)
-        narrow = app.url + addresses["mix"]
-        _shoot(browser, narrow, options.out / "mix-narrow.png", scheme="dark", width=NARROW)
-        lens = app.url + addresses["lens"]
-        _shoot(browser, lens, options.out / "lens-narrow.png", scheme="light", width=NARROW)
+        for name in addresses if options.every else DARK:
+            path = options.out / f"{name}-dark.png"
+            _shoot(browser, app.url + addresses[name], path, scheme="dark", width=WIDTH)
+        for name in addresses if options.every else NARROWS:
+            path = options.out / f"{name}-narrow.png"
+            _shoot(browser, app.url + addresses[name], path, scheme=NARROWS.get(name, "light"), width=NARROW)
         browser.close()
     return _report(options.out)
 
@@ -79,6 +84,9 @@ def _addresses(home: Path) -> dict[str, str]:
         "mixes": "/mixes",
         "playground": f"/playground?mix={quote(mix.ref)}&beside=seed",
         "contribute": "/contribute",
+        "runs": "/runs",
+        "log": "/log",
+        "add-seed": "/add-seed",
     }
     done = runs.list_runs(registry, states=["succeeded"], kind="compose", limit=1)
     registry.engine.dispose()

@@ -13,6 +13,12 @@ content is visible and the page's script has finished:
 - search: Enter in the search box → the caption contains the query and 12 cards show scores;
 - switch: a click on a page's link → its title; on the map also its points, in the catalog also its cards.
 
+- stop: a click on Stop while text is generated → no cursor at the end of the text;
+- cancel: a click on Cancel while a mix is fine-tuned → the button "Try again";
+- layout shift: CLS of each page, opened by its address.
+
+The last three need a registry with a mix, as the demo's: `--mixes HOME`.
+
 First-time work of a server (loading the embedder, importing a page) is listed separately.
 """
 
@@ -48,7 +54,15 @@ PAGES = {
     "Contribute": "Contribute an expert",
     "Catalog": "What should your model be good at?",
 }
-BARS = {"first paint": 1.5, "search": 0.3, "switch": 0.5, "progress": 3.0}
+BARS = {"first paint": 1.5, "search, first": 1.0, "search": 0.3, "switch": 0.5, "progress": 3.0, "stop": 0.5}
+BARS["cancel"] = 2.0
+MOST_SHIFT = 0.1
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+}).observe({ type: 'layout-shift', buffered: true });
+"""
 WIDTH, HEIGHT = 1280, 900
 TIMEOUT_MS = 60_000
 
@@ -78,6 +92,7 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5, help="visits per page")
     parser.add_argument("--reports", type=int, default=10)
+    parser.add_argument("--mixes", type=Path, help="a registry with mixes, for stop, cancel and layout shift")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--browser", default=CHROMIUM_PATH)
     options = parser.parse_args()
@@ -96,10 +111,14 @@ def main() -> int:
                     _search(page, times)
                     _progress(page, app.url, options.home, options.reports, times)
                 page.context.close()
+        try:
+            if options.mixes:
+                _on_mixes(browser, options.mixes, options.rounds, times)
+        finally:  # a failure must not lose what was measured
+            if options.json:
+                options.json.write_text(json.dumps(times, indent=1))
+            _print(times)
         browser.close()
-    if options.json:
-        options.json.write_text(json.dumps(times, indent=1))
-    _print(times)
     return 0
 
 
@@ -184,6 +203,72 @@ def _progress(page: Any, url: str, home: Path, reports: int, times: Times) -> No
             times.setdefault("progress", []).append(time.monotonic() - began)
     claims.finish(registry, run.fence, "cancelled")
     registry.engine.dispose()
+
+
+def _on_mixes(browser: Any, home: Path, rounds: int, times: Times) -> None:
+    """Measure the layout shift of each page, and the time until Stop and Cancel have an effect."""
+    from bench.screenshots import _addresses
+    from ui.queue.worker import start_local
+    from ui.web.knobs import MOST_TOKENS
+
+    addresses = _addresses(home)
+    with served(home) as app:
+        for name, address in addresses.items():
+            page = _window(browser)
+            page.add_init_script(SHIFTS)
+            page.goto(app.url + address)
+            page.locator(".stMainBlockContainer h1").first.wait_for()
+            wait_for_script(page)
+            page.wait_for_timeout(1_500)
+            print(f"layout shift of {name}: {page.evaluate('window.shifted'):.3f}", flush=True)
+            page.context.close()
+        page = _window(browser)
+        page.goto(f"{app.url}{addresses['playground']}&prompt=def+main&length={MOST_TOKENS}")
+        for _ in range(rounds):
+            wait_for_script(page)
+            page.get_by_role("button", name="Generate").click()
+            page.wait_for_function("document.querySelectorAll('.nm-written .tok').length > 20")
+            # Streamlit has a button of this name in its header.
+            stop = page.get_by_test_id("stMainBlockContainer").get_by_role("button", name="Stop")
+            times.setdefault("stop", []).append(_clicked(page, stop, "!document.querySelector('.nm-caret')"))
+        worker = start_local(home)
+        try:
+            for number in range(rounds):
+                run = _endless(home, number)
+                page.goto(f"{app.url}/run?id={run}")
+                page.get_by_text("Fine-tuning").first.wait_for()
+                again = (
+                    "[...document.querySelectorAll('button')].some(b => b.textContent.includes('Try again'))"
+                )
+                cancel = page.get_by_role("button", name="Cancel").first
+                times.setdefault("cancel", []).append(_clicked(page, cancel, again))
+        finally:
+            worker.terminate()
+            worker.wait()
+        page.context.close()
+
+
+def _endless(home: Path, number: int) -> int:
+    """Queue a composition whose fine-tune takes longer than the measurement; return the run's number."""
+    from registry.catalog.queries import list_refs, list_seeds
+    from registry.home import open_registry
+    from ui.queue.jobs import submit
+
+    with open_registry(home) as registry:
+        seed = list_seeds(registry)[0].name
+        recipe = {"name": "endless", "seed": seed, "experts": list_refs(registry, seed=seed)[:2]}
+        training = {"tokens": 10_000_000, "random_seed": number}
+        recipe |= {"router": "nexus", "trunk_merge": {"method": "mean"}, "training": training}
+        return submit(registry, "compose", {"recipe": recipe}).id
+
+
+def _clicked(page: Any, button: Any, done: str) -> float:
+    """Seconds from a click until the JavaScript expression is true."""
+    button.wait_for()
+    page.evaluate(TIMER % done, ["click", ""])
+    button.click()
+    page.wait_for_function("window.took !== null")
+    return float(page.evaluate("window.took")) / 1000
 
 
 def _print(times: Times) -> None:

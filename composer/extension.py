@@ -20,7 +20,7 @@ from composer.mix.dense import dense_blobs
 from composer.mix.domains import Domain, Standard, nearly_equal
 from composer.mix.lock import Lock, LockedExpert, Settings
 from composer.mix.opening import Manifest, Member, find_mix, seed_config
-from composer.mix.recipe import Training
+from composer.mix.recipe import Training, routed_training
 from composer.mix.router_blob import of_layer, stored_standard
 from composer.model.routers import router_class
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
@@ -130,12 +130,18 @@ def assemble_extension(
 
 
 def remove(
-    registry: Registry, mix_ref: str, expert_ref: str, *, progress: Progress = silent
+    registry: Registry,
+    mix_ref: str,
+    expert_ref: str,
+    *,
+    tokens: int | None = None,
+    progress: Progress = silent,
 ) -> ComposeResult:
     """Compose a mix again without one expert, so that nothing of this expert remains, not even in the trunk.
 
     The result equals a new composition of the remaining experts with the settings of the first composition. The old
-    version is recorded as the parent, but none of its weights are used. Raises NotFoundError, RecipeError.
+    version is recorded as the parent, but none of its weights are used. `tokens` replaces the tokens of fine-tuning.
+    Raises NotFoundError, RecipeError.
     """
     record, manifest = find_mix(registry, mix_ref)
     gone = queries.get_member(registry, record.ref, expert_ref)
@@ -145,8 +151,18 @@ def remove(
             f"{gone} is the only expert of {record.ref}, and a mix needs at least one: compose a new mix instead"
         )
     settings = _settings_without(first_lock(registry, manifest), rest)
+    if tokens is not None:
+        settings = settings.model_copy(update={"training": _with_tokens(settings, tokens)})
     lock = Lock(seed=manifest.seed, experts=rest, embedder=manifest.embedder, settings=settings)
     return compose_lock(registry, lock, record.name, parent=record.ref, progress=progress)
+
+
+def _with_tokens(settings: Settings, tokens: int) -> Training:
+    """Return the training with other tokens; a routed trunk gets the learning rate of such a fine-tune."""
+    usual = Training().model_dump()
+    chosen = {name: value for name, value in settings.training.model_dump().items() if value != usual[name]}
+    training = Training.parse({**chosen, "tokens": tokens})
+    return routed_training(training) if settings.merge.routed else training
 
 
 def _settings_without(first: Lock, rest: Sequence[LockedExpert]) -> Settings:

@@ -22,6 +22,7 @@ LOCAL = "local:"  # prefix of users of the operating system; no account's name c
 
 # The least role of each action. Reading needs none: who cannot read has no registry.
 ACTIONS: dict[str, Role] = {
+    "star": "reader",
     "publish seed": "contributor",
     "publish expert": "contributor",
     "publish draft": "contributor",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from registry.access import LOCAL, ROLES, Actor, Role, record
 from registry.database.engine import lock_writers
-from registry.database.schema import Account
+from registry.database.schema import Account, Favourite
 from registry.errors import AccessError, ConflictError, InvalidInputError, NotFoundError
 from registry.home import Registry
 from registry.names import check_new_name, name_key
@@ -79,11 +79,12 @@ def renew_token(registry: Registry, name: str) -> NewAccount:
 
 
 def remove_account(registry: Registry, name: str) -> None:
-    """Remove an account; the log keeps its name. Raises NotFoundError, AccessError."""
+    """Remove an account and its favourites; the log keeps its name. Raises NotFoundError, AccessError."""
     with registry.session() as session:
         lock_writers(session)
         row = _find(session, name)
         record(session, registry.actor, "remove user", row.name)
+        session.execute(delete(Favourite).where(Favourite.actor == row.name))
         session.delete(row)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -38,19 +38,22 @@ def push(
     ref: str,
     target: str,
     *,
+    kind: Literal["expert", "mix"] | None = None,
     private: bool = False,
     format: str = "nexus",
     dtype: str | None = None,
     progress: Progress = silent,
 ) -> Pushed:
-    """Upload an expert, or the mix if no expert has this name, to `hf:owner/name`; `format` and `dtype` are the mix's.
+    """Upload an expert or a mix to `hf:owner/name`; `format` and `dtype` are the mix's.
+
+    Without a `kind`, it is the expert, or the mix if no expert has this name.
 
     Raises AccessError, InvalidInputError, NotFoundError, HubError, IntegrityError (a purged or damaged expert), and the
     errors of `export`.
     """
     registry.actor.require("push")
     repository = repository_of(target)
-    expert = _expert_unless_mix(registry, ref)
+    expert = None if kind == "mix" else _expert_unless_mix(registry, ref)
     with occupied(registry, work_folder(registry, f"push-{uuid.uuid4().hex[:12]}")) as work:
         folder = work / "files"
         if expert is not None:

@@ -273,11 +273,22 @@ class Recipe(RoutingOptions):
         Raises RecipeError.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+        return cls.from_text(text, str(path), training=training, **overrides)
+
+    @classmethod
+    def from_text(
+        cls, text: str, source: str, *, training: Mapping[str, Any] | None = None, **overrides: Any
+    ) -> Recipe:
+        """Read the text of a recipe file as `from_yaml` does; `source` names it in errors. Raises RecipeError."""
+        try:
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise RecipeError(f"cannot read the recipe {source}: {error}") from error
         if not isinstance(values, dict):
-            raise RecipeError(f"{path}: expected a mapping of recipe fields, got {type(values).__name__}")
+            raise RecipeError(f"{source}: expected a mapping of recipe fields, got {type(values).__name__}")
         try:
             fields = presets.with_preset(research.flat(values))
         except ValueError as error:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, not_, select
 from sqlalchemy.orm import Session
 
 from registry.database.rows import find_seed_id
-from registry.database.schema import Evaluation, Expert, ExpertLabel, Measurement, MixExpert
+from registry.database.schema import Evaluation, Expert, ExpertLabel, Favourite, Measurement, MixExpert
 
 
 class Sides(TypedDict, total=False):
@@ -17,7 +17,7 @@ class Sides(TypedDict, total=False):
 
     `parameters` is a range that includes its first number and excludes its second; None means no upper limit.
     `created` is a range of times likewise; None means no limit. `measured` selects experts that were measured alone
-    or in a mix that contains them.
+    or in a mix that contains them, `starred_by` those that the actor of this name starred.
     """
 
     seed: str | None
@@ -28,6 +28,7 @@ class Sides(TypedDict, total=False):
     author: str | None
     created: tuple[datetime | None, datetime | None] | None
     measured: bool | None
+    starred_by: str | None
 
 
 def wanted_by(session: Session, sides: Sides, include_withdrawn: bool = False) -> list[ColumnElement[bool]]:
@@ -64,6 +65,9 @@ def wanted_by(session: Session, sides: Sides, include_withdrawn: bool = False) -
         in_a_mix = select(MixExpert.expert_id).join(Evaluation, Evaluation.mix_id == MixExpert.mix_id)
         those = Expert.id.in_(in_a_mix.union(select(Measurement.expert_id)))
         wanted.append(those if measured else not_(those))
+    if (actor := sides.get("starred_by")) is not None:
+        mine = select(Favourite.name_key).where(Favourite.actor == actor, Favourite.kind == "expert")
+        wanted.append(Expert.name_key.in_(mine))
     if not include_withdrawn:
         wanted += [Expert.withdrawn.is_(None), Expert.draft.is_(False)]
     return wanted

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0012"  # the newest migration, which these classes describe
+REVISION = "0013"  # the newest migration, which these classes describe
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -92,6 +92,16 @@ class Account(Base):
     email: Mapped[str | None] = mapped_column(String(254), unique=True)
     token_hash: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(default=_now)
+
+
+class Favourite(Base):
+    """An expert or a mix, by name, that a user starred; `actor` is the name in `registry.access.Actor`."""
+
+    __tablename__ = "favourites"
+
+    actor: Mapped[str] = mapped_column(String(200), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+    name_key: Mapped[str] = mapped_column(String(400), primary_key=True)
 
 
 class Event(Base):

@@ -150,4 +150,8 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code == STOPPED:  # somebody waits, and everything is cleaned up: the libraries need no orderly end
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

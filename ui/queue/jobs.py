@@ -2,10 +2,11 @@
 
 A request is JSON with these fields:
     compose               {"recipe": {…}}; "evaluate": true also queues an evaluation of the new mix
-    extend, remove        {"mix": …, "expert": …}
+    extend, remove        {"mix": …, "expert": …}; "evaluate" as above; "tokens" of a removal
     evaluate              {"mix": …, "against": […]}
     measure               {"expert": …}
     export                {"mix": …, "out": …}
+    push                  {"mix" or "expert": …, "target": "hf:owner/name"}
     demo                  {}; trains the demo's experts and composes its mixes in this registry
     add-seed, contribute, train-expert    the names of the command's options
 A run's result is the JSON that the command of the same name prints with --json.
@@ -19,14 +20,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from registry.catalog import queries
 from registry.errors import ConflictError, InvalidInputError
 from registry.home import Registry
 from registry.intake import sources
+from registry.intake.hub_upload import repository_of
 from registry.queue import runs
 from registry.records import RunRecord
+from ui.queue import uploads
 from ui.queue.roots import READ, WRITTEN, Roots
 
 if TYPE_CHECKING:
@@ -70,7 +73,9 @@ def execute(registry: Registry, run: RunRecord, progress: Progress) -> dict[str,
         # The folder did not exist when the run was queued, and it is created atomically.
         # An earlier attempt therefore died after it had finished the work.
         return {"folder": out}
-    return JOBS[run.kind](registry, run.request, progress)
+    result = JOBS[run.kind](registry, run.request, progress)
+    uploads.discard_of(registry, run.request)
+    return result
 
 
 def _compose(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
@@ -78,10 +83,7 @@ def _compose(registry: Registry, request: Request, progress: Progress) -> dict[s
     from composer.mix.recipe import Recipe
 
     result = compose(registry, Recipe.parse(request["recipe"]), progress=progress)
-    if request.get("evaluate"):
-        # The evaluation is a separate run: if it fails or is cancelled, the mix is still published.
-        submit(registry, "evaluate", {"mix": result.mix.ref, "against": []})
-    return _composed(result)
+    return _composed(registry, request, result)
 
 
 def _extend(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
@@ -97,13 +99,16 @@ def _extend(registry: Registry, request: Request, progress: Progress) -> dict[st
         license_override=request.get("license_override"),
         progress=progress,
     )
-    return _composed(result)
+    return _composed(registry, request, result)
 
 
 def _remove(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
     from composer.extension import remove
 
-    return _composed(remove(registry, request["mix"], request["expert"], progress=progress))
+    result = remove(
+        registry, request["mix"], request["expert"], tokens=request.get("tokens"), progress=progress
+    )
+    return _composed(registry, request, result)
 
 
 def _evaluate(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
@@ -117,6 +122,16 @@ def _export(registry: Registry, request: Request, progress: Progress) -> dict[st
 
     written = export(registry, progress=progress, **_arguments(request, mix="mix_ref", out="folder"))
     return {**dataclasses.asdict(written), "folder": str(written.folder)}
+
+
+def _push(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
+    from composer.formats.push import push
+
+    kind: Literal["expert", "mix"] = "mix" if "mix" in request else "expert"
+    options = {name: request[name] for name in ("private", "format", "dtype") if request.get(name)}
+    return dataclasses.asdict(
+        push(registry, request[kind], request["target"], kind=kind, progress=progress, **options)
+    )
 
 
 def _measure(registry: Registry, request: Request, progress: Progress) -> dict[str, Any]:
@@ -165,6 +180,7 @@ JOBS: Mapping[str, Job] = {
     "evaluate": _evaluate,
     "measure": _measure,
     "export": _export,
+    "push": _push,
     "add-seed": _add_seed,
     "contribute": _contribute,
     "train-expert": _train_expert,
@@ -176,9 +192,12 @@ _PATHS = ("out", "embedding")
 _PATH_LISTS = ("data", "held_out")
 
 
-def _composed(result: ComposeResult) -> dict[str, Any]:
+def _composed(registry: Registry, request: Request, result: ComposeResult) -> dict[str, Any]:
     from ui.wording.shapes import composed_shape
 
+    if request.get("evaluate"):
+        # The evaluation is a separate run: if it fails or is cancelled, the mix is still published.
+        submit(registry, "evaluate", {"mix": result.mix.ref, "against": []})
     return composed_shape(result)
 
 
@@ -214,6 +233,9 @@ def _pinned(registry: Registry, kind: str, request: Request) -> dict[str, Any]:
         )
     if "against" in pinned:
         pinned["against"] = [queries.get_mix(registry, ref).ref for ref in pinned["against"]]
+    if "target" in pinned:
+        registry.actor.require("push")
+        repository_of(pinned["target"])
     if "source" in pinned:
         pinned["source"] = sources.pinned(pinned["source"])
     for name in set(_PATHS) & pinned.keys():

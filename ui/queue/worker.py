@@ -31,8 +31,9 @@ from ui.wording.display import plural
 
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 1.0
-TICK_SECONDS = 0.5
-STOP_SECONDS = 10.0
+TICK_SECONDS = 0.25
+STOP_SECONDS = 10.0  # for a run that continues on another worker, to save its state
+CANCEL_SECONDS = 1.0
 # Work folders of failed and cancelled runs are kept for this time, so that a retry can resume from them.
 WORK_SECONDS = 7 * 86_400.0
 
@@ -152,7 +153,7 @@ class Worker:
         stopped: float | None = None
         while not _has_ended(child):
             now = time.monotonic()
-            if stopped is not None and now - stopped > STOP_SECONDS:
+            if stopped is not None and now - stopped > (STOP_SECONDS if self._leaving else CANCEL_SECONDS):
                 _kill_group(child)
             try:
                 if stopped is None and (self._leaving or self._is_cancelled(run)):

@@ -9,10 +9,11 @@ import streamlit as st
 
 from registry.domains.reading import is_table
 from registry.errors import NotFoundError
+from registry.home import Registry
 from registry.licenses import check_license
-from ui.queue.roots import configured_roots
 from ui.web.form import Form
 from ui.web.session import checked
+from ui.web.uploading import allowed_roots, text_upload
 
 PERMISSIVE = "Mixes with it may use almost any licence."
 LICENSES = {
@@ -55,8 +56,8 @@ def description_field(form: Form, placeholder: str) -> str:
     ).strip()
 
 
-def text_fields(form: Form, title: str) -> dict[str, Any]:
-    """Draw the paths of text, and the column's name if one is a table.
+def text_fields(registry: Registry, form: Form, title: str) -> dict[str, Any]:
+    """Draw the paths of text, their upload, and the column's name if one is a table.
 
     Returns them as `data`, which is None if a path is refused, and as `text_column`.
     """
@@ -69,9 +70,11 @@ def text_fields(form: Form, title: str) -> dict[str, Any]:
     )
     lines = [line.strip() for line in typed.splitlines() if line.strip()]
     found = [checked(_text_path, line) for line in lines]
-    fields: dict[str, Any] = {"data": lines if all(found) else None}
+    uploaded = text_upload(registry, form.page)
+    fields: dict[str, Any] = {"data": [*lines, *uploaded] if all(found) else None}
     column = form.field("text_column", "")
-    if any(is_table(Path(line)) for line in lines):
+    names = [Path(line) for line in lines] + [path for each in uploaded for path in Path(each).iterdir()]
+    if any(map(is_table, names)):
         given = st.text_input(
             "Column of the text (optional)", placeholder="text, content or messages", **column
         )
@@ -82,6 +85,6 @@ def text_fields(form: Form, title: str) -> dict[str, Any]:
 
 def _text_path(path: str) -> str:
     """Check the path of a text file or folder without reading it. Raises InvalidInputError or NotFoundError."""
-    if not configured_roots().check_import(path).exists():
+    if not allowed_roots().check_import(path).exists():
         raise NotFoundError(f"{path}: no such file or folder on the registry's machine")
     return path

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
+from registry.names import name_key
 from registry.records import ExpertRecord, MixRecord
 from ui.web import routes
 from ui.wording.display import cosine, parameters, printable
@@ -52,9 +53,14 @@ def chip(text: object, kind: str = "") -> str:
     return f'<span class="nm-chip {kind}">{escaped(text)}</span>'
 
 
-def facts(expert: ExpertRecord) -> str:
-    """An expert's chips: seed, size, licence, and whether it is anchored or withdrawn."""
-    marks = [chip(expert.seed), chip(f"{parameters(expert.parameters)} params"), chip(expert.license)]
+def facts(expert: ExpertRecord, *, starred: bool = False) -> str:
+    """An expert's chips: seed, size, licence, and whether it is a favourite, anchored or withdrawn."""
+    marks = [
+        *([chip("★ favourite", "good")] if starred else []),
+        chip(expert.seed),
+        chip(f"{parameters(expert.parameters)} params"),
+        chip(expert.license),
+    ]
     if expert.anchored:
         marks.append(chip("⚓ anchored", "anchored"))
     if expert.state != "published":
@@ -110,23 +116,23 @@ class Match:
     passage: str | None
 
 
-def expert_card(expert: ExpertRecord, match: Match | None = None) -> None:
+def expert_card(expert: ExpertRecord, match: Match | None = None, *, starred: bool = False) -> None:
     """Draw a card; a click anywhere on it opens the expert's page."""
     with st.container(key=f"card-{expert.ref}", border=True, width=CARD_WIDTH):
         expert_link(expert)
         about = escaped(expert.description) or '<span class="nm-muted">No description.</span>'
         found = passage_html(match.passage) + score_bar(match.score, match.closeness) if match else ""
-        st.html(f'<p class="nm-about">{about}</p>{facts(expert)}{found}')
+        st.html(f'<p class="nm-about">{about}</p>{facts(expert, starred=starred)}{found}')
 
 
-def cards(experts: Sequence[tuple[ExpertRecord, Match | None]]) -> None:
-    """Draw a grid of cards whose number of columns follows the window's width.
+def cards(experts: Sequence[tuple[ExpertRecord, Match | None]], favourites: Container[str] = ()) -> None:
+    """Draw a grid of cards whose number of columns follows the window's width; `favourites` are keys of names.
 
     The style sheet loads a moment after the first cards. Until then, the cards are a wrapping row.
     """
     with st.container(key="cards", horizontal=True):
         for expert, match in experts:
-            expert_card(expert, match)
+            expert_card(expert, match, starred=name_key(expert.name) in favourites)
 
 
 def fact_table(rows: Mapping[str, object]) -> None:

@@ -20,14 +20,14 @@ class Form:
     """
 
     def __init__(self, page: str) -> None:
-        self._page = page
+        self.page = page
         self._defaults: dict[str, Any] = {}
         self._longest: dict[str, int] = {}
-        self._given = address.opened()
+        self._given = st.session_state.pop(f"filled {page}", None) or address.opened()
 
     def key(self, name: str) -> str:
         """Return the key of the field's widget."""
-        return f"{self._page} {name}"
+        return f"{self.page} {name}"
 
     def field(
         self,
@@ -67,6 +67,13 @@ class Form:
     def set(self, name: str, value: Any) -> None:
         """Set a field's value before it is drawn."""
         st.session_state[self.key(name)] = value
+
+    def fill(self, fields: dict[str, str]) -> None:
+        """Draw the page again with these fields, as in an address, and the defaults of all others."""
+        for key in [str(key) for key in st.session_state if str(key).startswith(f"{self.page} ")]:
+            del st.session_state[key]
+        st.session_state[f"filled {self.page}"] = fields
+        st.rerun()
 
     def write_address(self) -> None:
         """Put the fields that differ from their defaults into the address, to reload and to share."""

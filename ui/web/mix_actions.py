@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from composer.variants import EXPORT_FORMATS
 from registry.catalog.deletion import delete_mix, mixes_built_on
 from registry.catalog.queries import list_refs
 from registry.home import Registry
@@ -15,13 +14,15 @@ from registry.records import MixRecord
 from ui.queue.roots import configured_roots
 from ui.web import models, routes
 from ui.web.components import label
+from ui.web.hub_push import FORMATS, push_form
 from ui.web.mix_words import near
 from ui.web.session import queue, refuse, shown_refusal
+from ui.web.stars import star_button
 from ui.wording.display import parameters
 
 TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000]
 DEFAULT_TOKENS = 100_000
-FORMATS = {row.name: row.title for row in EXPORT_FORMATS.values()}
+EVALUATED = "A second run compares the mix with its seed, each expert and dense merging."
 
 
 def draw_actions(
@@ -48,9 +49,12 @@ def draw_actions(
         with st.popover("Extend", icon=":material/add:", width="content"):
             _extend(registry, mix, manifest)
         with st.popover("Remove", icon=":material/remove:", width="content"):
-            _remove(registry, mix)
+            _remove(registry, mix, manifest)
         with st.popover("Export", icon=":material/download:", width="content"):
             _export(registry, mix, manifest)
+        with st.popover("Push", icon=":material/cloud_upload:", width="content"):
+            push_form(registry, {"mix": mix.ref}, formats=_formats(manifest))
+        star_button(registry, "mix", mix.name)
         with st.popover("Delete", icon=":material/delete:", width="content"):
             _delete(registry, mix)
 
@@ -80,14 +84,16 @@ def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> Non
             "Tokens of fine-tuning",
             TOKENS,
             value=DEFAULT_TOKENS,
-            format_func=lambda count: parameters(count) if count else "none",
+            format_func=_tokens_words,
         )
+    evaluate = st.toggle("Evaluate it afterwards", value=True, key="evaluate extended", help=EVALUATED)
     if st.button("Extend it", type="primary", width="stretch"):
         training = {"tokens": tokens, "load_balance": manifest["load_balance"]}
-        queue(registry, "extend", {"mix": mix.ref, "expert": expert, "training": training})
+        request = {"mix": mix.ref, "expert": expert, "training": training, "evaluate": evaluate}
+        queue(registry, "extend", request)
 
 
-def _remove(registry: Registry, mix: MixRecord) -> None:
+def _remove(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
     if len(mix.experts) == 1:
         st.info("The mix has only one expert, which cannot be removed.")
         return
@@ -95,8 +101,24 @@ def _remove(registry: Registry, mix: MixRecord) -> None:
         "Composes the other experts again, so that nothing of the removed expert remains, not even in the trunk."
     )
     expert = st.selectbox("Expert to remove", mix.experts)
+    before = int(manifest["training"].get("tokens", 0))
+    tokens = st.select_slider(
+        "Tokens of fine-tuning",
+        sorted({*TOKENS, before}),
+        value=before,
+        format_func=_tokens_words,
+        key="tokens without",
+        help="The default is that of this mix.",
+    )
+    evaluate = st.toggle("Evaluate it afterwards", value=True, key="evaluate without", help=EVALUATED)
     if st.button("Compose without it", type="primary", width="stretch"):
-        queue(registry, "remove", {"mix": mix.ref, "expert": expert})
+        changed = {"tokens": tokens} if tokens != before else {}
+        request = {"mix": mix.ref, "expert": expert, "evaluate": evaluate, **changed}
+        queue(registry, "remove", request)
+
+
+def _tokens_words(count: int) -> str:
+    return parameters(count) if count else "none"
 
 
 def _export(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
@@ -107,13 +129,17 @@ def _export(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> Non
     )
     folder = st.text_input("New folder", value=_new_folder(f"{mix.name}-{mix.version}")).strip()
     below = st.container()
-    formats = ["nexus"] if whole else list(FORMATS)
-    format = st.selectbox("Format", formats, format_func=FORMATS.__getitem__)
+    format = st.selectbox("Format", _formats(manifest), format_func=FORMATS.__getitem__)
     if st.button("Export it", type="primary", width="stretch"):
         if folder:
             queue(registry, "export", {"mix": mix.ref, "out": folder, "format": format}, below)
         else:
             refuse("Enter a folder that does not exist yet.", below)
+
+
+def _formats(manifest: dict[str, Any]) -> list[str]:
+    """Return the formats of a mix: whole experts fit no stock architecture."""
+    return ["nexus"] if manifest.get("routed_trunk") else list(FORMATS)
 
 
 def _new_folder(name: str) -> str:

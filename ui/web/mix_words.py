@@ -40,9 +40,13 @@ def _routing(manifest: dict[str, Any]) -> RoutingOptions:
     )
 
 
-def mix_facts(mix: MixRecord) -> str:
-    """A mix's chips (HTML): its seed and its experts."""
-    marks = [chip(mix.seed), *(_member_chip(mix, ref) for ref in mix.experts)]
+def mix_facts(mix: MixRecord, *, starred: bool = False) -> str:
+    """A mix's chips (HTML): its seed and its experts, and whether it is a favourite."""
+    marks = [
+        *([chip("★ favourite", "good")] if starred else []),
+        chip(mix.seed),
+        *(_member_chip(mix, ref) for ref in mix.experts),
+    ]
     return f'<div class="nm-facts">{"".join(marks)}</div>'
 
 

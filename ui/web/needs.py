@@ -13,7 +13,7 @@ from registry.home import Registry
 from registry.records import ExpertRecord, Hit
 from ui.query import closeness, vector_of_sample
 from ui.web import routes
-from ui.web.components import STRENGTHS, chip, contribute_link, escaped, expert_link, passage_html
+from ui.web.components import CARD_WIDTH, STRENGTHS, chip, contribute_link, escaped, expert_link, passage_html
 from ui.web.recipes import default_name
 from ui.web.run_words import roughly
 from ui.wording.display import plural, size
@@ -55,9 +55,9 @@ def _answer(need: str, hits: Sequence[Hit], request: bool) -> Answer:
 
 def draw(registry: Registry, found: Sequence[Answer], query: str) -> None:
     """Draw one row per need, and below them the mix of the experts that fit."""
-    with st.container(key="answers"):
+    with st.container(key="answers", horizontal=True):
         for place, answer in enumerate(found):
-            with st.container(key=f"row-need-{place}"):
+            with st.container(key=f"row-need-{place}", width=CARD_WIDTH):
                 _row(answer)
     experts = {answer.hit.expert.ref: answer.hit.expert for answer in found if answer.hit and _fits(answer)}
     if len(experts) > 1:

@@ -72,10 +72,10 @@ def _whole(form: Form) -> dict[str, Any]:
     """Training options of a mix of whole experts."""
     tokens = st.select_slider(
         "Tokens of fine-tuning",
-        sorted({0, *TOKENS}),
-        value=0,
+        TOKENS,
         format_func=lambda count: parameters(count) if count else "none",
         help="Trains one low-rank difference per expert on the text of its domain. The experts stay as they are.",
+        **form.field("whole_tokens", 0, read=int, allowed=TOKENS),
     )
     with st.expander("More"):
         warm_start = st.toggle(

@@ -18,7 +18,7 @@ def _link_only() -> None:
 
 
 def catalog(render: Render = _link_only) -> st.Page:
-    """/?q=TEXT;TEXT&seed=SEED&license=SPDX&size=tiny|small|medium|large&anchored=yes&measured=yes&order=newest&page=N"""
+    """/?q=TEXT;TEXT&seed=SEED&license=SPDX&size=tiny|small|medium|large&anchored=yes&starred=yes&measured=yes&order=newest&page=N"""
     return st.Page(render, title="Catalog", icon=":material/search:", url_path="catalog", default=True)
 
 

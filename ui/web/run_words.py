@@ -32,6 +32,8 @@ def subject(run: RunRecord) -> str:
     of = next((name for name in names if name), "")
     if run.kind in ("extend", "remove"):
         return f"{of} {'+' if run.kind == 'extend' else '−'} {request.get('expert')}"
+    if run.kind == "push":
+        return f"{of} → {request.get('target')}"
     if run.kind == "export":
         return f"{of} → {Path(str(request.get('out'))).name}"
     return str(of or request.get("seed") or "")
@@ -96,7 +98,12 @@ def recipe_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
     training = recipe.get("training", {})
     if method == "routed":
-        return {**fields, "kind": "whole", "strength": training.get("warm_start")}
+        return {
+            **fields,
+            "kind": "whole",
+            "strength": training.get("warm_start"),
+            "whole_tokens": training.get("tokens") or None,
+        }
     chosen = {"router": recipe.get("router"), "trunk_merge": method, "data_mix": training.get("data_mix")}
     named = {
         (name if not _is_research(name, value) else f"research_{name}"): value

@@ -14,7 +14,7 @@ from composer.errors import ComposerError
 from registry.errors import NotFoundError, RegistryError
 from registry.home import Registry, open_registry
 from ui.queue.jobs import submit
-from ui.queue.roots import configured_roots
+from ui.queue.roots import Roots, configured_roots
 from ui.web import login, routes
 from ui.web.components import empty_state, label
 from ui.wording.display import printable
@@ -112,9 +112,14 @@ def first_steps(registry: Registry) -> None:
 
 
 def queue(
-    registry: Registry, kind: str, request: Mapping[str, Any], place: DeltaGenerator | None = None
+    registry: Registry,
+    kind: str,
+    request: Mapping[str, Any],
+    place: DeltaGenerator | None = None,
+    *,
+    roots: Roots | None = None,
 ) -> None:
-    """Queue a run and open its page; an error is shown in `place`, or here."""
+    """Queue a run and open its page; an error is shown in `place`, or here. The default `roots` are the app's."""
     with shown_refusal(place):
-        run = submit(registry, kind, request, roots=configured_roots())
+        run = submit(registry, kind, request, roots=roots or configured_roots())
         st.switch_page(routes.run(), query_params={"id": str(run.id)})

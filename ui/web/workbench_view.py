@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 CHART_HEIGHT = 280
-GREY = "#8e8fa6"  # readable in light and dark mode
+INK = {False: "#1b1c26", True: "#e9e9f2"}  # the theme's text in light and in dark mode
 MOST_POINTS = 120  # of one loss curve
 MOST_BLOCKS = 48
 
@@ -140,7 +140,7 @@ def _small_cell(said: str, part: float) -> str:
     return f'<i style="--share:{6 + 94 * part:.0f}%" title="{escaped(said)}: {share(part)}"></i>'
 
 
-def trade_off(found: Sequence[Entry]) -> alt.LayerChart | alt.FacetChart | None:
+def trade_off(found: Sequence[Entry], *, dark: bool) -> alt.LayerChart | alt.FacetChart | None:
     """Scatter plot of the gain kept by active weights; None for fewer than two known mixes."""
     import altair as alt
 
@@ -167,7 +167,7 @@ def trade_off(found: Sequence[Entry]) -> alt.LayerChart | alt.FacetChart | None:
             alt.Tooltip("kept:Q", format=".1%"),
         ],
     )
-    names = chart.mark_text(dy=-14, color=GREY).encode(text="mix:N")
+    names = chart.mark_text(dy=-14, color=INK[dark]).encode(text="mix:N")
     return alt.layer(chart.mark_circle(size=130, color=PALETTE[0], opacity=0.9), names)
 
 

@@ -13,6 +13,7 @@ from composer.errors import IncompatibleExpertsError, RecipeError
 from composer.evaluation.evaluate import evaluate
 from composer.evaluation.report import write_report
 from composer.extension import extend, extend_lock, remove
+from composer.gathering import first_lock as find_lock
 from composer.generation import generate
 from composer.mix.lock import Lock
 from composer.mix.opening import find_mix, open_mix
@@ -212,6 +213,19 @@ def test_removing_an_expert_gives_the_same_mix_as_composing_without_it(registry)
     texts = [registry.blobs.read_bytes(d).decode() for d in (removed.mix.manifest, removed.mix.lock)]
     for digest in (gone.ffn, gone.sample, gone.chunk_vectors):
         assert all(digest not in text for text in texts)
+
+
+def test_a_removal_may_have_other_tokens_than_the_first_composition(registry):
+    recipe = Recipe(
+        name="others", seed="pico", experts=["code", "math"], trunk_merge="mean", training=UNTRAINED
+    )
+    compose(registry, recipe)
+    trained = remove(registry, "others@1", "math", tokens=1024)
+    assert trained.manifest.training["tokens"] == 1024
+    whole = compose(registry, Recipe(name="wholes", seed="pico", experts=["code", "math"]))
+    again = remove(registry, whole.mix.ref, "math", tokens=1024).manifest
+    usual = Recipe(name="usual", seed="pico", experts=["code"], training=Training(tokens=1024)).training
+    assert find_lock(registry, again).composed.training == usual
 
 
 def test_removing_from_an_extended_mix_leaves_no_trace_of_the_expert_in_the_trunk(registry):

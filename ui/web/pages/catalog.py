@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
+from registry.catalog.favourites import starred
 from registry.catalog.queries import (
     MAX_QUERY_CHARS,
     Order,
@@ -40,6 +41,7 @@ SIZES: dict[str, tuple[str, tuple[int, int | None]]] = {
 SIDES = ("seed", "license", "size")
 MARKS = {
     "anchored": ("Anchored only", "Experts that use the seed's own trunk. They compose without loss."),
+    "starred": ("Favourites only", "Experts that you added to your favourites on their pages."),
     "measured": ("Measured only", "Experts that were measured alone or as part of a mix."),
 }
 FILTERS = (*SIDES, *MARKS)
@@ -75,7 +77,7 @@ def render() -> None:
         }
         _read_address(choices)
         query, sample, files = _search_row(choices)
-        sides = _sides()
+        sides = _sides(registry)
         needs = needs_of(query)
         if files or len(needs) > 1:
             _write_address()
@@ -94,7 +96,7 @@ def render() -> None:
             _nothing(sides, seeds)
             return
         st.caption(label(caption))
-        _paged_cards(read, pages)
+        _paged_cards(read, pages, starred(registry, "expert"))
 
 
 def _read_address(choices: Mapping[str, Sequence[str]]) -> None:
@@ -209,7 +211,7 @@ def _clear() -> None:
     _first_page()
 
 
-def _sides() -> Sides:
+def _sides(registry: Registry) -> Sides:
     """Return the filters as arguments of the catalog's queries."""
     state = st.session_state
     size = state.get("size")
@@ -219,6 +221,7 @@ def _sides() -> Sides:
         "parameters": None if size is None else SIZES[size][1],
         "anchored": True if state.get("anchored") else None,
         "measured": True if state.get("measured") else None,
+        "starred_by": registry.actor.name if state.get("starred") else None,
     }
 
 
@@ -288,11 +291,11 @@ def _all(registry: Registry, sides: Sides) -> tuple[int, Reader, str]:
     )
 
 
-def _paged_cards(read: Reader, pages: int) -> None:
+def _paged_cards(read: Reader, pages: int, favourites: frozenset[str]) -> None:
     place = st.container()
     page = 1
     if pages > 1:
         with st.container(horizontal=True, horizontal_alignment="center"):
             page = st.pagination(pages, key="page", persist_state="session")
     with place:
-        cards(read(CARDS_PER_PAGE, (page - 1) * CARDS_PER_PAGE))
+        cards(read(CARDS_PER_PAGE, (page - 1) * CARDS_PER_PAGE), favourites)

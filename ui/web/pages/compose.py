@@ -23,6 +23,7 @@ from ui.web.components import (
     score_bar,
 )
 from ui.web.form import Form, names, yes_or_no
+from ui.web.recipe_file import open_recipe
 from ui.web.recipe_form import recipe_form
 from ui.web.recipes import command, default_name, propose
 from ui.web.run_words import roughly
@@ -89,7 +90,9 @@ def _choose(
     seed = seeds[name]
     chooser = st.container()
     field = form.field("experts", [], read=names)
-    _proposals(registry, form, seed)
+    with st.container(horizontal=True):
+        _proposals(registry, form, seed)
+        open_recipe(registry, form)
     offered = list_refs(registry, seed=seed.name)
     known = set(offered)
     chosen = [ref for ref in form.value("experts") if ref in known]

@@ -19,7 +19,6 @@ from registry.home import Registry
 from registry.intake import hub, sources
 from registry.names import check_name
 from registry.records import SeedRecord
-from ui.queue.roots import configured_roots
 from ui.web.card_fields import description_field, license_field, text_fields
 from ui.web.components import empty_state, escaped, fact_table, label, page_title
 from ui.web.form import Form
@@ -31,6 +30,7 @@ from ui.web.session import (
     refuse,
     shown_errors,
 )
+from ui.web.uploading import allowed_roots, embedding_upload, weights_upload
 from ui.wording.display import parameters, plural, printable, size
 
 HUB_CHECK = "hub_check"
@@ -54,19 +54,24 @@ def render() -> None:
         form = Form("contribute")
         left, result = st.columns([5, 3], gap="large")
         with left:
-            seed, source = _source(form, seeds)
+            seed, source = _source(registry, form, seeds)
         # With a source, the result's room is kept from the first paint, so that the fields below do not move.
         with result, st.container(key="numbers"), st.container(key="check" if source else None):
             passed = _check(registry, seed, source)
         # A second row, so that a narrow window shows the check's result right after the folder.
         rest, _ = st.columns([5, 3], gap="large")
         with rest:
-            request = {**_card(form), **_domain(form, seed.name), "seed": seed.name, "source": source}
+            request = {
+                **_card(form),
+                **_domain(registry, form, seed.name),
+                "seed": seed.name,
+                "source": source,
+            }
             form.write_address()
             _submit_button(registry, request, passed)
 
 
-def _source(form: Form, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
+def _source(registry: Registry, form: Form, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
     st.subheader("1 · The weights", anchor=False)
     names = list(seeds)
     field = form.field("seed", names[0], allowed=seeds, always=True)
@@ -75,10 +80,10 @@ def _source(form: Form, seeds: dict[str, SeedRecord]) -> tuple[SeedRecord, str]:
         "Folder on the registry's machine, or hf:owner/name",
         placeholder="/data/models/law-expert or hf:owner/name@revision",
         help="A Hugging Face folder (config.json, tokenizer.json, safetensors) or the folder of a LoRA adapter. "
-        "Files are not uploaded through the browser. The registry's machine downloads models from the Hub.",
+        "The registry's machine downloads models from the Hub.",
         **form.field("source", ""),
     )
-    return seed, source.strip()
+    return seed, weights_upload(registry, form.page) or source.strip()
 
 
 def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
@@ -115,7 +120,7 @@ def _check(registry: Registry, seed: SeedRecord, source: str) -> bool:
 def _preflight(registry: Registry, seed: SeedRecord, source: str) -> Checkpoint | None:
     """Run the preflight check of the source; None for an adapter. The Hub is queried once, not on every click."""
     if not hub.is_hub(source):
-        return _check_folder(registry, seed, configured_roots().check_import(source))
+        return _check_folder(registry, seed, allowed_roots().check_import(source))
     asked = (seed.name, source)
     if st.session_state.get(HUB_CHECK, (None,))[0] != asked:
         try:
@@ -177,7 +182,7 @@ def _card(form: Form) -> dict[str, Any]:
     return {"name": name, "license": license, "description": description}
 
 
-def _domain(form: Form, seed: str) -> dict[str, Any]:
+def _domain(registry: Registry, form: Form, seed: str) -> dict[str, Any]:
     """Draw the source of the domain embedding: a sample of the text, or an embedding file made by the owner."""
     st.subheader("3 · The domain", anchor=False)
     mode = st.segmented_control(
@@ -192,7 +197,7 @@ def _domain(form: Form, seed: str) -> dict[str, Any]:
             "A sample of the text (at most 4 MB) is stored with the expert. Routers are warm-started on it, and one "
             "document in twenty is held out for evaluation. Everyone who can read the registry can read the sample."
         )
-        return text_fields(form, "Files or folders of text, one per line")
+        return text_fields(registry, form, "Files or folders of text, one per line")
     st.caption(
         "Only an embedding of the text is contributed; compute it on your own machine. Routers can use it, but the "
         "expert has no held-out text for evaluation, and mixes are fine-tuned without its text. With --seed the file "
@@ -204,12 +209,12 @@ def _domain(form: Form, seed: str) -> dict[str, Any]:
         placeholder="/data/law.json",
         **form.field("embedding", ""),
     )
-    return {"embedding": checked(_embedding, file.strip())}
+    return {"embedding": checked(_embedding, embedding_upload(registry, form.page) or file.strip())}
 
 
 def _embedding(path: str) -> str:
     """Check the path and the content of an embedding file. Raises RegistryError."""
-    load_embedding(configured_roots().check_import(path))
+    load_embedding(allowed_roots().check_import(path))
     return path
 
 
@@ -230,4 +235,4 @@ def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) ->
         needed = f"Still needed: {', '.join(missing)}."
         (refuse if wanted else st.caption)(needed)
     elif wanted:
-        queue(registry, "contribute", request)
+        queue(registry, "contribute", request, roots=allowed_roots())

@@ -32,6 +32,7 @@ from ui.web.components import (
     page_title,
     score_bar,
 )
+from ui.web.hub_push import push_form
 from ui.web.quality import short_quality
 from ui.web.session import (
     current_registry,
@@ -40,6 +41,7 @@ from ui.web.session import (
     shown_errors,
     shown_refusal,
 )
+from ui.web.stars import star_button
 from ui.web.tables import figures
 from ui.wording.display import parameters, plural, printable, share
 from ui.wording.provenance import in_words
@@ -74,7 +76,7 @@ def render() -> None:
         story, numbers = st.columns([5, 3], gap="large")
         with story:
             _card(registry, expert)
-            _commands(expert)
+            _commands(registry, expert)
             _transfer(registry, expert)
             _neighbours(registry, expert)
             _excerpts(registry, expert)
@@ -108,7 +110,7 @@ def _card(registry: Registry, expert: ExpertRecord) -> None:
             st.markdown(printable(readme, lines=True).replace("![", "\\!["))
 
 
-def _commands(expert: ExpertRecord) -> None:
+def _commands(registry: Registry, expert: ExpertRecord) -> None:
     if expert.withdrawn is not None:
         return
     st.subheader("Use it", anchor=False)
@@ -121,13 +123,16 @@ def _commands(expert: ExpertRecord) -> None:
             st.code(command, language=None, wrap_lines=True)
     with python:
         st.code(PYTHON.format(seed=expert.seed, ref=expert.ref), language="python", wrap_lines=True)
-    with st.container(key="run-actions"):
+    with st.container(key="run-actions", horizontal=True, vertical_alignment="center"):
         st.page_link(
             routes.compose(),
             label="Compose a mix with it",
             icon=":material/hub:",
             query_params={"seed": expert.seed, "experts": expert.ref},
         )
+        with st.popover("Push", icon=":material/cloud_upload:", width="content"):
+            push_form(registry, {"expert": expert.ref})
+        star_button(registry, "expert", expert.name)
 
 
 def _transfer(registry: Registry, expert: ExpertRecord) -> None:

@@ -111,9 +111,12 @@ def _read(
     ]
     hues = list(dict.fromkeys(ref for mix in chosen for ref in mix.experts))
     block = choose_block([reading.tokens for reading in readings], key="lens_block")
+    verdicts = []
     for column, mix, reading in zip(st.columns(len(chosen), gap="medium"), chosen, readings, strict=True):
         with column:
-            _reading(registry, mix, reading, seed, text, hues, block)
+            verdicts.append(st.empty())
+            _verdict(verdicts[-1], mix, reading, {"its seed": seed})
+            _reading(mix, reading, seed, hues, block)
     if seed.is_cut:
         st.caption(f"The first {len(seed.tokens):,} tokens were read.")
     with below:
@@ -122,6 +125,19 @@ def _read(
             parts = shares(reading.tokens, mix.experts, _within(reading, block))
             st.html(share_bars(parts, hues))
     _passages(passages(readings[0].tokens, seed.tokens))
+    # The expert alone is read last: it is a third of the time, and only the sentence needs it.
+    for place, mix, reading in zip(verdicts, chosen, readings, strict=True):
+        parts = shares(reading.tokens, mix.experts)
+        first = max(parts, key=lambda ref: parts[ref])
+        alone = expert_reading(registry, mix, first, text)
+        _verdict(place, mix, reading, {"its seed": seed, f"{first} alone": alone})
+
+
+def _verdict(
+    place: st.delta_generator.DeltaGenerator, mix: MixRecord, reading: Reading, others: Mapping[str, Reading]
+) -> None:
+    words = ", ".join(verdict(reading.bits, other.bits, name) for name, other in others.items())
+    place.html(f'<p class="nm-quality">{escaped(mix.ref)} reads your text {escaped(words)}.</p>')
 
 
 def _within(reading: Reading, block: int | None) -> int | None:
@@ -129,20 +145,7 @@ def _within(reading: Reading, block: int | None) -> int | None:
     return block if block is not None and block < len(reading.tokens[0].blocks) else None
 
 
-def _reading(
-    registry: Registry,
-    mix: MixRecord,
-    reading: Reading,
-    seed: Reading,
-    text: str,
-    hues: Sequence[str],
-    block: int | None,
-) -> None:
-    parts = shares(reading.tokens, mix.experts)
-    first = max(parts, key=lambda ref: parts[ref])
-    alone = expert_reading(registry, mix, first, text)
-    words = f"{verdict(reading.bits, seed.bits, 'its seed')}, {verdict(reading.bits, alone.bits, f'{first} alone')}"
-    st.html(f'<p class="nm-quality">{escaped(mix.ref)} reads your text {escaped(words)}.</p>')
+def _reading(mix: MixRecord, reading: Reading, seed: Reading, hues: Sequence[str], block: int | None) -> None:
     st.html(lens_html(reading.tokens, seed.tokens, hues, _within(reading, block)))
     st.html(
         '<p class="nm-bars"><i class="up"></i>bits saved against the seed <i class="lost"></i>bits lost</p>'

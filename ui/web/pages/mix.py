@@ -9,6 +9,7 @@ import yaml
 
 from composer.evaluation.comparison import evaluation_of
 from registry.catalog.queries import get_expert, get_mix, list_mixes
+from registry.catalog.sizes import mix_bytes
 from registry.home import Registry
 from registry.records import MixRecord
 from ui.web import routes, snippets
@@ -30,7 +31,7 @@ from ui.web.session import (
 )
 from ui.web.tables import heat_map, score_table, task_table
 from ui.web.workbench import compose_again, recipe_of, runs_by_mix, sizes_of
-from ui.wording.display import parameters, printable, withdrawn_words
+from ui.wording.display import parameters, printable, size, withdrawn_words
 from ui.wording.licenses import licence_words
 from ui.wording.tasks import task_rows
 from ui.wording.training_cost import learning_facts
@@ -127,6 +128,7 @@ def _tasks(mix: MixRecord) -> None:
 def _facts(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
     st.subheader("Overview", anchor=False)
     sizes = sizes_of(registry, mix, manifest)
+    stored = mix_bytes(registry, mix.ref)
     learning = {name.capitalize(): fact for name, fact in learning_facts(manifest["training"]).items()}
     fact_table(
         {
@@ -135,6 +137,7 @@ def _facts(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None
             "Weights": f"{parameters(sizes.total)}, {parameters(sizes.active)} active per token"
             if sizes
             else None,
+            "Storage": f"{size(stored.own)} of its own; {size(stored.total)} with seed and experts",
             "Licence means": licence_words(manifest["license"]),
             "Licence override": manifest.get("license_override"),
             **learning,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from composer.evaluation.comparison import evaluation_of, gain_kept
+from registry.catalog.favourites import starred
 from registry.catalog.queries import list_mixes
+from registry.names import name_key
 from registry.records import MixRecord
 from ui.web import routes
 from ui.web.components import compose_link, empty_state, escaped, label, lineage_link, page_title
@@ -32,17 +34,21 @@ def render() -> None:
         by_name: dict[str, list[MixRecord]] = {}
         for mix in mixes:
             by_name.setdefault(mix.name, []).append(mix)
+        favourites = starred(registry, "mix")
+        mine = {name: each for name, each in by_name.items() if name_key(name) in favourites}
+        if mine and st.toggle("Favourites only", key="favourite mixes", persist_state="session"):
+            by_name = mine
         st.caption(plural(len(by_name), "mix").replace("mixs", "mixes") + ", sorted by name")
         with st.container(key="mixes"):
-            for versions in by_name.values():
-                _card(versions, mixes)
+            for name, versions in by_name.items():
+                _card(versions, mixes, starred=name in mine)
         if len(mixes) > 1:
             with st.container(key="mix-actions"):
                 st.page_link(routes.workbench(), label="Compare mixes", icon=":material/compare_arrows:")
         _lineage(mixes)
 
 
-def _card(versions: list[MixRecord], mixes: list[MixRecord]) -> None:
+def _card(versions: list[MixRecord], mixes: list[MixRecord], *, starred: bool) -> None:
     """Draw a card with the newest version on top and links to the older ones below."""
     newest = versions[-1]
     with st.container(key=f"mixcard-{newest.name}"):
@@ -58,7 +64,7 @@ def _card(versions: list[MixRecord], mixes: list[MixRecord]) -> None:
             bar = gain_bar(kept, score_line(evaluation))
         else:
             words, bar = score_line(evaluation), ""
-        st.html(f'{mix_facts(newest)}<p class="nm-line">{escaped(words)}</p>{bar}')
+        st.html(f'{mix_facts(newest, starred=starred)}<p class="nm-line">{escaped(words)}</p>{bar}')
         if len(versions) > 1:
             with st.container(horizontal=True, key=f"older-{newest.name}", vertical_alignment="center"):
                 st.caption("Earlier versions:", width="content")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PROMPT_CHARS = 8_000
 PAGE = "playground"
+DRAWN_SECONDS = 0.15  # between two drawings of a text that grows
 NOTHING, SEED = "", "seed"
 
 
@@ -202,12 +203,16 @@ def _write(
             template=knobs.template,
         )
         st.session_state["writing"] = writing
+        drawn = dict.fromkeys(places, 0.0)
         with closing(stream):  # a click stops this script, and the models are unlocked at once
             started = time.perf_counter()
             for who, token in stream:
                 writing.seconds[who] += time.perf_counter() - started
                 writing.texts[who].append(token)
-                places[who].html(_html(writing, who, hues, writing=True))
+                # Each message has the whole text: with one per token, the browser falls behind and Stop waits for it.
+                if time.monotonic() - drawn[who] >= DRAWN_SECONDS:
+                    places[who].html(_html(writing, who, hues, writing=True))
+                    drawn[who] = time.monotonic()
                 started = time.perf_counter()
     except Exception:
         st.session_state["writing"] = before

@@ -27,7 +27,8 @@ from ui.wording.training_cost import learning_facts
 if TYPE_CHECKING:
     import altair as alt
 
-REFRESH_SECONDS = 1
+REFRESH_SECONDS = 1.0
+STOPPING_SECONDS = 0.4
 RUNS_SEARCHED = 50  # for the evaluation that follows
 LOG_HEIGHT = 260
 CHART_HEIGHT = 260
@@ -49,7 +50,8 @@ def render() -> None:
         _title(run)
         _notify(run)
         if run.is_live:
-            st.fragment(_live, run_every=REFRESH_SECONDS)(registry, run_id)
+            every = STOPPING_SECONDS if run.cancel_requested else REFRESH_SECONDS
+            st.fragment(_live, run_every=every)(registry, run_id)
         else:
             _body(registry, run)
 

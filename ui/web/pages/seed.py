@@ -13,12 +13,12 @@ from registry.errors import ConflictError, NotFoundError, RegistryError
 from registry.home import Registry
 from registry.intake import hub, sources
 from registry.names import check_name
-from ui.queue.roots import configured_roots
 from ui.web import routes
 from ui.web.card_fields import description_field, license_field, text_fields
 from ui.web.components import fact_table, label, page_title
 from ui.web.form import Form
 from ui.web.session import checked, current_registry, queue, refuse, shown_errors
+from ui.web.uploading import allowed_roots, weights_upload
 from ui.wording.display import parameters, printable
 
 HUB_CHECK = "seed hub check"
@@ -37,12 +37,13 @@ def render() -> None:
         form = Form("add-seed")
         left, right = st.columns([5, 3], gap="large")
         with left:
-            source = st.text_input(
+            typed = st.text_input(
                 "Folder on the registry's machine, or hf:owner/name",
                 placeholder="/data/models/SmolLM2-135M or hf:HuggingFaceTB/SmolLM2-135M",
                 help="A Hugging Face folder with config.json, tokenizer.json and safetensors.",
                 **form.field("source", ""),
-            ).strip()
+            )
+            source = weights_upload(registry, form.page) or typed.strip()
         # With a source, the result's room is kept from the first paint, so that the fields below do not move.
         with right, st.container(key="numbers"), st.container(key="check" if source else None):
             passed = _check(registry, source)
@@ -86,7 +87,7 @@ def _check(registry: Registry, source: str) -> bool:
 def _preflight(registry: Registry, source: str) -> Checkpoint | None:
     """Check the source; None for weights that the run dequantizes. The Hub is queried once, not on every click."""
     if not hub.is_hub(source):
-        folder = configured_roots().check_import(Path(source))
+        folder = allowed_roots().check_import(Path(source))
         return None if is_dequantized(folder) else check_seed(folder)
     if st.session_state.get(HUB_CHECK, (None,))[0] != source:
         found = sources.check_remote(registry, hub.look_up(source), None)
@@ -103,7 +104,7 @@ def _card(registry: Registry, form: Form) -> dict[str, Any]:
     with right:
         license = license_field(form)
     description = description_field(form, "What it was trained on, and by whom.")
-    text = text_fields(form, "Text like its training text, one file or folder per line (optional)")
+    text = text_fields(registry, form, "Text like its training text, one file or folder per line (optional)")
     st.caption("Mixes are measured on this text as their general domain, and may send such text to the seed.")
     return {"name": name, "license": license, "description": description, **text}
 
@@ -134,4 +135,4 @@ def _submit_button(registry: Registry, request: dict[str, Any], passed: bool) ->
         needed = label(f"Still needed: {', '.join(missing)}.")
         (refuse if wanted else st.caption)(needed)
     elif wanted:
-        queue(registry, "add-seed", request)
+        queue(registry, "add-seed", request, roots=allowed_roots())

@@ -98,7 +98,7 @@ def _scores(registry: Registry, found: Sequence[Entry], scores: Comparison) -> N
         about = "Queues an evaluation of the first mix that also measures the others."
         if st.button("Evaluate all on the same text", icon=":material/monitoring:", help=about):
             queue(registry, "evaluate", {"mix": refs[0], "against": refs[1:]})
-    if (chart := trade_off(found)) is not None:
+    if (chart := trade_off(found, dark=st.context.theme.type == "dark")) is not None:
         st.subheader("Quality against active weights", anchor=False)
         st.altair_chart(chart)
 

@@ -22,6 +22,7 @@ from registry.home import Registry
 from registry.intake import hub
 from registry.intake.intake import add_seed
 from ui.cli import app
+from ui.queue.jobs import execute, submit
 
 
 @pytest.fixture
@@ -118,3 +119,21 @@ def test_a_target_that_is_no_repository_is_refused_before_anything_is_sent(
     with pytest.raises(NotFoundError):
         push(stocked, "nobody", "hf:acme/x")
     assert served.requests == []
+
+
+def test_a_queued_push_uploads_the_kind_that_was_asked_for(served: StandIn, stocked: Registry) -> None:
+    training = {"warm_start": False, "tokens": 0}
+    recipe = {
+        "name": "code",
+        "seed": "pico",
+        "experts": ["code"],
+        "trunk_merge": "mean",
+        "training": training,
+    }
+    compose(stocked, Recipe.parse(recipe))
+    for kind in ("mix", "expert"):
+        run = submit(stocked, "push", {kind: "code@1", "target": f"hf:acme/{kind}"})
+        pushed = execute(stocked, run, lambda *_: None)
+        assert pushed == {"ref": "code@1", "repository": f"acme/{kind}", "commit": COMMIT}
+    digests = [event.digest for event in list_events(stocked) if event.action == "push"]
+    assert len(set(digests)) == 2

@@ -27,6 +27,7 @@ from registry.catalog import queries
 from registry.catalog.aliases import point
 from registry.catalog.deletion import delete_mix, delete_seed
 from registry.catalog.events import list_events
+from registry.catalog.favourites import star
 from registry.catalog.gc import collect
 from registry.catalog.lifecycle import describe, publish_draft, purge
 from registry.database.schema import Account
@@ -37,6 +38,7 @@ from registry.queue import claims, runs
 
 # A change of each kind, on a registry with the seeds base and spare, the expert python and the mix blend.
 CHANGES: dict[str, Callable[[Registry], object]] = {
+    "star": lambda registry: star(registry, "expert", "python"),
     "publish seed": lambda registry: add_seed(registry, "new"),
     "publish expert": lambda registry: add_expert(registry, "new"),
     "publish draft": lambda registry: publish_draft(registry, "python@2"),
@@ -61,7 +63,8 @@ CHANGES: dict[str, Callable[[Registry], object]] = {
     "change user": lambda registry: renew_token(registry, "alice"),
     "remove user": lambda registry: remove_account(registry, "alice"),
 }
-UNLOGGED = {"work on runs"}  # the run itself records its worker
+# The run itself records its worker, and nobody else reads a person's favourites.
+UNLOGGED = {"work on runs", "star"}
 
 
 @pytest.fixture

@@ -84,11 +84,20 @@ def test_a_mix_that_was_never_measured_and_one_that_does_not_exist_say_so(mixed:
     ("name", "kind", "request_"),
     [
         ("Evaluate it", "evaluate", {"mix": "team@1", "against": []}),
-        ("Compose without it", "remove", {"mix": "team@1", "expert": "code@1"}),
+        (
+            "Compose without it",
+            "remove",
+            {"mix": "team@1", "expert": "code@1", "evaluate": True},
+        ),
         (
             "Extend it",
             "extend",
-            {"mix": "team@1", "expert": "cooking@1", "training": {"tokens": 100_000, "load_balance": 0.01}},
+            {
+                "mix": "team@1",
+                "expert": "cooking@1",
+                "training": {"tokens": 100_000, "load_balance": 0.01},
+                "evaluate": True,
+            },
         ),
     ],
 )

@@ -1,0 +1,116 @@
+"""Every page in a real browser, checked by axe-core for findings that hinder people: serious and critical ones."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry.catalog.publish import publish_mix
+from registry.catalog.queries import get_mix, record_evaluation
+from registry.home import open_registry
+from registry.queue import runs
+
+if TYPE_CHECKING:
+    from conftest import Shell
+
+pytestmark = pytest.mark.browser
+
+PAIR = "code@1,law@1"
+HINDERING = ("serious", "critical")
+OPTIONS = {"resultTypes": ["violations"], "elementRef": False, "iframes": False}
+HEADER = ("Catalog", "Map", "Compose", "Mixes", "Lens", "Play", "Runs", "Contribute", "Log")
+# Links in the pages, each followed after the page of the header before it was checked.
+INNER = {
+    "Catalog": ("law @1", "Compose a mix with it"),
+    "Mixes": ("pair @1", "Compare"),
+    "Runs": ("measure law@1",),
+}
+
+
+def findings(page: Any, name: str) -> list[str]:
+    """The findings of axe-core on the open page when it is complete, each with its element and its remedy."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.locator(".stApp[data-test-script-state='notRunning'] .stMain").wait_for()
+    page.wait_for_function(
+        "document.querySelector('h1') && !document.querySelector('[data-testid=stSkeleton]')"
+    )
+    found = Axe().run(page, options=OPTIONS).response["violations"]
+    return [
+        f"{name}: {each['id']}: {node['html'][:200]}: {node['failureSummary']}"
+        for each in found
+        if each["impact"] in HINDERING
+        for node in each["nodes"]
+    ]
+
+
+def walk(page: Any, inner: Mapping[str, Sequence[str]]) -> list[str]:
+    """Go to every page by links, without loading the app again, and return the findings."""
+    found = findings(page, HEADER[0])
+    for name in HEADER:
+        if name != HEADER[0]:
+            follow(page, page.get_by_test_id("stTopNavLinkContainer"), name)
+            found += findings(page, name)
+        for link in inner.get(name, ()):
+            follow(page, page.get_by_test_id("stMainBlockContainer"), link)
+            found += findings(page, link)
+    return found
+
+
+def follow(page: Any, place: Any, name: str) -> None:
+    """Click a link, and wait for the title of its page."""
+    before = page.title()
+    place.get_by_role("link", name=name, exact=True).first.click()
+    page.wait_for_function("title => document.title !== title", arg=before)
+
+
+@pytest.fixture(scope="module")
+def worn(stocked: Shell) -> None:
+    """The stocked registry with the evaluated mixes pair@1 and, from the same blobs, single@1; and a run."""
+    options = ("--seed", "pico", "--experts", PAIR, "--preset", "merged", "--tokens", "0")
+    stocked.json("compose", "pair", *options)
+    with open_registry(stocked.home, embedder="hashing:64") as registry:
+        pair = get_mix(registry, "pair@1")
+        blobs = {"manifest": pair.manifest, "lock": pair.lock, "blobs": [pair.manifest, pair.lock]}
+        publish_mix(registry, "single", seed="pico", experts=["code@1", "law@1"], **blobs)
+        for name in ("pair@1", "single@1"):
+            record_evaluation(registry, name, evaluation(PAIR.split(",")))
+        runs.submit(registry, "measure", {"expert": "law@1"})
+
+
+def evaluation(experts: list[str]) -> dict[str, Any]:
+    """An evaluation with routing in two blocks."""
+    scores = {"seed": 3.0, "expert": 2.0, "dense_merging": 2.5, "mix": 2.125}
+    shares = {ref: 1 / len(experts) for ref in experts}
+    return {
+        "bits_per_byte": dict.fromkeys(experts, scores),
+        "mean": scores,
+        "routing": dict.fromkeys(experts, shares),
+        "routing_by_layer": {each: {ref: [part] * 2 for ref, part in shares.items()} for each in experts},
+        "text": {each: {"sha256": "a", "bytes": 60_000} for each in experts},
+    }
+
+
+@pytest.fixture
+def empty_url(shell: Shell) -> Iterator[str]:
+    """The address of the web app on an empty registry."""
+    server = shell.start("ui", "--no-browser", "--no-worker", "--json")
+    yield shell.url_of(server)
+    server.send_signal(signal.SIGINT)
+    server.communicate()
+
+
+def test_no_page_of_a_stocked_registry_hinders_anybody(page: Any, url: str, worn: None) -> None:
+    page.goto(url)
+    found = walk(page, INNER)
+    page.goto(f"{url}/lens?mix=pair@1&text=def+main")
+    page.locator(".nm-lens .t").first.wait_for()
+    assert found + findings(page, "lens with a text") == []
+
+
+def test_no_page_of_an_empty_registry_hinders_anybody(page: Any, empty_url: str) -> None:
+    page.goto(empty_url)
+    assert walk(page, {"Catalog": ("Add a seed",)}) == []
