@@ -141,6 +141,10 @@ def _desk(
         block = choose_block(
             [newest.texts.get(who, []) for who in speakers] if newest else [], "played_block"
         )
+    if newest is not None and st.session_state.pop("unread", False):
+        # After Stop too, the text ends at once; the prompt's colours need another pass of the model.
+        for who in places.keys() & newest.texts.keys():
+            places[who].html(_html(newest, who, hues))
     read = _prompts_read(registry, mixes, newest, list(places), knobs.active)
     _show(newest, places, hues, block, read)
 
@@ -202,7 +206,7 @@ def _write(
             active_experts=knobs.active,
             template=knobs.template,
         )
-        st.session_state["writing"] = writing
+        st.session_state.update({"writing": writing, "unread": True})
         drawn = dict.fromkeys(places, 0.0)
         with closing(stream):  # a click stops this script, and the models are unlocked at once
             started = time.perf_counter()
