@@ -76,7 +76,7 @@ def test_a_resumed_run_with_frozen_parameters_prints_no_warning(tmp_path, caplog
         some_trained(tmp_path, ["mlp"])
     finally:
         transformers_logger.removeHandler(caplog.handler)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_checkpoints_of_other_parameters_are_an_error_with_a_remedy(tmp_path):
@@ -90,7 +90,7 @@ def test_checkpoints_of_other_parameters_are_an_error_with_a_remedy(tmp_path):
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage):
     with pytest.raises(Interrupted):
         trained(tmp_path, interrupt_at(10))
-    weights = tmp_path / "checkpoint-8" / "model.safetensors"
+    weights = tmp_path / "checkpoint-8" / "__0_0.distcp"
     data = bytearray(weights.read_bytes())
     if damage == "flip":
         data[-1] ^= 1
