@@ -181,6 +181,7 @@ def schedule_of(training: Training) -> Schedule:
         random_seed=training.random_seed,
         micro_batches=training.micro_batches,
         gradient_checkpointing=training.gradient_checkpointing,
+        optimizer=training.optimizer,
     )
 
 

@@ -23,12 +23,16 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from composer import resources
 from composer.errors import RecipeError, TrainingDivergedError
+from composer.extras import require
+from composer.mix.recipe import OptimizerName
 from composer.processes import ALONE, Team
 from composer.progress import Progress, measured, silent
 from composer.training import state
 from composer.training.sharding import Used, shard
 from registry.errors import StorageError
 
+# The Trainer's names of optimizers; adamw is its default.
+OPTIMIZERS = {"adafactor": "adafactor", "adamw_8bit": "adamw_bnb_8bit"}
 DIGESTS, SCHEDULER = "nexusmix-digests.json", "scheduler.pt"
 
 
@@ -44,6 +48,7 @@ class Schedule:
     random_seed: int
     micro_batches: int = 1  # number of pieces into which the rows of a step are divided
     gradient_checkpointing: bool = False
+    optimizer: OptimizerName = "adamw"
     final_rate: float = 0.3
     warm_up: float = 0.1
     checkpoints: int = 4
@@ -69,15 +74,17 @@ def fit(
     checkpoints are kept in both cases.
 
     Every process of `team` makes the same call. The model's parameters are sharded among them afterwards. Raises
-    RecipeError if they cannot share the rows of a step equally.
+    RecipeError if they cannot share the rows of a step equally, or the optimizer cannot be shared.
     """
     model.requires_grad_(False)
     for parameter in trained:
         if team.size == 1:
             parameter.data = parameter.data.clone()  # the data may be memory-mapped from a blob
         parameter.requires_grad_(True)
+    if schedule.optimizer == "adamw_8bit":
+        require("bitsandbytes", "8bit")
     if team.size > 1:
-        _check_rows(schedule, team)
+        _check(schedule, team)
         used = Used(model, team)
         shard(model)
     else:
@@ -126,7 +133,12 @@ def newest_sound_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _check_rows(schedule: Schedule, team: Team) -> None:
+def _check(schedule: Schedule, team: Team) -> None:
+    if schedule.optimizer != "adamw":
+        raise RecipeError(
+            f"the optimizer {schedule.optimizer} needs whole weights, and {team.size} processes have shards: use adamw "
+            "or one process"
+        )
     rows = schedule.batch_rows // schedule.micro_batches
     if rows % team.size:
         raise RecipeError(
@@ -257,6 +269,7 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
         warmup_steps=schedule.warm_up,
         weight_decay=0.0,
         max_grad_norm=1.0,
+        **_optimizer(schedule),
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps" if schedule.checkpoints else "no",
@@ -274,6 +287,11 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # more would wrap the model in DataParallel, which copies it
     return arguments
+
+
+def _optimizer(schedule: Schedule) -> dict[str, Any]:
+    """Return the arguments for another optimizer than the Trainer's default."""
+    return {"optim": OPTIMIZERS[schedule.optimizer]} if schedule.optimizer in OPTIMIZERS else {}
 
 
 def _checkpointing() -> dict[str, Any]:
