@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ def fit(
         used = None
     set_seed(schedule.random_seed)
     steps = max(1, math.ceil(len(dataset) / schedule.batch_rows))
+    if team.size > 1:  # each Trainer is meant to run as if alone, and transformers warns of it
+        logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
     watch = _Watch(stage, steps, before_step, progress, team.leads, used)
     trainer = _Trainer(
         team,

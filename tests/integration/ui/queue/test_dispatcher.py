@@ -201,7 +201,13 @@ def test_a_run_of_the_queue_is_a_job_of_a_real_ray_head(
     code = Path(__file__).parents[4]
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(code))
-    context = ray.init(num_cpus=1, include_dashboard=True, dashboard_port=0, log_to_driver=False)
+    context = ray.init(
+        num_cpus=1,
+        include_dashboard=True,
+        dashboard_port=0,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
     try:
         address = f"http://{context.dashboard_url}"
         executor = executor_named("ray", address=address, template=None, logs=registry.home)
