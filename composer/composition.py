@@ -15,6 +15,7 @@ from composer.mix.initial_routers import put_fresh_routers
 from composer.mix.lock import Lock, LockedExpert, LockedSeed
 from composer.mix.opening import Manifest, Member, seed_config
 from composer.mix.recipe import Recipe, Training
+from composer.processes import led
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.routed_trunk import compose_routed
 from composer.tensors.stream import merge_trunks
@@ -43,6 +44,7 @@ class ComposeResult:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@led
 def compose(registry: Registry, recipe: Recipe, *, progress: Progress = silent) -> ComposeResult:
     """Resolve and check a recipe, merge the trunks, attach the experts, train the routers, and publish the mix.
 
@@ -52,6 +54,7 @@ def compose(registry: Registry, recipe: Recipe, *, progress: Progress = silent) 
     return _compose(registry, resolve(registry, recipe), recipe.name, progress=progress)
 
 
+@led
 def compose_lock(
     registry: Registry, lock: Lock, name: str, *, parent: str | None = None, progress: Progress = silent
 ) -> ComposeResult:

@@ -7,6 +7,7 @@
     ├── MixFormatError              a manifest or lock that this version cannot read
     ├── MissingTextError            a step needs text of a domain that has only an embedding
     ├── TrainingDivergedError       the loss became NaN or infinite; the last good checkpoint is kept
+    ├── ProcessLostError            another process of the same composition ended
     ├── DeviceError                 a device or a dtype that this machine cannot compute with
     ├── MissingExtraError           a package from an extra of nexusmix is not installed
     ├── ExportError                 a model that the target format cannot express
@@ -43,6 +44,10 @@ class MissingTextError(ComposerError):
 
 class TrainingDivergedError(ComposerError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class ProcessLostError(ComposerError):
+    """Another process of the same composition ended; the training progress is kept."""
 
 
 class DeviceError(ComposerError):

@@ -23,6 +23,7 @@ from composer.mix.opening import Manifest, Member, find_mix, seed_config
 from composer.mix.recipe import Training, routed_training
 from composer.mix.router_blob import of_layer, stored_standard
 from composer.model.routers import router_class
+from composer.processes import led
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
 from composer.routed_trunk import extend_routed
 from composer.tensors.stream import merge_trunks
@@ -50,6 +51,7 @@ class Interpolate(TrunkMerge):
         return seed + self.share * (new - seed)
 
 
+@led
 def extend(
     registry: Registry,
     mix_ref: str,
@@ -71,6 +73,7 @@ def extend(
     return _extend(registry, composition, record.name, parent=record.ref, progress=progress)
 
 
+@led
 def extend_lock(
     registry: Registry, lock: Lock, name: str, *, parent: str | None, progress: Progress = silent
 ) -> ComposeResult:
@@ -129,6 +132,7 @@ def assemble_extension(
     return trained, nearly_equal(composition.members, composition.means())
 
 
+@led
 def remove(
     registry: Registry,
     mix_ref: str,

@@ -27,6 +27,7 @@ FLOAT = 4
 WIDTHS, FFN_WIDTHS = 8, 3
 # In training, those are kept for every layer, until the backward pass has used them.
 TRAINED_WIDTHS, TRAINED_FFN_WIDTHS = 16, 4
+MOMENTS = {"adamw": 2 * FLOAT, "adafactor": 0, "adamw_8bit": 2}  # bytes of a trained weight's
 LOGITS = 3  # copies of the logits in training: the scores, their log-softmax and its gradient
 PIECE = 2**24 * FLOAT  # as in composer/tensors/weights.py, which imports torch
 PIECES = 3  # of a blend: both ends and the result
@@ -130,4 +131,6 @@ def _solver(model: Model) -> int:
 
 def _trained(model: Model, training: Mapping[str, Any], trained: int) -> int:
     """Bytes of the trained weights in float32, their gradients and moments, and the activations of a micro-batch."""
-    return 4 * FLOAT * trained + model.training(training["batch_tokens"] // training["micro_batches"])
+    return (2 * FLOAT + MOMENTS[training.get("optimizer", "adamw")]) * trained + model.training(
+        training["batch_tokens"] // training["micro_batches"]
+    )

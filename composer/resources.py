@@ -26,6 +26,7 @@ SHARE_FOR_WEIGHTS = 0.5
 SHARE_ON_DEVICE = 0.8  # the solvers' tensors are never there
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 VARIABLE, DEVICE_VARIABLE, DTYPE_VARIABLE = "NEXUSMIX_MEMORY", "NEXUSMIX_DEVICE", "NEXUSMIX_DTYPE"
+PROCESSES_VARIABLE = "NEXUSMIX_NPROC"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "tf32", "bfloat16", "float16")
 
@@ -63,7 +64,7 @@ def keep(owner: object, nbytes: int, device: torch.device | None = None) -> bool
     kind = "cpu" if device is None else device.type
     kept = _kept.get(kind, 0)
     if device is None or kind == "cpu":
-        room = SHARE_FOR_WEIGHTS * (limit() or kept + available())
+        room = SHARE_FOR_WEIGHTS * (limit() or kept + available()) / processes()
     else:
         room = SHARE_ON_DEVICE * (kept + available_on(device))
     if kept + nbytes > room:
@@ -97,6 +98,26 @@ def available_on(device: torch.device) -> int:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return sys.maxsize
+
+
+def processes() -> int:
+    """Return how many processes of this machine share a composition: NEXUSMIX_NPROC, else 1. Raises RecipeError."""
+    given = os.environ.get(PROCESSES_VARIABLE) or "1"
+    if not given.isdecimal() or not int(given):
+        raise RecipeError(
+            f"{PROCESSES_VARIABLE} is {given[:100]!r}; expected a number of processes, such as 2"
+        )
+    return int(given)
+
+
+def as_environment() -> dict[str, str]:
+    """Return the choices as variables of the environment, for a process that this one starts."""
+    chosen = {
+        VARIABLE: str(limit() or ""),
+        DEVICE_VARIABLE: _name("device", _device.get(), DEVICE_VARIABLE),
+        DTYPE_VARIABLE: _name("dtype", _dtype.get(), DTYPE_VARIABLE),
+    }
+    return {name: value for name, value in chosen.items() if value}
 
 
 def parse_memory(text: str) -> int:

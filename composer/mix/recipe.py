@@ -12,8 +12,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -28,6 +30,7 @@ from composer.variants import ROUTERS
 RouterName = Annotated[str, AfterValidator(lambda name: ROUTERS.find(name).name)]
 DataMixName = Literal["uniform", "proportional", "regmix"]
 TrainedPart = Literal["router", "trunk", "ffn", "all"]
+OptimizerName = Literal["adamw", "adafactor", "adamw_8bit"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,6 +48,7 @@ FOR_ROUTED_TRUNKS = frozenset(
         "batch_tokens",
         "micro_batches",
         "gradient_checkpointing",
+        "optimizer",
         "random_seed",
     }
 )
@@ -99,7 +103,17 @@ class Training(BaseModel):
     # Both save memory: the batch of a step is split into micro-batches; activations are recomputed.
     micro_batches: Annotated[int, Field(ge=1)] = 1
     gradient_checkpointing: bool = False
+    # adafactor keeps row and column means in place of two moments; adamw_8bit, moments of one byte (bitsandbytes).
+    optimizer: OptimizerName = "adamw"
     random_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit new fields at their default: locks from before them keep their digests."""
+        fields: dict[str, Any] = dump(self)
+        if self.optimizer == "adamw":
+            fields.pop("optimizer", None)
+        return fields
 
     @property
     def guided(self) -> float:

@@ -7,20 +7,19 @@
                                                  inference needs no labels)
 
 f_i is the share of tokens routed to expert i. P_i is the expert's mean probability over the micro-batch.
-f is counted either over the micro-batch, or over all processes and all micro-batches of the step so far. The second
-option lets a micro-batch of a single domain use a single expert (arXiv 2501.11873). Each null expert counts with the
-average share of the null experts, since they are interchangeable (AdaMoE, arXiv 2406.13233). Every loss is the mean
-over blocks.
+f is counted either over the micro-batch, or over all micro-batches of the step so far. The second option lets a
+micro-batch of a single domain use a single expert (arXiv 2501.11873). Processes that share a micro-batch count
+together. Each null expert counts with the average share of the null experts, since they are interchangeable (AdaMoE,
+arXiv 2406.13233). Every loss is the mean over blocks.
 
 Shape suffixes: B rows of a batch, T tokens, P router columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import distributed
 
 from composer.model.selection import Routing
 
@@ -37,10 +36,12 @@ class RouterLosses:
         *,
         experts: int,
         global_batch: bool = False,
+        total: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.load_balance, self.z_loss = load_balance, z_loss
         self.entropy, self.guidance = entropy, guidance
         self.experts, self.global_batch = experts, global_batch
+        self.total = total  # sum over the processes that share each micro-batch
         self._counts: list[torch.Tensor] = []  # one per block, summed over the micro-batches of this step
 
     def begin_step(self) -> None:
@@ -57,7 +58,7 @@ class RouterLosses:
         total: torch.Tensor | float = 0.0
         balance = None
         if self.load_balance > 0:
-            counts = [routing.counts() for routing in routings]
+            counts = [self._summed(routing.counts()) for routing in routings]
             if self.global_batch:
                 counts = self._counts = self._accumulated(counts)
             parts = [balance_loss(r, c, self.experts) for r, c in zip(routings, counts, strict=True)]
@@ -68,14 +69,23 @@ class RouterLosses:
         if self.entropy > 0:
             total = total + self.entropy * torch.stack([entropy(routing) for routing in routings]).mean()
         if self.guidance > 0 and own_B is not None:
-            total = total + self.guidance * torch.stack([guidance_loss(r, own_B) for r in routings]).mean()
+            own_share = self._share((own_B >= 0).sum().float())
+            losses = [guidance_loss(r, own_B) for r in routings]
+            total = total + self.guidance * own_share * torch.stack(losses).mean()
         return total, balance
 
+    def _summed(self, counts_P: torch.Tensor) -> torch.Tensor:
+        return counts_P if self.total is None else self.total(counts_P)
+
+    def _share(self, count: torch.Tensor) -> torch.Tensor | float:
+        """Return this process's count, divided by the mean of all processes: the weight of its mean in theirs."""
+        if self.total is None:
+            return 1.0
+        processes = self.total(torch.ones_like(count))
+        return count * processes / self.total(count).clamp(min=1)
+
     def _accumulated(self, counts: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the counts of all processes, added to those of the step's earlier micro-batches."""
-        if distributed.is_available() and distributed.is_initialized():
-            for counts_P in counts:
-                distributed.all_reduce(counts_P)
+        """Return the counts, added to those of the step's earlier micro-batches."""
         return [a + b for a, b in zip(self._counts, counts, strict=True)] if self._counts else counts
 
 

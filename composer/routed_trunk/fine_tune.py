@@ -26,8 +26,7 @@ from composer.progress import Progress, measured, timed
 from composer.routed_trunk.strengths import minimum, text_for_choices
 from composer.tensors.torch_blobs import put_tensors
 from composer.training.data import characters, shares
-from composer.training.fine_tune import rows_of, schedule_of
-from composer.training.trainer import fit
+from composer.training.fine_tune import Job, rows_of, run
 from registry.domains import documents
 from registry.home import Registry
 from registry.records import Digest
@@ -57,11 +56,8 @@ def fine_tune(
         add_differences(mix.model, list(trained), training.lora_rank)
         weights = dict.fromkeys(texts, 1.0) if training.data_mix == "uniform" else characters(texts)
         rows = rows_of(mix, texts, shares(weights), training)
-        parameters = [p for j in trained for p in differences(mix.model, j).values()]
         before = {j: _copied(mix, j) for j in trained}
-        losses = fit(
-            mix.model, rows, parameters, schedule_of(training), work, stage="fine-tuning", progress=progress
-        )
+        losses = run(mix, Job(draft, training, rows, work, tuple(trained)), progress)
         mix.model.router.forced = None
         members, kept = list(draft.members), {}
         for done, (j, domain) in enumerate(trained.items()):

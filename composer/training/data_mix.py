@@ -162,7 +162,7 @@ def _proxy(
     )
     schedule = Schedule(training.learning_rate, training.batch_rows, training.random_seed, checkpoints=0)
     part: TrainedPart = "router" if training.train == "router" else "trunk"
-    trained = list(parameters(mix.model, part, router=part == "router"))
+    trained = [parameter for _, parameter in parameters(mix.model, part, router=part == "router")]
     before = [parameter.data for parameter in trained]  # `fit` trains copies
     try:
         fit(mix.model, rows, trained, schedule, folder, stage="proxy run")

@@ -3,23 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from composer import processes
 from composer.errors import RecipeError
-from composer.mix.opening import OpenMix
+from composer.mix.opening import Manifest, OpenMix, open_mix
 from composer.mix.recipe import TrainedPart, Training
 from composer.model.losses import RouterLosses
 from composer.model.modeling import NexusForCausalLM
+from composer.model.routed import add_differences, differences
 from composer.model.routers import router_class
+from composer.processes import Team
 from composer.progress import Progress, silent
+from composer.tensors.torch_blobs import map_tensors
 from composer.training.data import Documents, mixed_rows
+from composer.training.sharding import gathered
 from composer.training.trainer import Schedule, fit
+
+START = "start.safetensors"  # what a warm start changed, for the other processes
 
 # First and last temperature of the gate's annealing in EvoMoE (arXiv 2112.14397).
 HOT, COLD = 2.0, 0.3
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fine-tune that every process of a team can prepare from the registry.
+
+    `manifest` is the draft, and `rows` the training text. `differences` are the experts of a routed trunk whose
+    low-rank differences are trained; a merged trunk has none.
+    """
+
+    manifest: Manifest
+    training: Training
+    rows: Any
+    folder: Path
+    differences: tuple[int, ...] = ()
+
+    def trained(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the parameters to train by name. Raises RecipeError if there are none."""
+        if self.differences:
+            return {name: p for j in self.differences for name, p in differences(model, j).items()}
+        router = trains_router(self.training, self.manifest.router_kind)
+        found = dict(parameters(model, self.training.train, router=router))
+        if not found:
+            raise RecipeError(
+                f"train: {self.training.train} trains nothing in this mix, because its {self.manifest.router_kind} "
+                "router is fixed: use train: trunk, ffn or all"
+            )
+        return found
 
 
 def finetune(
@@ -34,40 +72,90 @@ def finetune(
 
     Raises MissingTextError, RecipeError (also if the settings train no parameter), TrainingDivergedError.
     """
-    rows, schedule = rows_of(mix, domains, share, training), schedule_of(training)
-    router = trains_router(training, mix.manifest.router_kind)
-    trained = list(parameters(mix.model, training.train, router=router))
-    if not trained:
-        raise RecipeError(
-            f"train: {training.train} trains nothing in this mix, because its {mix.manifest.router_kind} router is "
-            "fixed: use train: trunk, ffn or all"
-        )
-    losses = mix.model.router_losses = RouterLosses(
+    return run(mix, Job(mix.manifest, training, rows_of(mix, domains, share, training), folder), progress)
+
+
+def run(mix: OpenMix, job: Job, progress: Progress = silent) -> list[float]:
+    """Train a mix in place, in this process or in all those of its team, and return the logged losses.
+
+    Raises RecipeError, TrainingDivergedError, StorageError, ProcessLostError.
+    """
+    trained, team = job.trained(mix.model), processes.current()
+    if team.size == 1:
+        return _fit(mix.model, job, progress, team)
+    start = {
+        name: tensor.contiguous()
+        for name, tensor in mix.model.state_dict().items()
+        if (name in trained if job.differences else not is_ffn(name))
+    }
+    job.folder.mkdir(parents=True, exist_ok=True)
+    save_file(untied(mix.model, start), job.folder / START)
+    losses, values = team.share(run_share, job, progress=progress)
+    for name, value in values.items():
+        trained[name].data = value.to(trained[name].device)
+    mix.model.requires_grad_(False)
+    return losses
+
+
+def run_share(
+    team: Team, job: Job, progress: Progress = silent
+) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Open the mix again, train this process's share of it, and return the losses and the trained parameters.
+
+    The leader's own mix stays whole for what it does alone before and after.
+    """
+    assert team.registry is not None
+    whole = not job.differences
+    model = open_mix(team.registry, job.manifest, dtype=torch.float32, trainable=whole).model
+    if job.differences:
+        add_differences(model, job.differences, job.training.lora_rank)
+    model.load_state_dict(map_tensors(job.folder / START), strict=False, assign=True)
+    model.tie_weights()
+    names = job.trained(model).keys()
+    losses = _fit(model, job, progress, team)
+    values = gathered(model, names)
+    return losses, {name: value for name, value in values if team.leads}
+
+
+def untied(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors without those that are others under a second name."""
+    tied = getattr(model, "all_tied_weights_keys", {})
+    return {name: tensor for name, tensor in tensors.items() if name not in tied}
+
+
+def _fit(model: Any, job: Job, progress: Progress, team: Team) -> list[float]:
+    training = job.training
+    losses = RouterLosses(
         training.load_balance,
         training.z_loss,
         training.entropy,
         training.guided,
-        experts=len(mix.manifest.members),
+        experts=len(job.manifest.members),
         global_batch=training.balance_over == "global_batch",
+        total=team.total if team.size > 1 else None,
     )
+    model.router_losses = losses
 
     def before_step(step: int, steps: int) -> None:
         losses.begin_step()
-        set_temperature(mix.model, temperature(step, steps, training.dense_to_sparse))
+        if not job.manifest.routed_trunk:
+            set_temperature(model, temperature(step, steps, training.dense_to_sparse))
 
     try:
         return fit(
-            mix.model,
-            rows,
-            trained,
-            schedule,
-            folder,
+            model,
+            job.rows,
+            list(job.trained(model).values()),
+            schedule_of(training),
+            job.folder,
             stage="fine-tuning",
             before_step=before_step,
             progress=progress,
+            team=team,
         )
     finally:
-        set_temperature(mix.model, None)
+        if not job.manifest.routed_trunk:
+            set_temperature(model, None)
 
 
 def rows_of(
@@ -93,6 +181,7 @@ def schedule_of(training: Training) -> Schedule:
         random_seed=training.random_seed,
         micro_batches=training.micro_batches,
         gradient_checkpointing=training.gradient_checkpointing,
+        optimizer=training.optimizer,
     )
 
 
@@ -124,12 +213,12 @@ def trains_router(training: Training, router_kind: str) -> bool:
     return not training.warm_start or router_class(router_kind).needs_training
 
 
-def parameters(model: nn.Module, train: TrainedPart, *, router: bool) -> Iterator[nn.Parameter]:
-    """Yield the parameters to train: those of the trunk, the FFNs or both, and of the router if `router` is true."""
+def parameters(model: nn.Module, train: TrainedPart, *, router: bool) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the names and parameters to train: of the trunk, the FFNs or both, and of the router if `router`."""
     for name, parameter in model.named_parameters():
         part = "router" if ".router." in name else "ffn" if is_ffn(name) else "trunk"
         if router if part == "router" else train in (part, "all"):
-            yield parameter
+            yield name, parameter
 
 
 def is_ffn(name: str) -> bool:

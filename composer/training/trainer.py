@@ -1,13 +1,17 @@
 """Short training runs with transformers.Trainer that can be killed, resumed and repeated.
 
-A checkpoint contains only the trained parameters, and the digests of its files. An incomplete or damaged checkpoint
-is skipped, and the one before it is used.
+A checkpoint contains only the trained parameters (state.py), and the digests of its files. An incomplete or damaged
+checkpoint is skipped, and the one before it is used.
+
+Several processes can share a run (sharding.py). Each has its own Trainer, which sees the same rows in the same order
+and passes on only its process's share of them. The model averages the gradients, and the first process writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,17 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from composer import resources
-from composer.errors import TrainingDivergedError
+from composer.errors import RecipeError, TrainingDivergedError
+from composer.extras import require
+from composer.mix.recipe import OptimizerName
+from composer.processes import ALONE, Team
 from composer.progress import Progress, measured, silent
+from composer.training import state
+from composer.training.sharding import Used, shard
 from registry.errors import StorageError
 
-DIGESTS = "nexusmix-digests.json"
+# The Trainer's names of optimizers; adamw is its default.
+OPTIMIZERS = {"adafactor": "adafactor", "adamw_8bit": "adamw_bnb_8bit"}
+DIGESTS, SCHEDULER = "nexusmix-digests.json", "scheduler.pt"
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Schedule:
     random_seed: int
     micro_batches: int = 1  # number of pieces into which the rows of a step are divided
     gradient_checkpointing: bool = False
+    optimizer: OptimizerName = "adamw"
     final_rate: float = 0.3
     warm_up: float = 0.1
     checkpoints: int = 4
@@ -55,6 +65,7 @@ def fit(
     stage: str,
     before_step: Callable[[int, int], None] = lambda step, steps: None,
     progress: Progress = silent,
+    team: Team = ALONE,
 ) -> list[float]:
     """Train the given parameters of a causal LM for one pass over `dataset` (rows of `input_ids`).
 
@@ -62,30 +73,45 @@ def fit(
     from the newest valid checkpoint in `folder`, if there is one. Returns the logged losses (nats per token). Raises
     TrainingDivergedError if the loss is NaN or infinite, StorageError if a checkpoint cannot be written. The earlier
     checkpoints are kept in both cases.
+
+    Every process of `team` makes the same call. The model's parameters are sharded among them afterwards. Raises
+    RecipeError if they cannot share the rows of a step equally, or the optimizer cannot be shared.
     """
     model.requires_grad_(False)
     for parameter in trained:
-        parameter.data = parameter.data.clone()  # the data may be memory-mapped from a blob
+        if team.size == 1:
+            parameter.data = parameter.data.clone()  # the data may be memory-mapped from a blob
         parameter.requires_grad_(True)
+    if schedule.optimizer == "adamw_8bit":
+        require("bitsandbytes", "8bit")
+    if team.size > 1:
+        _check(schedule, team)
+        used = Used(model, team)
+        shard(model)
+    else:
+        used = None
     set_seed(schedule.random_seed)
     steps = max(1, math.ceil(len(dataset) / schedule.batch_rows))
-    watch = _Watch(stage, steps, before_step, progress)
+    if team.size > 1:  # each Trainer is meant to run as if alone, and transformers warns of it
+        logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
+    watch = _Watch(stage, steps, before_step, progress, team.leads, used)
     trainer = _Trainer(
+        team,
         model=model,
         args=_arguments(schedule, steps, folder),
         train_dataset=dataset,
-        data_collator=_collate,
+        data_collator=lambda rows: _collate(team.own(rows)),
         callbacks=[watch],
     )
-    if schedule.micro_batches > 1:
+    if schedule.micro_batches > 1 or team.size > 1:
         # Makes the Trainer divide each micro-batch's mean loss by their number. With a sum over the step's tokens,
-        # the routers' losses would be added once per micro-batch.
+        # the routers' losses would be added once per micro-batch and process.
         trainer.model_accepts_loss_kwargs = False
     # Remove the Trainer's own printing, because `watch` reports the progress.
     for noise in list(trainer.callback_handler.callbacks):
         if type(noise).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(noise)
-    checkpoint = newest_sound_checkpoint(folder)
+    checkpoint = team.agreed(newest_sound_checkpoint(folder) if team.leads else None)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if schedule.gradient_checkpointing:
         getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
@@ -101,41 +127,79 @@ def newest_sound_checkpoint(folder: Path) -> Path | None:
     ):
         try:
             expected = json.loads((checkpoint / DIGESTS).read_text())
-            if expected and all(_sha256(checkpoint / name) == digest for name, digest in expected.items()):
+            if state.METADATA in expected and all(
+                _sha256(checkpoint / name) == digest for name, digest in expected.items()
+            ):
                 return checkpoint
         except (OSError, ValueError):
             continue
     return None
 
 
+def _check(schedule: Schedule, team: Team) -> None:
+    if schedule.optimizer != "adamw":
+        raise RecipeError(
+            f"the optimizer {schedule.optimizer} needs whole weights, and {team.size} processes have shards: use adamw "
+            "or one process"
+        )
+    rows = schedule.batch_rows // schedule.micro_batches
+    if rows % team.size:
+        raise RecipeError(
+            f"{team.size} processes cannot share the {rows} rows of a micro-batch equally: use a number of processes "
+            f"that divides {rows}, or a larger batch_tokens"
+        )
+
+
 class _Trainer(Trainer):
-    """Trainer that saves the trained parameters only, not the frozen ones."""
+    """Trainer that saves the trained parameters only, and whose run may be shared by a team."""
+
+    def __init__(self, team: Team, **arguments: Any) -> None:
+        self.team = team
+        super().__init__(**arguments)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if self.team.size == 1:  # else it is there already, and shards cannot be moved
+            super()._move_model_to_device(model, device)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the mean loss of the team, which is logged."""
+        return self.team.mean(super().training_step(*args, **kwargs))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(output_dir or str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        assert self.model is not None
-        trained = {
-            n: p.detach().cpu().contiguous() for n, p in self.model.named_parameters() if p.requires_grad
-        }
-        save_file(trained, folder / "model.safetensors")
+        """Save nothing: `_save_checkpoint` does."""
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Require every trained parameter in a checkpoint, where transformers warns of each frozen one."""
-        assert self.model is not None
-        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        unlike = sorted(trained & set(load_result.missing_keys) | set(load_result.unexpected_keys))
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        assert self.lr_scheduler is not None
+        torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load nothing: `_load_optimizer_and_scheduler` does, when there is an optimizer."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        assert self.model is not None and self.lr_scheduler is not None
+        unlike = state.load(Path(checkpoint), self.model, self.optimizer, shared=self.team.size > 1)
         if unlike:
             raise StorageError(
                 f"the checkpoints in {self.args.output_dir} are of other parameters than this run trains, "
                 f"{len(unlike)} of them such as {unlike[0]}: delete that folder, then run the same command again"
             )
+        # The rates of the next step are the optimizer's; the scheduler sets those of later steps.
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
+        assert self.optimizer is not None
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        assert self.model is not None
         try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            # torch and safetensors have no specific error for a full disk
+            state.save(folder, self.model, self.optimizer, shared=self.team.size > 1)
+            if self.team.leads:
+                super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError) as error:
+            # torch has no specific error for a full disk
             if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
                 raise
             raise StorageError(
@@ -148,9 +212,16 @@ class _Watch(TrainerCallback):
     """Callback that reports progress, raises if the loss is not finite, and writes the digests of checkpoints."""
 
     def __init__(
-        self, stage: str, steps: int, before_step: Callable[[int, int], None], progress: Progress
+        self,
+        stage: str,
+        steps: int,
+        before_step: Callable[[int, int], None],
+        progress: Progress,
+        writes: bool,
+        used: Used | None,
     ) -> None:
         self.stage, self.steps, self.before_step, self.progress = stage, steps, before_step, progress
+        self.writes, self.used = writes, used
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A resumed run reports its earlier losses again: the last ones before the interruption may be missing.
@@ -160,6 +231,10 @@ class _Watch(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.before_step(state.global_step, self.steps)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.used is not None:
+            self.used.clear_unused()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress(self.stage, state.global_step, self.steps)
@@ -177,6 +252,8 @@ class _Watch(TrainerCallback):
             measured("loss", state.global_step, loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.writes:
+            return
         checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
         digests = {file.name: _sha256(file) for file in sorted(checkpoint.iterdir()) if file.is_file()}
         (checkpoint / DIGESTS).write_text(json.dumps(digests))
@@ -195,6 +272,7 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
         warmup_steps=schedule.warm_up,
         weight_decay=0.0,
         max_grad_norm=1.0,
+        **_optimizer(schedule),
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps" if schedule.checkpoints else "no",
@@ -212,6 +290,11 @@ def _arguments(schedule: Schedule, steps: int, folder: Path) -> TrainingArgument
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # more would wrap the model in DataParallel, which copies it
     return arguments
+
+
+def _optimizer(schedule: Schedule) -> dict[str, Any]:
+    """Return the arguments for another optimizer than the Trainer's default."""
+    return {"optim": OPTIMIZERS[schedule.optimizer]} if schedule.optimizer in OPTIMIZERS else {}
 
 
 def _checkpointing() -> dict[str, Any]:

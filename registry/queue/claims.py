@@ -25,15 +25,19 @@ LOG_CHARACTERS = 16_000
 _METRICS_A_STATEMENT = 1_000  # SQLite limits a statement to some ten thousand parameters
 
 
-def claim(registry: Registry, worker: str, lease_seconds: float) -> RunRecord | None:
+def claim(
+    registry: Registry, worker: str, lease_seconds: float, *, run_id: int | None = None
+) -> RunRecord | None:
     """Claim the oldest run that is queued or whose lease has expired; None if there is none.
+
+    With `run_id`, claim this run if it is one of these.
 
     Some runs are ended instead of claimed. A run that has published succeeds, a run with a cancel request is
     cancelled, and a run without remaining attempts fails. Concurrent workers get different runs.
     """
     registry.actor.require("work on runs")
     with registry.session() as session:
-        while (run := _next(session)) is not None:
+        while (run := _next(session, run_id)) is not None:
             now = clock(session)
             if run.published is not None:
                 close(run, "succeeded", now, result=run.published)
@@ -146,9 +150,11 @@ def oldest_start(session: Session) -> datetime | None:
     return session.scalar(query.order_by(Run.started_at).limit(1))
 
 
-def _next(session: Session) -> Run | None:
+def _next(session: Session, run_id: int | None) -> Run | None:
     abandoned = and_(Run.state == "running", Run.lease_until < clock(session))
     query = select(Run).where(or_(Run.state == "queued", abandoned)).order_by(Run.id).limit(1)
+    if run_id is not None:
+        query = query.where(Run.id == run_id)
     return session.scalars(query.with_for_update(skip_locked=True)).first()
 
 

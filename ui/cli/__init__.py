@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -91,6 +92,8 @@ class Root(Group):
         return list(self.commands)
 
 
+SHARED = ("compose", "extend", "remove")  # commands that several processes can run together
+
 app = typer.Typer(
     cls=Root,
     rich_markup_mode="rich",
@@ -153,6 +156,10 @@ def global_options(
 ) -> None:
     """Store the global options for the command. Without a command, print the help."""
     ctx.obj = GlobalOptions(home=home)
+    if _is_launched() and ctx.invoked_subcommand not in SHARED:
+        raise typer.BadParameter(
+            f"torchrun and accelerate launch are for {', '.join(SHARED)}: start {ctx.invoked_subcommand} without them"
+        )
     if memory is not None:
         resources.parse_memory(memory)
         os.environ[resources.VARIABLE] = memory  # for the processes that a command starts, too
@@ -171,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Only our own progress is shown: the progress bars of libraries would disrupt it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if _is_launched() and int(os.environ.get("RANK", 0)):
+        return _follow(arguments)
     interrupted = _watch_for_interrupts()
     try:
         code = app(args=list(arguments), prog_name="nexusmix", standalone_mode=False) or 0
@@ -190,6 +199,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         sys.stderr.write(f"\n{describe(KeyboardInterrupt())[0]}\n")
     return code
+
+
+def _is_launched() -> bool:
+    """Return whether torchrun or accelerate started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def _follow(arguments: Sequence[str]) -> int:
+    """Run the command as one of the processes that the first one leads. Only errors of its own are reported."""
+    try:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            return app(args=list(arguments), prog_name="nexusmix", standalone_mode=False) or 0
+    except Exception as error:
+        return 1 if getattr(error, "of_leader", False) else report(error, debug="--debug" in arguments)
 
 
 def _watch_for_interrupts() -> threading.Event:

@@ -22,6 +22,7 @@ from ui.cli.kit.context import (
     LicenseOverride,
     LoraRank,
     NullExperts,
+    Processes,
     Queue,
     RegmixRuns,
     RegmixTokens,
@@ -36,6 +37,7 @@ from ui.cli.kit.context import (
     open_registry,
     parse_names,
     research_values,
+    use_processes,
 )
 from ui.cli.kit.output import note, print_fields, print_json, progress
 from ui.cli.kit.report import print_composed
@@ -114,6 +116,7 @@ def compose(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only report the mix's size, memory, time and licence.")
     ] = False,
+    nproc: Processes = None,
     queue: Queue = False,
     as_json: Json = False,
 ) -> None:
@@ -124,6 +127,7 @@ def compose(
     preset merged, or an option of routing, asks for a merged trunk: the experts' FFNs become routed experts next to the
     seed's FFN, the router is fitted, and a fine-tune follows. Weights are referenced, not copied.
     """
+    use_processes(nproc, queue=queue)
     top = {
         "name": name,
         "seed": seed,

@@ -17,6 +17,7 @@ from ui.cli.kit.context import (
     LicenseOverride,
     LoraRank,
     MixRef,
+    Processes,
     Queue,
     RandomSeed,
     RegmixRuns,
@@ -30,6 +31,7 @@ from ui.cli.kit.context import (
     given,
     open_registry,
     research_values,
+    use_processes,
 )
 from ui.cli.kit.output import note, print_json, progress
 from ui.cli.kit.report import print_composed
@@ -64,6 +66,7 @@ def extend(
     z_loss: ZLoss = None,
     entropy: Entropy = None,
     dense_to_sparse: DenseToSparse = None,
+    nproc: Processes = None,
     queue: Queue = False,
     as_json: Json = False,
 ) -> None:
@@ -75,6 +78,7 @@ def extend(
     from composer.extension import extend as run
     from ui.queue.jobs import submit
 
+    use_processes(nproc, queue=queue)
     asked = given(
         {
             "tokens": tokens,

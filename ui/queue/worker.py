@@ -13,12 +13,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from registry.catalog.gc import GRACE
@@ -27,6 +24,7 @@ from registry.home import Registry
 from registry.queue import claims
 from registry.queue.runs import get_run
 from registry.records import RunRecord
+from ui.queue.leaving import Leaving
 from ui.wording.display import plural
 
 LEASE_SECONDS = 30.0
@@ -66,10 +64,10 @@ class Worker:
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.registry, self.name, self.say, self.lease_seconds = registry, name, say, lease_seconds
-        self._leaving = False
+        self._leaving = Leaving()
 
-    def work(self, *, once: bool = False, with_parent: bool = False) -> int:
-        """Execute runs until SIGTERM or SIGINT. With `once`, execute one queued run, if any.
+    def work(self, *, once: bool = False, with_parent: bool = False, run_id: int | None = None) -> int:
+        """Execute runs until SIGTERM or SIGINT. With `once`, execute one queued run, if any; or that with `run_id`.
 
         With `with_parent`, also stop at the end of standard input, which the parent keeps open. An active run is
         then queued again, and its attempt is not counted. Returns the number of runs worked on.
@@ -77,18 +75,16 @@ class Worker:
         self.registry.actor.require("work on runs")
         self._sweep()
         worked = 0
-        with self._leaving_on_signals():
-            if with_parent:
-                threading.Thread(target=self._leave_at_end_of_input, daemon=True).start()
+        with self._leaving.on_signals(with_parent=with_parent):
             while not self._leaving:
-                run = self._claim()
+                run = self._claim(run_id)
                 if run is not None:
                     self._execute(run)
                     worked += 1
-                if once:
+                if once or run_id is not None:
                     break
                 if run is None:
-                    time.sleep(POLL_SECONDS)
+                    self._leaving.wait(POLL_SECONDS)
         return worked
 
     def _sweep(self) -> None:
@@ -101,9 +97,9 @@ class Worker:
         if swept:
             self.say(f"removed leftovers of {plural(len(swept), 'interrupted operation')}")
 
-    def _claim(self) -> RunRecord | None:
+    def _claim(self, run_id: int | None) -> RunRecord | None:
         try:
-            return claims.claim(self.registry, self.name, self.lease_seconds)
+            return claims.claim(self.registry, self.name, self.lease_seconds, run_id=run_id)
         except RegistryError as error:  # the database is busy or unreachable: retry later
             self.say(str(error))
             return None
@@ -186,25 +182,6 @@ class Worker:
         text = tail.read()
         if text:
             claims.report(self.registry, run.fence, log=text)
-
-    def _leave_at_end_of_input(self) -> None:
-        while os.read(0, 1):
-            pass
-        self._leaving = True
-
-    @contextmanager
-    def _leaving_on_signals(self) -> Iterator[None]:
-        def leave(_signal: int, _frame: FrameType | None) -> None:
-            self._leaving = True
-            for each in before:  # a second signal ends the worker at once
-                signal.signal(each, signal.SIG_DFL)
-
-        before = {each: signal.signal(each, leave) for each in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
 
 
 class _Tail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from composer import resources
 from composer.mix.research import OPTIONS
 from composer.variants import DATA_MIXES
 
@@ -70,6 +72,17 @@ def parse_names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def use_processes(count: int | None, *, queue: bool) -> None:
+    """Let `count` processes share what follows. Raises BadParameter if the work is for the queue."""
+    if count is None:
+        return
+    if queue:
+        raise typer.BadParameter(
+            "--nproc is for work that starts here; with --queue, set NEXUSMIX_NPROC for the worker"
+        )
+    os.environ[resources.PROCESSES_VARIABLE] = str(count)
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that the user gave; the reader has defaults for the others."""
     return {name: value for name, value in options.items() if value is not None}
@@ -99,6 +112,16 @@ def paragraphs(function: Callable[..., object]) -> str:
 
 Queue = Annotated[bool, typer.Option("--queue", help="Queue the work for a worker and print the run's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--nproc",
+        min=1,
+        metavar="N",
+        help="Processes of this machine that share the fine-tune.",
+        show_default="$NEXUSMIX_NPROC, else 1",
+    ),
+]
 RandomSeed = Annotated[int, typer.Option(min=0, help="The same number gives the same result.")]
 Description = Annotated[str, typer.Option(help="A sentence or two for the card.", metavar="TEXT")]
 License = Annotated[

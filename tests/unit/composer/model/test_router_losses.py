@@ -46,6 +46,28 @@ def test_the_global_batch_lets_each_micro_batch_use_one_expert():
     assert whole([SECOND])[1].item() == pytest.approx(1.6)
 
 
+def test_two_processes_balance_the_rows_of_both_together():
+    together = {
+        2: torch.tensor([4.0, 4.0]),
+        1: torch.tensor([8.0]),
+    }  # FIRST has the first expert, SECOND the second
+    losses = RouterLosses(1.0, experts=2, total=lambda counts: together[len(counts)])
+    # f = (1/2, 1/2), whichever process has which rows.
+    assert [losses([r])[1].item() for r in (FIRST, SECOND)] == pytest.approx([1.0, 1.0])
+
+
+def test_guidance_counts_the_tokens_with_an_expert_of_both_processes():
+    four = routing([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1], [0.2, 0.8]], [0, 1, 0, 1])
+    rows = torch.tensor([0, 1])
+    alone, _ = RouterLosses(guidance=1.0, experts=2)([four], rows)
+    # This process has both rows with an expert; the other one has two rows of general text.
+    known = iter([torch.tensor(2.0), torch.tensor(2.0)])
+    shared, _ = RouterLosses(guidance=1.0, experts=2, total=lambda _: next(known))([four], rows)
+    assert (shared / 2).item() == pytest.approx(alone.item()), (
+        "the mean of the processes is that over all tokens"
+    )
+
+
 def test_the_z_loss_is_the_mean_squared_log_partition():
     logits = torch.tensor([[0.0, 0.0], [math.log(3), math.log(5)]])
     by_hand = (math.log(2) ** 2 + math.log(8) ** 2) / 2

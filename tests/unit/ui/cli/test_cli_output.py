@@ -260,3 +260,18 @@ def test_help_needs_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "Start here" in run.stdout
     assert not HEAVY & set(run.stderr.split())
+
+
+def test_launchers_of_several_processes_are_refused_for_other_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["list"]) == 2
+    assert "torchrun and accelerate launch are for compose, extend, remove" in capsys.readouterr().err
+
+
+def test_processes_for_a_queued_run_are_the_workers_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--seed", "smol", "--experts", "code", "--nproc", "2", "--queue"]
+    assert main(["compose", "team", *options]) == 2
+    assert "set NEXUSMIX_NPROC for the worker" in capsys.readouterr().err

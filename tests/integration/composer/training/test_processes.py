@@ -1,0 +1,168 @@
+"""A fine-tune that several processes share: the losses of one, resumed on another number, and the death of one."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pico
+import pytest
+import torch
+
+from composer import processes
+from composer.composition import compose
+from composer.errors import ProcessLostError, RecipeError
+from composer.mix.opening import find_mix, open_mix
+from composer.mix.recipe import Recipe, Training
+from composer.progress import measuring
+from registry.catalog import queries
+from registry.home import open_registry
+from registry.intake.intake import add_seed, contribute
+
+SHORT = {"tokens": 1344, "sequence_length": 32, "batch_tokens": 128}  # the last step has two of four rows
+MERGED = {
+    **SHORT,
+    "warm_start": False,
+    "learning_rate": 2e-3,
+    "guidance": 0.3,
+    "z_loss": 0.01,
+    "balance_over": "global_batch",
+    "micro_batches": 2,
+    "train_router": True,
+}
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """A registry with a seed and three experts."""
+    root = tmp_path_factory.mktemp("shared")
+    registry = open_registry(root / "home", embedder="hashing:16")
+    seed = pico.write_pico(root / "seed")
+    add_seed(registry, "pico", seed, license="Apache-2.0")
+    for number, name in enumerate(("code", "math", "law"), 1):
+        folder = pico.branch_pico(seed, root / name, seed=number)
+        data = pico.write_documents(root / f"{name}.jsonl", name)
+        contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
+    yield registry
+    registry.engine.dispose()
+
+
+def composed(registry, monkeypatch, name, training, count, progress=lambda *_: None, **settings):
+    """The losses of a composition by some processes, and its manifest."""
+    monkeypatch.setenv("NEXUSMIX_NPROC", str(count))
+    losses = {}
+
+    def note(metric, step, value):
+        if metric == "loss":
+            losses[step] = value
+
+    recipe = Recipe(
+        name=name, seed="pico", experts=["code", "math"], training=Training(**training), **settings
+    )
+    with measuring(note):
+        result = compose(registry, recipe, progress=progress)
+    return list(losses.values()), result.manifest
+
+
+def assert_close(registry, one, other):
+    """Two mixes have nearly equal weights."""
+    first, second = (open_mix(registry, m, dtype=torch.float32).model.state_dict() for m in (one, other))
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], atol=1e-4, rtol=0, msg=name)
+
+
+def test_two_processes_have_the_losses_of_one_with_a_merged_trunk(registry, monkeypatch):
+    settings = {"trunk_merge": "mean"}
+    one, first = composed(registry, monkeypatch, "one", MERGED, 1, **settings)
+    two, second = composed(registry, monkeypatch, "two", MERGED, 2, **settings)
+    assert two == pytest.approx(one, abs=1e-4)
+    assert one[-1] < one[0] - 0.05
+    assert_close(registry, first, second)
+    assert first.lock == second.lock
+
+
+def test_two_processes_have_the_losses_of_one_with_whole_experts(registry, monkeypatch):
+    one, first = composed(registry, monkeypatch, "whole-one", SHORT, 1)
+    two, second = composed(registry, monkeypatch, "whole-two", SHORT, 2)
+    assert two == pytest.approx(one, abs=1e-4)
+    assert_close(registry, first, second)
+
+
+class Interrupted(Exception):
+    """Simulates an interruption from outside."""
+
+
+def stop_at(step):
+    def progress(stage, done, total):
+        if stage == "fine-tuning" and done == step:
+            raise Interrupted
+
+    return progress
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_resumes_on_another_number_of_processes(registry, monkeypatch, before, after):
+    settings = {"trunk_merge": "mean"}
+    training = {**MERGED, "random_seed": before}
+    whole, first = composed(registry, monkeypatch, f"whole-{before}", training, 1, **settings)
+    with pytest.raises(Interrupted):
+        composed(registry, monkeypatch, "resumed", training, before, stop_at(7), **settings)
+    steps = []
+    resumed, second = composed(
+        registry,
+        monkeypatch,
+        "resumed",
+        training,
+        after,
+        lambda stage, done, total: steps.append(done) if stage == "fine-tuning" else None,
+        **settings,
+    )
+    assert steps[0] > 1, "it began from a checkpoint"
+    assert resumed == pytest.approx(whole, abs=1e-4)
+    assert_close(registry, first, second)
+
+
+def test_a_killed_process_is_an_error_and_the_same_command_resumes(registry, monkeypatch):
+    training = {**SHORT, "random_seed": 7}
+
+    def kill_at_five(stage, done, total):
+        if stage == "fine-tuning" and done == 5:
+            (helper,) = processes.current().helpers
+            os.kill(helper.process.pid, signal.SIGKILL)
+
+    mixes = len(queries.list_mixes(registry))
+    with pytest.raises(ProcessLostError, match="process 2 of 2 ended: it was killed by signal 9"):
+        composed(registry, monkeypatch, "killed", training, 2, kill_at_five)
+    assert len(queries.list_mixes(registry)) == mixes
+    steps = []
+    composed(
+        registry,
+        monkeypatch,
+        "killed",
+        training,
+        2,
+        lambda stage, done, total: steps.append(done) if stage == "fine-tuning" else None,
+    )
+    assert steps[0] > 1, "it began from a checkpoint"
+    assert find_mix(registry, "killed")[0].version == 1
+
+
+def test_processes_that_cannot_share_a_step_equally_are_an_error(registry, monkeypatch):
+    with pytest.raises(RecipeError, match="3 processes cannot share the 4 rows"):
+        composed(registry, monkeypatch, "odd", SHORT, 3)
+
+
+def test_an_extension_is_shared_under_torchrun_and_published_once(registry, monkeypatch, tmp_path):
+    composed(registry, monkeypatch, "base", {"tokens": 0}, 1)
+    command = ["extend", "base", "law", "--tokens", "4k", "--json"]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nexusmix"]
+    ran = subprocess.run(
+        [sys.executable, "-m", *launcher, "--home", str(registry.home), *command],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count('"base@2"') == 1
+    assert find_mix(registry, "base")[0].version == 2
