@@ -31,7 +31,7 @@ from composer.mix.lock import LockedExpert, LockedSeed, lock_expert, lock_seed
 from composer.mix.opening import Manifest, expert_weights, open_dense, open_expert, open_mix, open_tokenizer
 from composer.mix.recipe import Recipe, Training
 from composer.routed_trunk.profiles import Profiles
-from composer.routed_trunk.strengths import strength_of
+from composer.routed_trunk.strengths import OWNER_BYTES, strength_of
 from composer.training.data import pack
 from registry.catalog import queries
 from registry.domains.embedders import load_embedder
@@ -248,7 +248,7 @@ def _signed(lab: Lab, expert: LockedExpert) -> LockedExpert:
     private = [text for part in ("train", "choice") for text in texts_of(lab.registry.home, domain, part)]
     counted = Profiles(lab.registry, lab.seed).count(private)
     weights = expert_weights(lab.registry.blobs, expert)
-    strength = strength_of(lab.registry, lab.seed, weights, private, expert.ref)
+    strength = strength_of(lab.registry, lab.seed, weights, private, expert.ref, max_bytes=OWNER_BYTES)
     profile = TokenProfile(lab.seed.files[TOKENIZER_FILE], counted.unigrams, counted.bigrams, strength)
     return expert.model_copy(update={"sample": None, "profile": put_profile(lab.registry.blobs, profile)})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from composer.experts.weights import folder_weights
 from composer.mix.lock import lock_seed
 from composer.routed_trunk.profiles import Profiles
-from composer.routed_trunk.strengths import strength_of
+from composer.routed_trunk.strengths import OWNER_BYTES, strength_of
 from registry.domains.token_profile import TOKENIZER_FILE
 from registry.home import Registry
 from registry.records import SeedRecord, TokenProfile
@@ -25,5 +25,9 @@ def shared_profile(
     end = None if expert is None else folder_weights(registry, seed, expert)
     locked = lock_seed(seed)
     counted = Profiles(registry, locked).count(documents)
-    strength = None if end is None else strength_of(registry, locked, end, documents, str(expert))
+    strength = (
+        None
+        if end is None
+        else strength_of(registry, locked, end, documents, str(expert), max_bytes=OWNER_BYTES)
+    )
     return TokenProfile(seed.files[TOKENIZER_FILE], counted.unigrams, counted.bigrams, strength)

@@ -19,6 +19,7 @@ from composer.mix.opening import find_mix, open_dense, open_mix, read_manifest
 from composer.mix.presets import with_preset
 from composer.mix.recipe import Recipe, Training
 from composer.model.modeling import forced
+from composer.routed_trunk import strengths
 from composer.routed_trunk.strengths import best_strength
 from composer.tensors.torch_blobs import map_tensors
 from registry.catalog import queries
@@ -196,6 +197,21 @@ def test_an_owner_measures_the_strength_that_an_expert_with_text_would_get(home,
     )
     open_text, closed = (compose(registry, recipe(f"of-{n}", (n,))).manifest for n in ("noisy", "private"))
     assert [m.strength for m in closed.members] == [m.strength for m in open_text.members] == [0.25]
+
+
+def test_an_owner_measures_a_strength_on_more_text_than_a_composition(home, registry, monkeypatch):
+    sizes = []
+
+    def windows(tokenizer, texts, **settings):
+        sizes.append(settings["max_bytes"])
+        return strengths_windows(tokenizer, texts, **settings)
+
+    strengths_windows = strengths.windows
+    monkeypatch.setattr(strengths, "windows", windows)
+    monkeypatch.setattr(strengths, "bits_per_byte", lambda *_: 1.0)
+    private = pico.domain_documents("code", 200)
+    shared_profile(registry, queries.get_seed(registry, "pico"), private, home.parent / "noisy")
+    assert sizes == [strengths.OWNER_BYTES] and strengths.OWNER_BYTES >= 4 * strengths.MEASURED_BYTES
 
 
 def test_a_strength_out_of_range_is_refused(registry):
