@@ -35,7 +35,8 @@ def save(folder: Path, model: nn.Module, optimizer: Any, *, shared: bool) -> Non
             tensors[f"{OPTIMIZER} {name} {key}"] = value
     try:
         with _quiet():
-            files = checkpoint.FileSystemWriter(folder)
+            # Without fsync and streams: a damaged checkpoint is found by its digests, and is not used.
+            files = checkpoint.FileSystemWriter(folder, sync_files=False, per_thread_copy_ahead=0)
             checkpoint.save(tensors, storage_writer=files, no_dist=not shared)
     except CheckpointException as error:
         raise _cause(error) from error
@@ -89,6 +90,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _cause(error: Any) -> BaseException:
-    """Return the first process's own error."""
+    """Return the first process's own error: of the operating system, if one is behind it."""
     causes = [failure[0] for failure in error.failures.values()]
-    return causes[0] if causes else RuntimeError(str(error))
+    first = causes[0] if causes else RuntimeError(str(error))
+    behind: BaseException | None = first
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__cause__ or behind.__context__  # torch's writer raises its own error in its turn
+    return behind or first

@@ -23,7 +23,7 @@ from registry.errors import RegistryError
 from registry.home import Registry
 from registry.queue import claims, runs
 from registry.records import RunRecord
-from ui.queue.executors import Executor, Needs
+from ui.queue.executors.base import Executor, Needs
 from ui.queue.leaving import Leaving
 
 POLL_SECONDS = 1.0

@@ -188,7 +188,7 @@ def test_training_lowers_the_loss_and_every_trained_parameter_gets_a_finite_grad
 ) -> None:
     manifest = composed(published.registry, "code", "free", top_k=2).manifest
     model = open_mix(published.registry, manifest, dtype=torch.float32).model.train()
-    trained = list(parameters(model, "all", router=True))
+    trained = [parameter for _, parameter in parameters(model, "all", router=True)]
     for parameter in trained:
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)

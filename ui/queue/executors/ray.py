@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from composer.extras import require
 from registry.errors import StorageError
-from ui.queue.executors import Needs, as_shell
+from ui.queue.executors.base import Needs, as_shell
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 OUTPUT_CHARACTERS = 2000

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from registry.errors import InvalidInputError, StorageError
-from ui.queue.executors import Needs, as_shell
+from ui.queue.executors.base import Needs, as_shell
 
 TEMPLATE = """\
 #!/bin/sh

@@ -16,7 +16,8 @@ from registry.queue.claims import claim
 from registry.queue.runs import get_run, request_cancel, submit
 from ui.queue import jobs
 from ui.queue.dispatcher import Dispatcher
-from ui.queue.executors import Needs, executor_named
+from ui.queue.executors import executor_named
+from ui.queue.executors.base import Needs
 from ui.queue.executors.slurm import SlurmExecutor
 
 EXPIRED = -60.0
