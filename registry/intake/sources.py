@@ -48,8 +48,9 @@ def opened(
 ) -> Iterator[Source]:
     """Open the checkpoint as a folder; a hub checkpoint's headers are checked before its weights are downloaded.
 
-    An interrupted download is kept and the next call resumes it. It is removed when the block ends without an
-    exception. Raises the errors of `hub` and `preflight`, and StorageError if the disk is too full.
+    Files that were complete before an interruption are kept for the next call. They are removed when the block ends
+    without an exception, except from huggingface_hub's cache. Raises the errors of `hub` and `preflight`, and
+    StorageError if the disk is too full.
     """
     if not hub.is_hub(source):
         yield Source(Path(source))

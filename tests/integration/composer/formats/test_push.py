@@ -42,6 +42,14 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]
         yield server
 
 
+def mix_of_code(name: str) -> Recipe:
+    """The recipe of a mix of the expert code, without training."""
+    training = {"warm_start": False, "tokens": 0}
+    return Recipe.parse(
+        {"name": name, "seed": "pico", "experts": ["code"], "trunk_merge": "mean", "training": training}
+    )
+
+
 @pytest.fixture
 def stocked(registry: Registry, pico_seed: Path, pico_expert: Path, tmp_path: Path) -> Registry:
     """A registry with the seed pico, the expert code@1, and the mix team@1 of it."""
@@ -50,15 +58,7 @@ def stocked(registry: Registry, pico_seed: Path, pico_expert: Path, tmp_path: Pa
     contribute(
         registry, "code", pico_expert, seed="pico", license="MIT", data=data, description="Writes code."
     )
-    training = {"warm_start": False, "tokens": 0}
-    recipe = {
-        "name": "team",
-        "seed": "pico",
-        "experts": ["code"],
-        "trunk_merge": "mean",
-        "training": training,
-    }
-    compose(registry, Recipe.parse(recipe))
+    compose(registry, mix_of_code("team"))
     return registry
 
 
@@ -122,15 +122,7 @@ def test_a_target_that_is_no_repository_is_refused_before_anything_is_sent(
 
 
 def test_a_queued_push_uploads_the_kind_that_was_asked_for(served: StandIn, stocked: Registry) -> None:
-    training = {"warm_start": False, "tokens": 0}
-    recipe = {
-        "name": "code",
-        "seed": "pico",
-        "experts": ["code"],
-        "trunk_merge": "mean",
-        "training": training,
-    }
-    compose(stocked, Recipe.parse(recipe))
+    compose(stocked, mix_of_code("code"))
     for kind in ("mix", "expert"):
         run = submit(stocked, "push", {kind: "code@1", "target": f"hf:acme/{kind}"})
         pushed = execute(stocked, run, lambda *_: None)
