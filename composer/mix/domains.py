@@ -72,7 +72,7 @@ class Domain:
 
     def chunks(self) -> list[str]:
         """Return the chunks of text in the order of `vectors`."""
-        return embedding.chunk_documents(self.documents)
+        return embedding.chunk_documents(self.documents, limit=len(self.vectors))
 
 
 def load_domain(blobs: BlobStore, expert: LockedExpert, embedded: DomainEmbedding) -> Domain:

@@ -35,7 +35,7 @@ __all__ = [
     "validate_embedding",
 ]
 
-MAX_CHUNKS = 256
+MAX_CHUNKS = 128  # embedding is most of the time of a contribution
 CHUNK_CHARS = 1000
 MIN_CHUNK_CHARS = 40
 MAX_CENTROIDS = 8
@@ -52,7 +52,8 @@ def chunk_documents(
 ) -> list[str]:
     """Return at most `limit` chunks of at most `chars` characters, spread evenly over the whole text.
 
-    A remainder shorter than MIN_CHUNK_CHARS is dropped unless there is no other chunk.
+    A remainder shorter than MIN_CHUNK_CHARS is dropped unless there is no other chunk. Stored vectors are those of
+    the chunks with their number as `limit`, whatever the limit was when they were made.
     """
     pieces = [text[i : i + chars].strip() for text in documents for i in range(0, len(text), chars)]
     chunks = [piece for piece in pieces if len(piece) >= MIN_CHUNK_CHARS] or [p for p in pieces if p]

@@ -71,15 +71,16 @@ def search(
         centroids = decode_vector(row.centroids).reshape(-1, embedder.id.dimension)
         chunks = _chunks(registry.blobs, row.chunk_vectors, embedder.id.dimension)
         score, nearest = scores.score(query, scores.Vectors(centroids, cards[row.id], chunks))
-        ranked.append((score, row, nearest))
+        place = None if chunks is None or nearest is None else (nearest, len(chunks))
+        ranked.append((score, row, place))
     ranked.sort(key=lambda each: (-each[0], each[1].id))
     return [
         Found(
             row.id,
             score,
-            _passage(registry.blobs, row.sample, nearest) if place < passages else None,
+            _passage(registry.blobs, row.sample, *place) if place and rank < passages else None,
         )
-        for place, (score, row, nearest) in enumerate(ranked[:limit])
+        for rank, (score, row, place) in enumerate(ranked[:limit])
     ]
 
 
@@ -148,12 +149,12 @@ def _read_chunks(path: Path, dimension: int) -> np.ndarray | None:
     return np.fromfile(path, "<f4", offset=info.start, count=info.parameters).reshape(info.shape)
 
 
-def _passage(blobs: BlobStore, sample: Digest | None, number: int | None) -> str | None:
-    """Return the chunk with this number of a stored sample; None where no text is stored."""
-    if sample is None or number is None:
+def _passage(blobs: BlobStore, sample: Digest | None, number: int, count: int) -> str | None:
+    """Return the chunk with this number of the `count` of a stored sample; None where no text is stored."""
+    if sample is None:
         return None
     try:
-        chunks = _read_passages(blobs.path(sample))
+        chunks = _read_passages(blobs.path(sample), count)
     except (NotFoundError, IntegrityError, StorageError) as error:
         log.warning("the search shows no passage of an expert: %s", error)
         return None
@@ -161,5 +162,5 @@ def _passage(blobs: BlobStore, sample: Digest | None, number: int | None) -> str
 
 
 @lru_cache(maxsize=_CACHED_PASSAGES)
-def _read_passages(path: Path) -> list[str]:
-    return chunk_documents(parse_documents(path.read_bytes()))
+def _read_passages(path: Path, count: int) -> list[str]:
+    return chunk_documents(parse_documents(path.read_bytes()), limit=count)

@@ -12,7 +12,7 @@ from registry.catalog.queries import search
 from registry.checkpoints.canonical import canonical_header
 from registry.database.schema import Embedding
 from registry.domains.documents import put_documents
-from registry.domains.embedding import chunk_documents, embed_domain, load_embedder
+from registry.domains.embedding import MAX_CHUNKS, embed_domain, load_embedder
 from registry.home import Registry, open_registry
 
 PASTRY = "Knead the dough, rest it for an hour and bake the bread until its crust is brown."
@@ -30,10 +30,12 @@ def filled(tmp_path: Path) -> Registry:
     return registry
 
 
-def publish(registry: Registry, name: str, documents: list[str], *, private: bool) -> None:
-    embedding, vectors = embed_domain(load_embedder(registry.embedder), documents)
+def publish(
+    registry: Registry, name: str, documents: list[str], *, private: bool, vectors: np.ndarray | None = None
+) -> None:
+    embedding, made = embed_domain(load_embedder(registry.embedder), documents)
+    vectors = made if vectors is None else vectors
     header = canonical_header([("vectors", "F32", vectors.shape)])
-    assert chunk_documents(documents) == documents
     add_expert(
         registry,
         name,
@@ -50,6 +52,15 @@ def test_a_search_returns_the_passage_that_matched_unless_the_text_is_private(fi
     passages = {hit.expert.name: hit.passage for hit in search(filled, "the court and the plaintiff")}
     assert passages == {"law": COURT, "secret": None, "kitchen": passages["kitchen"]}
     assert search(filled, "a soup", passages=0)[0].passage is None
+
+
+def test_a_passage_is_right_for_an_expert_with_more_chunks_than_are_taken_today(filled: Registry) -> None:
+    documents = [f"{PASTRY} Variation number {i}." for i in range(3 * MAX_CHUNKS)]
+    documents[2 * MAX_CHUNKS + 1] = SOUP
+    vectors = load_embedder(filled.embedder).encode(documents)
+    publish(filled, "earlier", documents, private=False, vectors=vectors)
+    hits = {hit.expert.name: hit for hit in search(filled, SOUP)}
+    assert hits["earlier"].passage == SOUP
 
 
 def test_the_name_alone_finds_an_expert(filled: Registry) -> None:

