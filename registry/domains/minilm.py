@@ -18,6 +18,7 @@ from registry.errors import IntegrityError
 from registry.records import EmbedderId
 
 TOKENS_A_PASS = 1024  # more do not run faster, and each costs about 40 kB
+GELU_ROWS = 16
 _EPSILON = 1e-12
 
 
@@ -143,21 +144,26 @@ def _attention(weights: _Weights, name: str, x_TD: np.ndarray, spans: Sequence[s
     return seen_TD
 
 
-def _gelu(x: np.ndarray) -> np.ndarray:
-    """Return x Φ(x), with the error function of Abramowitz and Stegun 7.1.26, exact to 1.5e-7."""
-    z = np.abs(x)
-    z *= np.float32(2**-0.5)
-    t = 1 / (1 + np.float32(0.3275911) * z)
-    series = np.full_like(t, 1.061405429)
-    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        series *= t
-        series += np.float32(coefficient)
-    series *= t
-    np.square(z, out=z)
-    np.negative(z, out=z)
-    series *= np.exp(z, out=z)  # 1 - erf(|x| / √2)
-    # Φ(x) is 1 - series / 2 for a positive x and series / 2 for a negative one.
-    series *= np.float32(0.5)
-    np.subtract(1, series, out=series, where=x > 0)
-    series *= x
-    return series
+def _gelu(x_TF: np.ndarray) -> np.ndarray:
+    """Replace x by x Φ(x), and return it.
+
+    It is max(x, 0) - |x| (1 - erf(|x| / √2)) / 2, with the error function of Abramowitz and Stegun 7.1.26, exact to
+    1.5e-7. The rows of a piece stay in the processor's cache.
+    """
+    for first in range(0, len(x_TF), GELU_ROWS):
+        x = x_TF[first : first + GELU_ROWS]
+        size = np.abs(x)
+        z = size * np.float32(2**-0.5)
+        t = 1 / (1 + np.float32(0.3275911) * z)
+        series = np.float32(1.061405429) * t
+        for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+            series += np.float32(coefficient)
+            series *= t
+        np.square(z, out=z)
+        np.negative(z, out=z)
+        series *= np.exp(z, out=z)
+        series *= size
+        series *= np.float32(0.5)
+        np.maximum(x, 0, out=x)
+        x -= series
+    return x_TF
