@@ -6,6 +6,7 @@ are the lines for cores, cards and memory that the job needs.
 
 from __future__ import annotations
 
+import os
 import shutil
 import string
 import subprocess
@@ -97,8 +98,6 @@ def _read(template: Path) -> str:
 
 def _run(command: Sequence[str], text: str = "", environment: Mapping[str, str] | None = None) -> str:
     """Return the output of a program. Raises StorageError if it fails."""
-    import os
-
     try:
         ran = subprocess.run(
             command,
