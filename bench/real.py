@@ -1,7 +1,7 @@
 """Score mixes and baselines on a real seed: python -m bench.real OUT [--home HOME] [--kinds light far …] [--domains …].
 
 HOME is the registry of bench.real_experts. The output is one table per kind of expert, with every baseline from the
-same run and without any gradient step:
+same run:
 
     seed              the dense seed
     own               each domain's dense expert on its own text; on changing text, the expert of each token's domain
@@ -13,7 +13,8 @@ same run and without any gradient step:
       at 1            every expert as it is
       before the last without the last domain's expert, to compare an extension with
       signatures alone  the owners share a token profile and a strength each, and no text
-      50k tokens      fine-tuned
+
+`50k tokens` means fine-tuned; the others have no gradient step.
 
 All scores are on rows of 256 tokens of the `test` parts, which are used for no choice: each domain's text, general
 text, and text that changes domain in the middle of a row (changing_text.py).

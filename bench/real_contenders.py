@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from composer.mix.recipe import Recipe, Training
 from composer.routed_trunk.profiles import Profiles
 from composer.routed_trunk.strengths import OWNER_BYTES, strength_of
 from composer.training.data import pack
+from composer.training.fine_tune import finetune
 from registry.catalog import queries
 from registry.domains.embedders import load_embedder
 from registry.domains.token_profile import TOKENIZER_FILE, put_profile
@@ -169,10 +172,31 @@ def score_dume(lab: Lab, random_seed: int) -> dict[str, Any]:
         return {**lab.score(mix.model, mixture_choices(mix.model)), "composing_seconds": seconds}
 
 
-def score_product(router: str, lab: Lab, random_seed: int) -> dict[str, Any]:
-    """Score the default recipe of nexusmix without a gradient step."""
+def score_tuned_dume(tokens: int, lab: Lab, random_seed: int) -> dict[str, Any]:
+    """Score DUME after a fine-tune of all its weights except the gates, which are solved again afterwards."""
     started = time.process_time()
-    manifest = composed(lab, router, random_seed)
+    mix = dume.open_untrained(lab.registry, SEED, [expert.ref for expert in lab.experts], trainable=True)
+    texts = {domain: texts_of(lab.registry.home, domain, "train") for domain in lab.domains}
+    rows = {
+        place: pack(lab.tokenizer, texts[domain], LENGTH, lab.collected_rows)
+        for place, domain in enumerate(lab.domains)
+    }
+    dume.set_gates(mix.model, [dume.solve(sums) for sums in dume.collect(mix.model, rows)])
+    training = Training(tokens=tokens, random_seed=random_seed, train_router=False, load_balance=0.0)
+    share = {domain: 1 / len(texts) for domain in texts}
+    with TemporaryDirectory() as folder:
+        losses = finetune(mix, texts, share, training, Path(folder))
+    gates = [dume.solve(sums) for sums in dume.collect(mix.model, rows)]
+    seconds = time.process_time() - started
+    with dume.routed(mix.model, gates):
+        found = lab.score(mix.model, mixture_choices(mix.model))
+    return {**found, "composing_seconds": seconds, "losses": [losses[0], losses[-1]]}
+
+
+def score_product(router: str, lab: Lab, random_seed: int, *, tokens: int = 0) -> dict[str, Any]:
+    """Score a merged trunk with one of the product's routers, fine-tuned by `tokens`."""
+    started = time.process_time()
+    manifest = composed(lab, router, random_seed, tokens=tokens)
     seconds = time.process_time() - started
     model = open_mix(lab.registry, manifest).model
     found = lab.score(model, mixture_choices(model))
@@ -261,6 +285,8 @@ CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
     "dense merging": score_dense_merging,
     "nexus": partial(score_product, "nexus"),
     "linear": partial(score_product, "linear"),
+    "linear, 50k tokens": partial(score_product, "linear", tokens=50_000),
+    "dume, 50k tokens": partial(score_tuned_dume, 50_000),
     "routed": partial(score_routed, True, 0),
     "routed at 1": partial(score_routed, False, 0),
     "routed before the last": partial(score_routed, True, 1),

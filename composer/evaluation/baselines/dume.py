@@ -55,7 +55,9 @@ class Gate:
     bias_N: torch.Tensor
 
 
-def open_untrained(registry: Registry, seed: str, experts: Sequence[str]) -> OpenMix:
+def open_untrained(
+    registry: Registry, seed: str, experts: Sequence[str], *, trainable: bool = False
+) -> OpenMix:
     """Open the experts over the mean of their trunks, before gates are solved.
 
     Raises the errors of `resolve` and `assemble`.
@@ -68,7 +70,7 @@ def open_untrained(registry: Registry, seed: str, experts: Sequence[str]) -> Ope
         trunk_merge=Mean(),
         training=Training(warm_start=False, tokens=0),
     )
-    return open_mix(registry, assemble(registry, resolve(registry, recipe))[0])
+    return open_mix(registry, assemble(registry, resolve(registry, recipe))[0], trainable=trainable)
 
 
 @torch.inference_mode()
