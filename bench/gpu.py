@@ -41,6 +41,7 @@ from registry.intake.intake import add_seed, contribute
 SHAPES: Mapping[str, Shape] = {
     "pico": Shape(layers=2, hidden=64, ffn=128, vocabulary=512, heads=4, kv_heads=2, tied=True),
     "smollm2": Shape(layers=30, hidden=576, ffn=1536, vocabulary=49_152, heads=9, kv_heads=3, tied=True),
+    "60m": Shape(layers=12, hidden=576, ffn=1536, vocabulary=32_000, heads=9, kv_heads=3, tied=True),
 }
 EXPERTS = ("one", "two", "three")
 MIXES: Mapping[str, dict[str, Any]] = {
@@ -250,7 +251,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--shapes", nargs="+", default=["pico", "smollm2"], choices=SHAPES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bytes", type=int, default=4000, help="held-out text per domain that is evaluated")
     parser.add_argument("--tokens", type=int, default=8192, help="tokens of a fine-tune")

@@ -1,7 +1,8 @@
-"""Time the fine-tune of a mix in one process with one thread and in two: python -m bench.team [--shape smollm2].
+"""Time the fine-tune of a mix in one process with one thread and in two: python -m bench.team [--shape 60m].
 
-The target is 0.8 of twice the speed of one process. It makes random models on the spot (bench/gpu.py). A busy machine
-gives two processes more of its time than one, so the load is printed.
+The target is 0.8 of twice the speed of one process. It makes random models on the spot (bench/gpu.py). A row is the
+median over the steps, without the first. A busy machine gives two processes more of its time than one, or less, so CPU
+seconds are printed, too: their share is that of one process's CPU seconds in the sum of two, whatever the load.
 """
 
 from __future__ import annotations
@@ -11,60 +12,74 @@ import os
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from bench.gpu import MIXES, SHAPES, TRAINED, Lab, composed
+from bench.gpu import EXPERTS, MIXES, SHAPES, TRAINED, Lab, composed
 from bench.processes import load_average, note
-from composer import resources
-from composer.progress import STAGE_SECONDS, measuring
+from composer import processes, resources
+from composer.progress import measuring
 
 COUNTS = (1, 2)
 
 
-def seconds(lab: Lab, mix: str, count: int) -> float:
-    """Return the seconds of a fine-tune by some processes, with the opening of the mix and the last gathering."""
-    found: list[float] = []
+def steps(lab: Lab, mix: str, count: int) -> list[tuple[float, float]]:
+    """Return the seconds and the CPU seconds of all processes, of each step of a fine-tune but the first."""
+    times: list[tuple[float, float]] = []
 
     def listen(name: str, step: int, value: float) -> None:
-        if name == f"fine-tune{STAGE_SECONDS}":
-            found.append(value)
+        if name == "loss":
+            helpers = [helper.process.pid for helper in processes.current().helpers]
+            used = (psutil.Process(pid).cpu_times() for pid in (os.getpid(), *helpers))
+            times.append((time.monotonic(), sum(each.user + each.system for each in used)))
 
     os.environ[resources.PROCESSES_VARIABLE] = str(count)
     training: dict[str, Any] = {**TRAINED, "tokens": lab.tokens, "warm_start": False}
     with measuring(listen):
         composed(lab.registry("timed"), "timed", **{**MIXES[mix], "training": training})
-    return sum(found)
+    return [(late[0] - early[0], late[1] - early[1]) for early, late in pairwise(times)]
+
+
+def medians(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the median of each column."""
+    wall, cpu = zip(*rows, strict=True)
+    return statistics.median(wall), statistics.median(cpu)
 
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="smollm2", choices=SHAPES)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=8192)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", default="60m", choices=SHAPES)
+    parser.add_argument("--mixes", nargs="+", default=list(MIXES), choices=MIXES)
+    parser.add_argument("--tokens", type=int, default=4096)
     given = parser.parse_args()
     os.environ.setdefault("NEXUSMIX_EMBEDDER", "hashing:64")
     torch.set_num_threads(1)
     print(
-        "| shape | mix | processes | tokens/s | of N times one | load |\n| --- | --- | --- | --- | --- | --- |"
+        "| shape | mix | processes | tokens/s | of N times one | CPU s per step | share | load |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(Path(folder), given.shape, 4000, given.tokens)
         lab.fill()
-        for mix in MIXES:
-            one = 0.0
+        for mix in given.mixes:
+            note(f"{given.shape}, {mix}, {len(EXPERTS)} experts")
+            one = (0.0, 0.0)
             for count in COUNTS:
-                note(f"{given.shape}, {mix}: {count} processes")
-                speed = given.tokens / statistics.median(
-                    seconds(lab, mix, count) for _ in range(given.rounds)
-                )
-                one = one or speed
-                share = speed / (count * one)
+                wall, cpu = medians(steps(lab, mix, count))
+                one = one if one[0] else (wall, cpu)
+                speed = TRAINED["batch_tokens"] / wall
                 print(
-                    f"| {given.shape} | {mix} | {count} | {speed:,.0f} | {share:.2f} | {load_average():.1f} |",
+                    f"| {given.shape} | {mix} | {count} | {speed:,.0f} | {one[0] / (count * wall):.2f} | {cpu:.2f} "
+                    f"| {one[1] / cpu:.2f} | {load_average():.1f} |",
                     flush=True,
                 )
     return 0

@@ -182,6 +182,7 @@ def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
     if manifest.parent is not None:
         parent = Manifest.model_validate(json.loads(registry.blobs.read_bytes(manifest.parent)))
         others |= {parent.trunk, parent.router, parent.shared}
+        others |= {parent.difference} if parent.difference else set()
         others |= {digest for member in parent.members for digest in member.weights}
     mine = {
         manifest.trunk,
@@ -189,7 +190,7 @@ def own_blobs(registry: Registry, manifest: Manifest) -> set[Digest]:
         manifest.shared,
         manifest.lock,
         *(digest for member in manifest.members for digest in member.weights),
-    }
+    } | ({manifest.difference} if manifest.difference else set())
     return mine - others
 
 

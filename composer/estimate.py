@@ -32,7 +32,8 @@ PROFILE_BYTES = 2
 class Estimate:
     """Estimate of a mix, counted in weights. `seconds` is rough; it comes from earlier runs if `seconds_measured`.
 
-    `memory` is the peak in bytes without mapped files (composer/memory.py).
+    `memory` is the peak of all processes in bytes without mapped files, `memory_each` that of each process
+    (composer/memory.py).
 
     If the licences conflict, `license` is None and `conflict` is the reason.
     """
@@ -41,6 +42,7 @@ class Estimate:
     active: int
     bytes_written: int
     memory: int
+    memory_each: Sequence[int]
     tokens: int
     seconds: float
     seconds_measured: bool
@@ -68,7 +70,10 @@ class Weights:
 def estimate(
     registry: Registry, seed: SeedRecord, experts: Sequence[ExpertRecord], recipe: Mapping[str, Any]
 ) -> Estimate:
-    """Estimate the mix of a recipe (its fields as JSON) from sizes and licences alone."""
+    """Estimate the mix of a recipe (its fields as JSON) from sizes and licences alone.
+
+    The memory is that of `resources.processes()`, the processes that share the fine-tune.
+    """
     training = recipe["training"]
     trunk, shared = seed_weights(registry, seed)
     seconds, measured = 0.0, False
@@ -76,7 +81,7 @@ def estimate(
         weights = whole_weights(registry, seed, experts, training["lora_rank"] if training["tokens"] else 0)
         trained = len(experts) * weights.new
         model = memory.Model.of(seed, trunk, [shared])
-        peak = memory.of_whole(model, training, weights.stored, trained)
+        each = memory.of_whole(model, training, weights.stored, trained)
         profiles = (len(experts) + (seed.sample is not None)) * (seed.config["vocab_size"] + PAIR_BUCKETS)
         written = profiles * PROFILE_BYTES + trained * ROUTER_BYTES
     else:
@@ -85,13 +90,18 @@ def estimate(
         )
         ffns = [_weights(registry, expert.ffn, expert.dtype) for expert in experts]
         model = memory.Model.of(seed, trunk, [shared, *ffns])
-        peak = memory.of_merged(model, training, domains=len(experts))
-        written = _bytes_written(seed, experts, recipe, trunk, shared + sum(ffns), weights.new)
+        low_rank = 0
+        if training["tokens"] and training["train"] == "lora":
+            blobs = [seed.trunk, seed.ffn, *(expert.ffn for expert in experts)]
+            low_rank = _difference_weights(registry, blobs, training["lora_rank"])
+        each = memory.of_merged(model, training, domains=len(experts), low_rank=low_rank)
+        written = _bytes_written(seed, experts, recipe, trunk, shared + sum(ffns), weights.new + low_rank)
     if training["tokens"] or recipe["trunk_merge"]["method"] != "routed":
         seconds, measured = _seconds(registry, seed, weights.active, training["tokens"])
     license_of_mix, conflict = _license(seed, experts)
     return Estimate(
-        memory=peak,
+        memory=sum(each),
+        memory_each=each,
         total=weights.total,
         active=weights.active,
         bytes_written=written,
@@ -142,18 +152,16 @@ def whole_weights(
     own = [ffn for expert, ffn in zip(experts, routed, strict=True) if expert.difference is None]
     # One copy of the seed, if it is a choice itself or a low-rank expert is added to it.
     shares_seed = seed.sample is not None or len(own) < len(experts)
-    trained = _difference_weights(registry, seed, rank) if rank else 0
+    trained = _difference_weights(registry, [seed.ffn, seed.trunk], rank) if rank else 0
     stored = len(own) * trunk + sum(own) + shares_seed * (trunk + shared)
     total = stored + sum(max(each, trained) for each in low_rank)
     return Weights(total, trunk + max(routed) + max(*low_rank, trained), stored, trained)
 
 
-def _difference_weights(registry: Registry, seed: SeedRecord, rank: int) -> int:
-    """Weights of one expert's low-rank difference in every projection of the blocks."""
+def _difference_weights(registry: Registry, blobs: Sequence[Digest], rank: int) -> int:
+    """Weights of a low-rank difference in every projection of the blocks."""
     infos = [
-        info
-        for digest in (seed.ffn, seed.trunk)
-        for info in read_header(registry.blobs.path(digest, verify=False)).values()
+        info for digest in blobs for info in read_header(registry.blobs.path(digest, verify=False)).values()
     ]
     return sum(rank * sum(i.shape) for i in infos if len(i.shape) == 2 and ".layers." in i.name)
 
@@ -164,14 +172,14 @@ def _bytes_written(
     recipe: Mapping[str, Any],
     trunk: int,
     ffns: int,
-    router: int,
+    float32: int,
 ) -> int:
     """Bytes of the blobs that this mix adds; blobs that it only references add none."""
     training = recipe["training"]
     trained = training["train"] if training["tokens"] else "router"
     width = DTYPE_BYTES[seed.dtype]
     same_trunk = recipe["trunk_merge"]["method"] == "seed" or all(expert.anchored for expert in experts)
-    written = router * ROUTER_BYTES
+    written = float32 * ROUTER_BYTES
     if trained in ("trunk", "all") or not same_trunk:
         written += trunk * width
     if trained in ("ffn", "all"):

@@ -19,9 +19,11 @@ from composer.gathering import Composition, first_lock, gather, load_domains, re
 from composer.mix.dense import dense_blobs
 from composer.mix.domains import Domain, Standard, nearly_equal
 from composer.mix.lock import Lock, LockedExpert, Settings
+from composer.mix.merged_parts import scaled_trunk
 from composer.mix.opening import Manifest, Member, find_mix, seed_config
 from composer.mix.recipe import Training, routed_training
 from composer.mix.router_blob import of_layer, stored_standard
+from composer.mix.tensor_names import mlp_marker
 from composer.model.routers import router_class
 from composer.processes import led
 from composer.progress import STAGE_SECONDS, Progress, added_up, silent
@@ -33,7 +35,7 @@ from composer.trunks.base import TrunkMerge
 from composer.trunks.weighted import Weighted
 from registry.catalog import queries
 from registry.catalog.lifecycle import refuse_purged
-from registry.checkpoints.families import layer_count
+from registry.checkpoints.families import family_of, layer_count
 from registry.home import Registry
 from registry.records import Digest
 
@@ -112,11 +114,16 @@ def assemble_extension(
     ffn, trunk = dense_blobs(registry.blobs, expert)
     members = [*old.members, Member(expert=expert, ffn=ffn)]
     merge = Interpolate(1 / len(members))
+    difference = old.difference
+    if difference is not None:  # the old trunk's share of the new one applies to its difference as well
+        marker = mlp_marker(family_of(seed_config(registry.blobs, old.seed)))
+        difference = scaled_trunk(registry.blobs, difference, marker, 1 - merge.share)
     router, standard = _appended_router(registry, old, domains[-1], training)
     draft = old.model_copy(
         update={
             "members": members,
             "trunk": merge_trunks(registry.blobs, merge, old.trunk, [trunk], progress),
+            "difference": difference,
             "router": router,
             "load_balance": training.load_balance,
             "license": license_of_mix,

@@ -139,7 +139,7 @@ def gather(registry: Registry, lock: Lock) -> Composition:
 
 def _fits_trunk(registry: Registry, old: Manifest, new: LockedExpert, training: Training) -> bool:
     """Whether the extension fits the trunk again; if the new expert has the mix's trunk, there is nothing to fit."""
-    same = new.trunk == old.trunk and new.difference is None
+    same = new.trunk == old.trunk and new.difference is None and old.difference is None
     return training.warm_start and not same and first_lock(registry, old).composed.merge.fitted
 
 

@@ -5,7 +5,9 @@
          + pieces of the weight that is being computed
          + activations of the tokens that pass forward together, and their logits
     fine-tune = frozen weights in float32 + 16 bytes per trained weight (with gradient and two moments) + activations;
-                those of whole experts are frozen, and computed like the weights of a step
+                with low-rank differences, frozen weights are computed like the weights of a step
+
+Several processes share the activations of a fine-tune, and the trained weights if these do not fit (sharding.py).
 
 Shape suffixes are those of the model: H width, F FFN width, V vocabulary.
 """
@@ -76,39 +78,53 @@ class Model:
         return FLOAT * tokens * (self.layers * per_layer + LOGITS * self.vocabulary)
 
 
-def of_whole(model: Model, training: Mapping[str, Any], weights: int, trained: int) -> int:
-    """Return the peak of composing whole experts in bytes.
+def of_whole(model: Model, training: Mapping[str, Any], weights: int, trained: int) -> list[int]:
+    """Return the peak of composing whole experts in bytes, of each process.
 
     `weights` is the number of the mix's weights, `trained` that of the low-rank differences, if there is a fine-tune.
     """
-    steps = [0]
+    steps = []
     if training["warm_start"]:  # strengths: one expert between the seed and itself, always in float32
         steps.append(_scored(model, kept=FLOAT * (model.trunk + model.ffns[0])))
-    if trained:
-        computed = 0 if model.stored == FLOAT else FLOAT * weights
-        frozen = _room(computed) + (model.pieces() if computed else 0)
-        steps.append(frozen + _trained(model, training, trained))
-    return BASE + max(steps)
+    tuning = _low_rank(model, training, weights, trained) if trained else []
+    return _of_each(steps, tuning)
 
 
-def of_merged(model: Model, training: Mapping[str, Any], *, domains: int) -> int:
-    """Return the peak of composing a mix with a merged trunk in bytes."""
+def of_merged(model: Model, training: Mapping[str, Any], *, domains: int, low_rank: int = 0) -> list[int]:
+    """Return the peak of composing a mix with a merged trunk in bytes, of each process.
+
+    `low_rank` is the number of weights of the differences that the fine-tune trains, if it does not train weights.
+    """
     weights = model.trunk + sum(model.ffns)
-    steps = [0]
+    steps = []
     if training["warm_start"]:
         computed = 0 if model.stored == FLOAT else FLOAT * weights
         sums = 2 * FLOAT * model.trunk  # of the trunk fit; beyond the room they are files
         tokens = domains * CHUNKS * CHUNK
         states = FLOAT * (tokens * WIDTHS * model.hidden + min(tokens, AT_ONCE) * FFN_WIDTHS * model.ffn)
         steps.append(_room(computed + sums) + model.pieces() + states + _solver(model))
-    if training["tokens"]:
-        trained = {"router": 0, "trunk": model.trunk, "ffn": sum(model.ffns), "all": weights}[
-            training["train"]
-        ]
+    tuning = []
+    if low_rank:
+        tuning = _low_rank(model, training, weights, low_rank)
+    elif training["tokens"]:
+        parts = {"router": 0, "trunk": model.trunk, "ffn": sum(model.ffns), "all": weights}
+        trained = parts[training["train"]]
         # Weights that are stored in float32 and not trained stay mapped.
-        frozen = 0 if model.stored == FLOAT else FLOAT * weights
-        steps.append(frozen + _trained(model, training, trained))
-    return BASE + max(steps)
+        frozen = 0 if model.stored == FLOAT else FLOAT * (weights - trained)
+        tuning = _trained(model, training, trained, frozen)
+    return _of_each(steps, tuning)
+
+
+def fits_replicated(weights: int, optimizer: str, processes: int) -> bool:
+    """Return whether each process of this machine can have all of so many trained weights (sharding.py)."""
+    limit = resources.limit() or resources.available()
+    return processes * _per_weight(optimizer) * weights <= resources.SHARE_FOR_WEIGHTS * limit
+
+
+def _of_each(steps: Sequence[int], tuning: Sequence[int]) -> list[int]:
+    """Return the peak of each process: the first one runs all steps, the others share the fine-tune with it."""
+    first, *others = tuning or [0] * resources.processes()
+    return [BASE + max(*steps, first, 0), *(BASE + each for each in others)]
 
 
 def _scored(model: Model, *, kept: int) -> int:
@@ -119,9 +135,12 @@ def _scored(model: Model, *, kept: int) -> int:
 
 
 def _room(nbytes: int) -> int:
-    """Return the bytes of computed weights that are kept: at most half of the limit, or of the available memory."""
+    """Return the bytes of computed weights that one process keeps.
+
+    It is at most its share of half of the limit, or of the available memory.
+    """
     limit = resources.limit() or resources.available()
-    return int(ALLOCATOR * min(nbytes, resources.SHARE_FOR_WEIGHTS * limit))
+    return int(ALLOCATOR * min(nbytes, resources.SHARE_FOR_WEIGHTS * limit / resources.processes()))
 
 
 def _solver(model: Model) -> int:
@@ -129,8 +148,28 @@ def _solver(model: Model) -> int:
     return 5 * FLOAT * model.hidden**2
 
 
-def _trained(model: Model, training: Mapping[str, Any], trained: int) -> int:
-    """Bytes of the trained weights in float32, their gradients and moments, and the activations of a micro-batch."""
-    return (2 * FLOAT + MOMENTS[training.get("optimizer", "adamw")]) * trained + model.training(
-        training["batch_tokens"] // training["micro_batches"]
-    )
+def _low_rank(model: Model, training: Mapping[str, Any], weights: int, trained: int) -> list[int]:
+    """Bytes of a fine-tune of low-rank differences, in each process; the other weights are mapped or computed."""
+    computed = 0 if model.stored == FLOAT else FLOAT * weights
+    return _trained(model, training, trained, _room(computed) + (model.pieces() if computed else 0))
+
+
+def _trained(model: Model, training: Mapping[str, Any], trained: int, frozen: int) -> list[int]:
+    """Bytes of a fine-tune in each process.
+
+    They are those of the frozen weights, of the trained ones in float32 with gradients and moments, and of the
+    activations of the process's share of a micro-batch.
+    """
+    count, optimizer = resources.processes(), training.get("optimizer", "adamw")
+    activations = model.training(training["batch_tokens"] // training["micro_batches"] // count)
+    if count == 1 or fits_replicated(trained, optimizer, count):
+        return [frozen + _per_weight(optimizer) * trained + activations] * count
+    root = min(trained, model.vocabulary * model.hidden)  # it is gathered until the end of the step
+    gathered = 2 * FLOAT * (root + (trained - root) // model.layers)
+    each = frozen + _per_weight(optimizer) * trained // count + gathered + activations
+    return [each + frozen + FLOAT * trained, *[each] * (count - 1)]  # the first one has the mix itself, too
+
+
+def _per_weight(optimizer: str) -> int:
+    """Bytes of a trained weight with its gradient and its moments."""
+    return 2 * FLOAT + MOMENTS[optimizer]

@@ -101,8 +101,11 @@ def available_on(device: torch.device) -> int:
 
 
 def processes() -> int:
-    """Return how many processes of this machine share a composition: NEXUSMIX_NPROC, else 1. Raises RecipeError."""
-    given = os.environ.get(PROCESSES_VARIABLE) or "1"
+    """Return how many processes of this machine share a composition: NEXUSMIX_NPROC, torchrun's number, else 1.
+
+    Raises RecipeError.
+    """
+    given = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get(PROCESSES_VARIABLE) or "1"
     if not given.isdecimal() or not int(given):
         raise RecipeError(
             f"{PROCESSES_VARIABLE} is {given[:100]!r}; expected a number of processes, such as 2"

@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any
 
 from composer.formats.plan import Format, Plan, small_files
-from composer.mix.opening import Manifest, ffn_places, nexus_config, seed_config
+from composer.mix.merged_parts import TRUNK, merged_parts
+from composer.mix.opening import Manifest, nexus_config, seed_config
 from composer.mix.router_blob import of_layers
 from composer.mix.tensor_names import PREFIX, context_name, name_in_mixture, router_name
 from composer.tensors.rows import Between, Rows, Stored
@@ -65,12 +66,10 @@ def _routed(blobs: BlobStore, manifest: Manifest, family: Family) -> tuple[dict[
 
 def _merged(blobs: BlobStore, manifest: Manifest, family: Family) -> tuple[dict[str, Rows], dict[str, Rows]]:
     """The tensors of a mix with one trunk, and of its routers."""
-    tensors: dict[str, Rows] = {
-        PREFIX + name: Stored(info) for name, info in stored_tensors(blobs, manifest.trunk).items()
-    }
-    for place, digest in ffn_places(manifest).items():
-        for name, info in stored_tensors(blobs, digest).items():
-            tensors[name_in_mixture(family, place, name)] = Stored(info)
+    tensors: dict[str, Rows] = {}
+    for place, part in merged_parts(blobs, manifest).items():
+        for name, tensor in part.items():
+            tensors[PREFIX + name if place == TRUNK else name_in_mixture(family, place, name)] = tensor
     routing: dict[str, Rows] = {
         router_name(family, *place): Stored(info)
         for place, info in of_layers(stored_tensors(blobs, manifest.router)).items()

@@ -109,6 +109,7 @@ def weight_blobs(manifest: Manifest) -> list[Digest]:
     experts = [digest for member in manifest.members for digest in member.weights]
     if manifest.routed_trunk:
         experts += [digest for member in manifest.members for digest in member.expert.weights]
+    experts += [manifest.difference] if manifest.difference else []
     return list(dict.fromkeys([manifest.router, manifest.shared, *experts, manifest.trunk]))
 
 

@@ -30,13 +30,12 @@ from composer.formats.expressible import expressible, refuse_routing
 from composer.formats.gates import directions, gates
 from composer.formats.padding import padded, whole_blocks
 from composer.formats.plan import Format, Plan, small_files
+from composer.mix.merged_parts import merged_parts
 from composer.mix.opening import Manifest, seed_config
-from composer.tensors.rows import Below, Beside, Given, Rows, Stored, Zeros
-from composer.tensors.stream import stored_tensors
+from composer.tensors.rows import Below, Beside, Given, Rows, Zeros, scaled
 from registry.blobs import BlobStore
 from registry.checkpoints.dtypes import DTYPE_NAMES
 from registry.checkpoints.families import layer_count
-from registry.checkpoints.tensors import TensorInfo
 
 NAME = "qwen2_moe"
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -48,7 +47,7 @@ SHARED_GATE = "shared_expert_gate.weight"
 # is exactly ½ in every float type, and large enough to be nonzero in float32 and bfloat16.
 NEARLY_ZERO = 1e-20
 
-Infos = Mapping[str, TensorInfo]
+Tensors = Mapping[str, Rows]
 
 
 def plan(blobs: BlobStore, manifest: Manifest, dtype: str, target: str = NAME) -> Plan:
@@ -59,14 +58,13 @@ def plan(blobs: BlobStore, manifest: Manifest, dtype: str, target: str = NAME) -
     refuse_routing(manifest)
     raw = seed_config(blobs, manifest.seed)
     config = expressible(raw, target)
-    shared = stored_tensors(blobs, manifest.shared)
-    experts = [stored_tensors(blobs, member.ffn) for member in manifest.members]
+    trunk, shared, *experts = merged_parts(blobs, manifest).values()
     convex = manifest.combine == "convex"
-    ffns = [[infos, shared] if convex else [infos] for infos in experts]
+    ffns = [[expert, shared] if convex else [expert] for expert in experts]
     width = whole_blocks(max(sum(_width(part) for part in parts) for parts in ffns))
     shared_width, scales = whole_blocks(_width(shared)), _Scales.of(config)
     factors = [scales.residual, -scales.residual] if convex else [scales.residual]
-    tensors = _trunk(stored_tensors(blobs, manifest.trunk), config, scales)
+    tensors = _trunk(trunk, config, scales)
     for layer in range(layer_count(config)):
         mlp = MLP.format(i=layer)
         tensors[mlp + SHARED_GATE] = Given(np.full((1, config["hidden_size"]), NEARLY_ZERO, np.float32))
@@ -136,11 +134,11 @@ class _Scales:
         return {**parts, "lm_head": self.head}.get(part, 1)
 
 
-def _trunk(stored: Infos, config: Mapping[str, Any], scales: _Scales) -> dict[str, Rows]:
+def _trunk(stored: Tensors, config: Mapping[str, Any], scales: _Scales) -> dict[str, Rows]:
     """Return the trunk's tensors. A tied head becomes a copy; missing biases of q, k and v become zeros."""
     heads = {HEAD: stored[EMBEDDINGS]} if config["tie_word_embeddings"] else {}
     tensors: dict[str, Rows] = {
-        name: Stored(info, scales.of_tensor(name)) for name, info in {**stored, **heads}.items()
+        name: scaled(tensor, scales.of_tensor(name)) for name, tensor in {**stored, **heads}.items()
     }
     for layer in range(layer_count(config)):
         for part in ("q_proj", "k_proj", "v_proj"):
@@ -149,22 +147,22 @@ def _trunk(stored: Infos, config: Mapping[str, Any], scales: _Scales) -> dict[st
     return tensors
 
 
-def _width(ffn: Infos) -> int:
+def _width(ffn: Tensors) -> int:
     return ffn[MLP.format(i=0) + "gate_proj.weight"].shape[0]
 
 
 def _joined(
-    prefix: str, mlp: str, parts: list[Infos], factors: Sequence[float], width: int
+    prefix: str, mlp: str, parts: list[Tensors], factors: Sequence[float], width: int
 ) -> dict[str, Rows]:
     """Return one FFN that computes Σ factor · FFN over `parts`, padded to `width` with units that output zero."""
     pad = width - sum(_width(part) for part in parts)
     tensors: dict[str, Rows] = {}
     for projection in ("gate_proj", "up_proj"):
-        rows: list[Rows] = [Stored(part[f"{mlp}{projection}.weight"]) for part in parts]
+        rows = [part[f"{mlp}{projection}.weight"] for part in parts]
         hidden = rows[0].shape[1]
         tensors[f"{prefix}{projection}.weight"] = Below([*rows, Zeros(pad, hidden)] if pad else rows)
     columns: list[Rows] = [
-        Stored(part[f"{mlp}down_proj.weight"], factor) for part, factor in zip(parts, factors, strict=True)
+        scaled(part[f"{mlp}down_proj.weight"], factor) for part, factor in zip(parts, factors, strict=True)
     ]
     tensors[f"{prefix}down_proj.weight"] = Beside([*columns, Zeros(hidden, pad)] if pad else columns)
     return tensors

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from composer.mix.lock import LockedExpert
-from composer.tensors.rows import Rows, Stored, pieces
+from composer.tensors.rows import Rows, Stored, Sum, pieces
 from composer.tensors.stream import stored_tensors
 from registry.blobs import BlobStore
 from registry.checkpoints.canonical import canonical_header
-from registry.checkpoints.dtypes import decode, encode
 from registry.checkpoints.low_rank import pair_names
 from registry.checkpoints.tensors import TensorInfo
 from registry.records import Digest
@@ -35,10 +34,12 @@ def _added(blobs: BlobStore, digest: Digest, matrices: Mapping[str, TensorInfo])
     """The blob with B A added to each tensor that has a pair; the same blob if none has."""
     infos = stored_tensors(blobs, digest)
     tensors: dict[str, Rows] = {
-        name: Added(info, matrices) if pair_names(name)[0] in matrices else Stored(info)
+        name: Sum(info, *(matrices[n] for n in pair_names(name)))
+        if pair_names(name)[0] in matrices
+        else Stored(info)
         for name, info in infos.items()
     }
-    if not any(isinstance(tensor, Added) for tensor in tensors.values()):
+    if not any(isinstance(tensor, Sum) for tensor in tensors.values()):
         return digest
     with blobs.writer(sum(info.nbytes for info in infos.values())) as writer:
         writer.write(canonical_header((name, info.dtype, info.shape) for name, info in infos.items()))
@@ -46,17 +47,3 @@ def _added(blobs: BlobStore, digest: Digest, matrices: Mapping[str, TensorInfo])
             for piece in pieces(tensors[name], infos[name].dtype):
                 writer.write(np.ascontiguousarray(piece).data)
     return writer.digest
-
-
-class Added:
-    """A matrix plus its low-rank difference, computed in pieces: A is read whole, W and B by rows."""
-
-    def __init__(self, info: TensorInfo, matrices: Mapping[str, TensorInfo]) -> None:
-        self.info, self.shape = info, info.shape
-        self.a, self.b = (Stored(matrices[name]) for name in pair_names(info.name))
-
-    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
-        """Return rows [start, stop) of W + B A, computed in float32 and rounded once."""
-        product = self.b.rows(start, stop, "F32") @ self.a.rows(0, self.a.shape[0], "F32")
-        stored = decode(Stored(self.info).rows(start, stop, dtype), dtype)
-        return encode(stored + product, dtype)

@@ -19,6 +19,8 @@ def own_weights(manifest: Manifest) -> dict[str, Digest]:
     own = {"router": manifest.router}
     if not manifest.routed_trunk:
         own["trunk"] = manifest.trunk
+    if manifest.difference is not None:
+        own["low-rank differences, fine-tuned"] = manifest.difference
     for member in manifest.members:
         expert = member.expert
         if member.ffn != expert.ffn:

@@ -77,6 +77,7 @@ class Manifest(RoutingOptions):
     members: list[Member]
     shared: Digest
     trunk: Digest
+    difference: Digest | None = None  # low-rank, of a merged trunk and its FFNs (merged_parts.py)
     routed_trunk: bool = False  # each token passes through one whole expert; `trunk` is the seed's
     router: Digest
     router_kind: str
@@ -143,7 +144,7 @@ class Manifest(RoutingOptions):
         ]
         if self.routed_trunk:
             members += [d for m in self.members for d in (m.expert.trunk, m.expert.difference, m.difference)]
-        samples = [self.seed.sample, self.parent]
+        samples = [self.seed.sample, self.parent, self.difference]
         return sorted({digest for digest in (*own, *members, *samples) if digest is not None})
 
 
@@ -359,12 +360,20 @@ def nexus_config(blobs: BlobStore, manifest: Manifest, dtype: torch.dtype) -> Ne
 
 
 def _merged_weights(blobs: BlobStore, manifest: Manifest, family: Family) -> Iterator[tuple[str, Weight]]:
-    """Yield the weights of a mix with one trunk by name."""
+    """Yield the weights of a mix with one trunk by name. One with a low-rank difference is computed."""
+    from composer.tensors.weights import Added
+
+    pairs = {} if manifest.difference is None else _map(blobs, manifest.difference)
+
+    def whole(name: str, weight: Weight) -> tuple[str, Weight]:
+        a, b = pair_names(name.removeprefix(PREFIX))
+        return name, Added(weight, pairs[a], pairs[b], rounded=False) if a in pairs else weight
+
     for name, weight in _weights(blobs, manifest.trunk).items():
-        yield PREFIX + name, weight
+        yield whole(PREFIX + name, weight)
     for place, digest in ffn_places(manifest).items():
         for name, weight in _weights(blobs, digest).items():
-            yield name_in_mixture(family, place, name), weight
+            yield whole(name_in_mixture(family, place, name), weight)
     for (layer, name), weight in of_layers(_weights(blobs, manifest.router)).items():
         yield router_name(family, layer, name), weight
 

@@ -29,7 +29,7 @@ from composer.variants import ROUTERS
 
 RouterName = Annotated[str, AfterValidator(lambda name: ROUTERS.find(name).name)]
 DataMixName = Literal["uniform", "proportional", "regmix"]
-TrainedPart = Literal["router", "trunk", "ffn", "all"]
+TrainedPart = Literal["router", "trunk", "ffn", "all", "lora"]
 OptimizerName = Literal["adamw", "adafactor", "adamw_8bit"]
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -95,9 +95,8 @@ class Training(BaseModel):
     guidance: Annotated[float | None, Field(ge=0)] = None
     # Share of the fine-tune's steps in which routing changes from dense to the mix's own (selection.py).
     dense_to_sparse: Annotated[float, Field(ge=0, le=1)] = 0.0
-    lora_rank: Annotated[int, Field(ge=1, le=1024)] = (
-        16  # of the differences that whole experts are trained by
-    )
+    # Of the low-rank differences that train in whole experts, and with `train: lora` in a merged mix.
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
     sequence_length: Annotated[int, Field(ge=8)] = 256
     batch_tokens: Annotated[int, Field(ge=8)] = 512
     # Both save memory: the batch of a step is split into micro-batches; activations are recomputed.
@@ -138,6 +137,8 @@ class Training(BaseModel):
         Raises ValueError for options that such a fine-tune does not have.
         """
         usual = Training()
+        if self.train == "lora":  # it is what this fine-tune does
+            self = self.model_copy(update={"train": usual.train})
         asked = [
             name
             for name in sorted(self.model_fields_set - FOR_ROUTED_TRUNKS)
@@ -159,6 +160,12 @@ class Training(BaseModel):
     def parse(cls, values: Mapping[str, Any]) -> Training:
         """Validate settings. Raises RecipeError that names every wrong field."""
         return _valid(cls, values, "training")
+
+    @model_validator(mode="after")
+    def _low_rank_differences_learn_faster(self) -> Training:
+        if self.train == "lora" and "learning_rate" not in self.model_fields_set:
+            object.__setattr__(self, "learning_rate", LORA_LEARNING_RATE)
+        return self
 
     @model_validator(mode="after")
     def _micro_batches_are_whole_rows(self) -> Training:
@@ -183,6 +190,8 @@ def _needs_merged_trunk(recipe: Mapping[str, Any]) -> bool:
     training = recipe.get("training")
     routing = {"router", *RoutingOptions.model_fields}
     asked = dict(training) if isinstance(training, Mapping) else {}
+    if asked.get("train") == "lora":
+        del asked["train"]
     other = asked.keys() - FOR_ROUTED_TRUNKS or asked.get("data_mix") == "regmix"
     return bool(other or any(recipe.get(name) is not None for name in routing))
 

@@ -9,6 +9,7 @@ Shape suffixes: X inputs, V rows of a table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -105,6 +106,19 @@ def replace_weight(layer: Any, value: torch.Tensor) -> None:
         layer.source, layer.kept = Stored(value), None
     else:
         layer.weight.data = value.to(layer.weight).contiguous()
+
+
+def replace_weights(model: Any, values: Mapping[str, torch.Tensor]) -> None:
+    """Replace weights and buffers by name, also those of tied layers."""
+    layers = {f"{n}.weight": layer for n, layer in model.named_modules() if isinstance(layer, OnDemand)}
+    for name in layers.keys() & values.keys():
+        old = layers[name].source
+        for layer in layers.values():
+            if layer.source is old:
+                replace_weight(layer, values[name])
+    others = {name: value for name, value in values.items() if name not in layers}
+    model.load_state_dict(others, strict=False, assign=True)
+    model.tie_weights()
 
 
 def weights_of(model: nn.Module) -> dict[str, Weight]:

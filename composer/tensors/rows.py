@@ -53,6 +53,17 @@ class Between:
         return encode(first + np.float32(self.share) * (second - first), dtype)
 
 
+class Sum:
+    """A stored matrix plus its low-rank difference B A (registry/checkpoints/low_rank.py)."""
+
+    def __init__(self, info: TensorInfo, a: TensorInfo, b: TensorInfo) -> None:
+        self.of, self.a, self.b, self.shape = Stored(info), Stored(a), Stored(b), info.shape
+
+    def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
+        b, a = self.b.rows(start, stop, "F32"), self.a.rows(0, self.a.shape[0], "F32")
+        return encode(self.of.rows(start, stop, "F32") + b @ a, dtype)
+
+
 class Scaled:
     """Another tensor, multiplied by a factor."""
 
@@ -61,6 +72,11 @@ class Scaled:
 
     def rows(self, start: int, stop: int, dtype: str) -> np.ndarray:
         return encode(self.of.rows(start, stop, "F32") * np.float32(self.factor), dtype)
+
+
+def scaled(of: Rows, factor: float) -> Rows:
+    """Return a tensor multiplied by a factor: itself for 1."""
+    return of if factor == 1 else Scaled(of, factor)
 
 
 class Shifted:

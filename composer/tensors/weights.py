@@ -113,16 +113,21 @@ class Mean(Weight):
 
 
 class Added(Weight):
-    """A matrix plus its low-rank difference B A, rounded to the matrix's dtype as in PEFT's `merge_and_unload`."""
+    """A matrix plus its low-rank difference B A.
 
-    def __init__(self, weight: Weight, a: torch.Tensor, b: torch.Tensor, scale: float = 1.0) -> None:
-        self.weight, self.a, self.b, self.scale = weight, a, b, scale
+    It is `rounded` to the matrix's dtype as in PEFT's `merge_and_unload`, unless that was not done in training.
+    """
+
+    def __init__(
+        self, weight: Weight, a: torch.Tensor, b: torch.Tensor, scale: float = 1.0, *, rounded: bool = True
+    ) -> None:
+        self.weight, self.a, self.b, self.scale, self.rounded = weight, a, b, scale, rounded
         self.shape, self.dtype = weight.shape, weight.dtype
 
     def rows(self, rows: Rows, dtype: torch.dtype) -> torch.Tensor:
         weight = self.weight.rows(rows, torch.float32)
         summed = torch.addmm(weight, self.b[rows].float(), self.a.float(), alpha=self.scale)
-        return summed.to(self.dtype).to(dtype)
+        return (summed.to(self.dtype) if self.rounded else summed).to(dtype)
 
 
 def mapped(info: TensorInfo) -> torch.Tensor:

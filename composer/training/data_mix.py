@@ -1,9 +1,9 @@
 """Shares of the domains in the training data: by rule, or from small proxy runs (RegMix, arXiv 2407.01492).
 
 A few data mixtures are drawn from a flat Dirichlet distribution. For each, a proxy run starts from the mix's current
-weights and trains the trunk for a few tokens, or the routers if the recipe trains only these. Then its loss on
-held-out text is measured for every domain. Ridge regression of these losses on the shares predicts the losses of any
-mixture. The result is the average of the mixtures with the best predictions.
+weights and trains the trunk for a few tokens, or the routers or the differences if the recipe trains only these. Then
+its loss on held-out text is measured for every domain. Ridge regression of these losses on the shares predicts the
+losses of any mixture. The result is the average of the mixtures with the best predictions.
 
 RegMix uses boosted trees over hundreds of runs. About a dozen runs suffice only for a linear model. It also has the
 square root of the domain's own share as a feature, because more of the same text helps less and less.
@@ -161,7 +161,7 @@ def _proxy(
         random_seed=training.random_seed,
     )
     schedule = Schedule(training.learning_rate, training.batch_rows, training.random_seed, checkpoints=0)
-    part: TrainedPart = "router" if training.train == "router" else "trunk"
+    part: TrainedPart = training.train if training.train in ("router", "lora") else "trunk"
     trained = [parameter for _, parameter in parameters(mix.model, part, router=part == "router")]
     before = [parameter.data for parameter in trained]  # `fit` trains copies
     try:

@@ -17,13 +17,15 @@ from composer.mix.opening import Manifest, OpenMix, open_mix
 from composer.mix.recipe import TrainedPart, Training
 from composer.model.losses import RouterLosses
 from composer.model.modeling import NexusForCausalLM
+from composer.model.on_demand import replace_weights, weights_of
 from composer.model.routed import add_differences, differences
 from composer.model.routers import router_class
 from composer.processes import Team
 from composer.progress import Progress, silent
 from composer.tensors.torch_blobs import map_tensors
 from composer.training.data import Documents, mixed_rows
-from composer.training.sharding import gathered
+from composer.training.low_rank import add_low_rank
+from composer.training.sharding import gathered, is_replicated
 from composer.training.trainer import Schedule, fit
 
 START = "start.safetensors"  # what a warm start changed, for the other processes
@@ -55,7 +57,7 @@ class Job:
         if not found:
             raise RecipeError(
                 f"train: {self.training.train} trains nothing in this mix, because its {self.manifest.router_kind} "
-                "router is fixed: use train: trunk, ffn or all"
+                "router is fixed: use train: trunk, ffn, all or lora"
             )
         return found
 
@@ -82,15 +84,17 @@ def run(mix: OpenMix, job: Job, progress: Progress = silent) -> list[float]:
     """
     trained, team = job.trained(mix.model), processes.current()
     if team.size == 1:
-        return _fit(mix.model, job, progress, team)
+        return _fit(mix.model, job, progress, team, sharded=False)
     start = {
-        name: tensor.contiguous()
-        for name, tensor in mix.model.state_dict().items()
-        if (name in trained if job.differences else not is_ffn(name))
+        name: weight.value(torch.float32).contiguous()
+        for name, weight in weights_of(mix.model).items()
+        if (name in trained if job.differences else part_of(name) != "ffn")
     }
     job.folder.mkdir(parents=True, exist_ok=True)
     save_file(untied(mix.model, start), job.folder / START)
-    losses, values = team.share(run_share, job, progress=progress)
+    weights = sum(parameter.numel() for parameter in trained.values())
+    sharded = not is_replicated(weights, job.training.optimizer)
+    losses, values = team.share(run_share, job, sharded, progress=progress, own=mix.model)
     for name, value in values.items():
         trained[name].data = value.to(trained[name].device)
     mix.model.requires_grad_(False)
@@ -98,22 +102,25 @@ def run(mix: OpenMix, job: Job, progress: Progress = silent) -> list[float]:
 
 
 def run_share(
-    team: Team, job: Job, progress: Progress = silent
+    team: Team, job: Job, sharded: bool, progress: Progress = silent, own: Any = None
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Open the mix again, train this process's share of it, and return the losses and the trained parameters.
+    """Train this process's share of a mix, and return the losses and, if it was `sharded`, the trained parameters.
 
-    The leader's own mix stays whole for what it does alone before and after.
+    The leader's `own` mix trains if it stays whole; else, and in other processes, the mix is opened again.
     """
+    if own is not None and not sharded:
+        return _fit(own, job, progress, team, sharded), {}
     assert team.registry is not None
-    whole = not job.differences
-    model = open_mix(team.registry, job.manifest, dtype=torch.float32, trainable=whole).model
+    low_rank = job.differences or job.training.train == "lora"
+    model = open_mix(team.registry, job.manifest, dtype=torch.float32, trainable=not low_rank).model
     if job.differences:
         add_differences(model, job.differences, job.training.lora_rank)
-    model.load_state_dict(map_tensors(job.folder / START), strict=False, assign=True)
-    model.tie_weights()
+    elif low_rank:
+        add_low_rank(model, job.training.lora_rank, job.training.random_seed)
+    replace_weights(model, map_tensors(job.folder / START))
     names = job.trained(model).keys()
-    losses = _fit(model, job, progress, team)
-    values = gathered(model, names)
+    losses = _fit(model, job, progress, team, sharded)
+    values = gathered(model, names) if sharded else iter(())
     return losses, {name: value for name, value in values if team.leads}
 
 
@@ -123,7 +130,7 @@ def untied(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.T
     return {name: tensor for name, tensor in tensors.items() if name not in tied}
 
 
-def _fit(model: Any, job: Job, progress: Progress, team: Team) -> list[float]:
+def _fit(model: Any, job: Job, progress: Progress, team: Team, sharded: bool) -> list[float]:
     training = job.training
     losses = RouterLosses(
         training.load_balance,
@@ -152,6 +159,7 @@ def _fit(model: Any, job: Job, progress: Progress, team: Team) -> list[float]:
             before_step=before_step,
             progress=progress,
             team=team,
+            sharded=sharded,
         )
     finally:
         if not job.manifest.routed_trunk:
@@ -216,9 +224,18 @@ def trains_router(training: Training, router_kind: str) -> bool:
 def parameters(model: nn.Module, train: TrainedPart, *, router: bool) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the names and parameters to train: of the trunk, the FFNs or both, and of the router if `router`."""
     for name, parameter in model.named_parameters():
-        part = "router" if ".router." in name else "ffn" if is_ffn(name) else "trunk"
-        if router if part == "router" else train in (part, "all"):
+        part = part_of(name)
+        if router if part == "router" else train == part or (train == "all" and part != "lora"):
             yield name, parameter
+
+
+def part_of(name: str) -> TrainedPart:
+    """Return the part of a mix that a parameter belongs to."""
+    if ".router." in name:
+        return "router"
+    if ".differences." in name:
+        return "lora"
+    return "ffn" if is_ffn(name) else "trunk"
 
 
 def is_ffn(name: str) -> bool:

@@ -13,6 +13,7 @@ import torch
 
 from composer.mix.domains import Domain, Standard
 from composer.mix.lock import LockedExpert
+from composer.mix.merged_parts import joined
 from composer.mix.opening import (
     Manifest,
     OpenMix,
@@ -26,8 +27,10 @@ from composer.mix.router_blob import router_tensors
 from composer.mix.tensor_names import PREFIX, mlp_marker
 from composer.model.on_demand import weights_of
 from composer.progress import Progress, timed
+from composer.tensors.stream import stored_tensors
 from composer.tensors.torch_blobs import TORCH_DTYPES, put_tensors
 from composer.tensors.weights import put_weights
+from composer.training.low_rank import add_low_rank, low_rank, stored_name
 from registry.checkpoints.families import family_of
 from registry.domains import documents
 from registry.home import Registry
@@ -72,7 +75,7 @@ def learn(
         progress("waiting for another composition of the same lock", 0, 1)
 
     with occupied(registry, folder, keep=True, on_wait=on_wait) as work:
-        mix = open_mix(registry, draft, dtype=torch.float32, trainable=training.tokens > 0)
+        mix = open_mix(registry, draft, dtype=torch.float32, trainable=_trains_whole(training))
         solve = partial(_solve_routers, mix, domains, standard, training, progress)
         # Training the other parts changes the states for which the routers were solved, so they are solved again.
         twice = training.warm_start and training.tokens > 0 and not trains_router(training, draft.router_kind)
@@ -89,6 +92,8 @@ def learn(
                 report["warm_start"]["tokens"] += trunk_tokens
         if training.tokens:
             texts = _texts(registry, draft, domains)
+            if training.train == "lora":
+                add_low_rank(mix.model, training.lora_rank, training.random_seed)
             with timed("data mix"):
                 share, found = choose_shares(mix, texts, new, training, work, progress)
             with timed("fine-tune"):
@@ -105,6 +110,11 @@ def learn(
                 report |= again
         trained = _store(registry, draft, mix, standard, training, trunk=bool(sources))
     return trained.model_copy(update={"training": report})
+
+
+def _trains_whole(training: Training) -> bool:
+    """Whether a fine-tune trains weights themselves, which are then opened in float32."""
+    return training.tokens > 0 and training.train != "lora"
 
 
 def _solve_routers(
@@ -151,7 +161,7 @@ def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain
     ]
     if draft.parent is not None:
         old = read_manifest(registry, draft.parent)
-        trunks = {(old.trunk, None), (experts[-1].trunk, experts[-1].difference)}
+        trunks = {(old.trunk, old.difference), (experts[-1].trunk, experts[-1].difference)}
         mix = Source(
             lambda: open_mix(registry, old, dtype=torch.float32).model, domains[:-1], weight=len(old.members)
         )
@@ -207,19 +217,27 @@ def _store(
     dtype = TORCH_DTYPES[draft.seed.dtype]
     marker = mlp_marker(family)
 
+    own = [k for k in state if ".differences." not in k]
+
     def part(place: str) -> Digest:
         """Store one FFN of every block, under the family's own tensor names."""
         inside = f"{marker}{place}."
-        names = {k: k.removeprefix(PREFIX).replace(inside, marker, 1) for k in state if inside in k}
+        names = {k: k.removeprefix(PREFIX).replace(inside, marker, 1) for k in own if inside in k}
         return put_weights(blobs, {plain: state[k] for k, plain in names.items()}, dtype)
 
     if trunk or trained in ("trunk", "all"):
         tied = set(mix.model.all_tied_weights_keys)
-        names = {k: k.removeprefix(PREFIX) for k in state if marker not in k and k not in tied}
+        names = {k: k.removeprefix(PREFIX) for k in own if marker not in k and k not in tied}
         changed["trunk"] = put_weights(blobs, {plain: state[k] for k, plain in names.items()}, dtype)
     if trained in ("ffn", "all"):
         changed["shared"] = part("shared")
         changed["members"] = [
             member.model_copy(update={"ffn": part(f"experts.{j}")}) for j, member in enumerate(draft.members)
         ]
+    if draft.difference is not None or trained == "lora":
+        whole = {"trunk": "trunk" in changed, "ffn": "shared" in changed}
+        kept = {} if draft.difference is None else stored_tensors(blobs, draft.difference)
+        kept = {name: info for name, info in kept.items() if not whole["ffn" if marker in name else "trunk"]}
+        new = {stored_name(name): p.detach().float().cpu().numpy() for name, p in low_rank(mix.model).items()}
+        changed["difference"] = joined(blobs, kept, new) if kept or new else None
     return draft.model_copy(update=changed)

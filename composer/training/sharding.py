@@ -1,8 +1,11 @@
-"""Sharding of a model that several processes train: torch's fully sharded data parallelism (FSDP2).
+"""Models that several processes train: replicated, or sharded by torch's fully sharded data parallelism (FSDP2).
 
-Each process has a share of every trained parameter, of its gradient and of the optimizer's state. A block's parameters
-are gathered when it runs. Frozen parameters are sharded, too, on GPUs. On the CPU they are mapped from files, of which
-the system keeps one copy for all processes of a machine, so there is nothing to save.
+Replicated, each process has all trained parameters, and the gradients are averaged once per step. That is done on the
+CPU if the memory suffices, because gloo gathers and scatters several times slower than it reduces.
+
+Sharded, each process has a share of every trained parameter, of its gradient and of the optimizer's state. A block's
+parameters are gathered when it runs. Frozen parameters are sharded, too, on GPUs. On the CPU they are mapped from
+files, of which the system keeps one copy for all processes of a machine, so there is nothing to save.
 """
 
 from __future__ import annotations
@@ -14,8 +17,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from composer import resources
+from composer import memory, resources
 from composer.processes import Team
+
+BUCKET = 2**22  # numbers of gradients that are averaged together
+
+
+def is_replicated(weights: int, optimizer: str) -> bool:
+    """Return whether each process gets all of so many trained weights: on the CPU, if they fit into the memory."""
+    return resources.device().type == "cpu" and memory.fits_replicated(
+        weights, optimizer, resources.processes()
+    )
 
 
 def shard(model: Any, *, frozen: bool | None = None) -> None:
@@ -49,6 +61,9 @@ class Used:
             if ".router" not in name  # they always run
             and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
         ]
+        owned = {id(p) for owner in self.owners for p in owner.parameters(recurse=False)}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.others = [p for p in trained if id(p) not in owned]
         self.flags = torch.zeros(len(self.owners), device=resources.device())
         for place, module in enumerate(self.owners):
             module.register_forward_hook(partial(self._note, place))
@@ -64,6 +79,44 @@ class Used:
                 for parameter in module.parameters(recurse=False):
                     parameter.grad = None
         self.flags.zero_()
+
+    def average(self) -> None:
+        """Average the gradients of a replicated model over the processes, and begin a new step.
+
+        What no process ran keeps no gradient.
+        """
+        ran = self.team.total(self.flags).tolist()
+        self.flags.zero_()
+        parameters = [
+            parameter
+            for module, count in zip(self.owners, ran, strict=True)
+            if count
+            for parameter in module.parameters(recurse=False)
+            if parameter.requires_grad
+        ]
+        for bucket in _buckets([*self.others, *parameters]):
+            for parameter in bucket:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            grads = [parameter.grad for parameter in bucket if parameter.grad is not None]
+            flat = grads[0] if len(grads) == 1 else torch.cat([grad.flatten() for grad in grads])
+            torch.distributed.all_reduce(flat.div_(self.team.size))
+            if len(grads) > 1:
+                pieces = flat.split([grad.numel() for grad in grads])
+                for grad, piece in zip(grads, pieces, strict=True):
+                    grad.copy_(piece.view_as(grad))
+
+
+def _buckets(parameters: Collection[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Yield groups of parameters of at most BUCKET numbers, or one larger parameter."""
+    group: list[nn.Parameter] = []
+    for parameter in parameters:
+        if group and sum(p.numel() for p in group) + parameter.numel() > BUCKET:
+            yield group
+            group = []
+        group.append(parameter)
+    if group:
+        yield group
 
 
 def gathered(model: nn.Module, names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:

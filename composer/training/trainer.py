@@ -4,7 +4,7 @@ A checkpoint contains only the trained parameters (state.py), and the digests of
 checkpoint is skipped, and the one before it is used.
 
 Several processes can share a run (sharding.py). Each has its own Trainer, which sees the same rows in the same order
-and passes on only its process's share of them. The model averages the gradients, and the first process writes.
+and passes on only its process's share of them. The gradients are averaged, and the first process writes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def fit(
     before_step: Callable[[int, int], None] = lambda step, steps: None,
     progress: Progress = silent,
     team: Team = ALONE,
+    sharded: bool = False,
 ) -> list[float]:
     """Train the given parameters of a causal LM for one pass over `dataset` (rows of `input_ids`).
 
@@ -74,29 +75,31 @@ def fit(
     TrainingDivergedError if the loss is NaN or infinite, StorageError if a checkpoint cannot be written. The earlier
     checkpoints are kept in both cases.
 
-    Every process of `team` makes the same call. The model's parameters are sharded among them afterwards. Raises
-    RecipeError if they cannot share the rows of a step equally, or the optimizer cannot be shared.
+    Every process of `team` makes the same call. If the model is `sharded`, its parameters are so afterwards. Raises
+    RecipeError if they cannot share the rows of a step equally, or the optimizer cannot be sharded.
     """
     model.requires_grad_(False)
     for parameter in trained:
-        if team.size == 1:
+        if not sharded:
             parameter.data = parameter.data.clone()  # the data may be memory-mapped from a blob
         parameter.requires_grad_(True)
     if schedule.optimizer == "adamw_8bit":
         require("bitsandbytes", "8bit")
+    used = None
     if team.size > 1:
-        _check(schedule, team)
+        _check(schedule, team, sharded)
         used = Used(model, team)
+    if sharded:
         shard(model)
-    else:
-        used = None
     set_seed(schedule.random_seed)
     steps = max(1, math.ceil(len(dataset) / schedule.batch_rows))
     if team.size > 1:  # each Trainer is meant to run as if alone, and transformers warns of it
         logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
-    watch = _Watch(stage, steps, before_step, progress, team.leads, used)
+    watch = _Watch(stage, steps, before_step, progress, team.leads, used if sharded else None)
     trainer = _Trainer(
         team,
+        sharded,
+        used,
         model=model,
         args=_arguments(schedule, steps, folder),
         train_dataset=dataset,
@@ -136,11 +139,11 @@ def newest_sound_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _check(schedule: Schedule, team: Team) -> None:
-    if schedule.optimizer != "adamw":
+def _check(schedule: Schedule, team: Team, sharded: bool) -> None:
+    if sharded and schedule.optimizer != "adamw":
         raise RecipeError(
             f"the optimizer {schedule.optimizer} needs whole weights, and {team.size} processes have shards: use adamw "
-            "or one process"
+            "or one process, or on the CPU more memory"
         )
     rows = schedule.batch_rows // schedule.micro_batches
     if rows % team.size:
@@ -153,17 +156,20 @@ def _check(schedule: Schedule, team: Team) -> None:
 class _Trainer(Trainer):
     """Trainer that saves the trained parameters only, and whose run may be shared by a team."""
 
-    def __init__(self, team: Team, **arguments: Any) -> None:
-        self.team = team
+    def __init__(self, team: Team, sharded: bool, used: Used | None, **arguments: Any) -> None:
+        self.team, self.sharded, self.used = team, sharded, used
         super().__init__(**arguments)
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if self.team.size == 1:  # else it is there already, and shards cannot be moved
+        if not self.sharded:  # else it is there already, and shards cannot be moved
             super()._move_model_to_device(model, device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return the mean loss of the team, which is logged."""
-        return self.team.mean(super().training_step(*args, **kwargs))
+        """Return the mean loss of the team, which is logged. The step's last call averages the gradients."""
+        loss = self.team.mean(super().training_step(*args, **kwargs))
+        if self.used is not None and not self.sharded and self.accelerator.sync_gradients:
+            self.used.average()
+        return loss
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save nothing: `_save_checkpoint` does."""
@@ -179,7 +185,7 @@ class _Trainer(Trainer):
         if checkpoint is None:
             return
         assert self.model is not None and self.lr_scheduler is not None
-        unlike = state.load(Path(checkpoint), self.model, self.optimizer, shared=self.team.size > 1)
+        unlike = state.load(Path(checkpoint), self.model, self.optimizer, shared=self.sharded)
         if unlike:
             raise StorageError(
                 f"the checkpoints in {self.args.output_dir} are of other parameters than this run trains, "
@@ -195,7 +201,8 @@ class _Trainer(Trainer):
         folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
         assert self.model is not None
         try:
-            state.save(folder, self.model, self.optimizer, shared=self.team.size > 1)
+            if self.team.leads or self.sharded:
+                state.save(folder, self.model, self.optimizer, shared=self.sharded)
             if self.team.leads:
                 super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError) as error:

@@ -46,7 +46,9 @@ from ui.wording.display import duration, parameters, size
 from ui.wording.shapes import composed_shape
 
 if TYPE_CHECKING:
+    from composer.estimate import Estimate
     from composer.mix.recipe import Recipe
+    from registry.home import Registry
 
 EXAMPLES = research_values("--router", "--trunk-merge", "--data-mix") + examples(
     "nexusmix compose team --seed smol --experts python,law,math",
@@ -172,6 +174,8 @@ def compose(
     from composer.composition import compose as run
 
     with open_registry(ctx) as registry, progress() as report:
+        if resolved.training.tokens:
+            note(f"memory of the fine-tune: {memory_of(_forecast(registry, resolved))}")
         result = run(registry, resolved, progress=report)
     if as_json:
         print_json(composed_shape(result))
@@ -180,14 +184,17 @@ def compose(
         note(f"next: nexusmix evaluate {result.mix.ref}, or nexusmix generate {result.mix.ref} 'prompt'")
 
 
-def _print_estimate(ctx: typer.Context, recipe: Recipe, as_json: bool) -> None:
+def _forecast(registry: Registry, recipe: Recipe) -> Estimate:
     from composer.estimate import estimate
     from registry.catalog.queries import get_parts
 
+    parts = get_parts(registry, recipe.seed, recipe.experts)
+    return estimate(registry, *parts, recipe.model_dump(mode="json"))
+
+
+def _print_estimate(ctx: typer.Context, recipe: Recipe, as_json: bool) -> None:
     with open_registry(ctx) as registry:
-        forecast = estimate(
-            registry, *get_parts(registry, recipe.seed, recipe.experts), recipe.model_dump(mode="json")
-        )
+        forecast = _forecast(registry, recipe)
     if as_json:
         print_json(dataclasses.asdict(forecast))
         return
@@ -197,7 +204,7 @@ def _print_estimate(ctx: typer.Context, recipe: Recipe, as_json: bool) -> None:
             "total": f"{parameters(forecast.total)} parameters",
             "active": f"{parameters(forecast.active)} parameters per token",
             "to be written": size(forecast.bytes_written),
-            "memory": f"about {size(forecast.memory)}, not counting mapped files",
+            "memory": memory_of(forecast),
             "fine-tune": f"{forecast.tokens:,} tokens" if forecast.tokens else "none",
             "time": time,
             "licence": forecast.license or forecast.conflict,
@@ -208,6 +215,12 @@ def _print_estimate(ctx: typer.Context, recipe: Recipe, as_json: bool) -> None:
         note(
             f"the memory is more than --memory allows ({size(allowed)}): only weights that are computed obey it"
         )
+
+
+def memory_of(forecast: Estimate) -> str:
+    """Words for the memory of a composition, in all and in each process."""
+    each = "" if len(forecast.memory_each) == 1 else ": " + " + ".join(map(size, forecast.memory_each))
+    return f"about {size(forecast.memory)}{each}, not counting mapped files"
 
 
 def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]) -> Recipe:

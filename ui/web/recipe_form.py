@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from composer.mix.recipe import Recipe, Training
 
 TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
-TRAINED = {"all": "Everything", "trunk": "Trunk", "ffn": "FFNs", "router": "Router"}
+TRAINED = {"all": "Everything", "lora": "Low-rank", "trunk": "Trunk", "ffn": "FFNs", "router": "Router"}
 ROUTER_TRAINING = {None: "Default", True: "Yes", False: "No"}
 BALANCE_OVER = {"micro_batch": "Micro-batch", "global_batch": "Global batch"}
 MOST_NULL_EXPERTS = 4

@@ -193,7 +193,7 @@ Train = Annotated[
     str | None,
     typer.Option(
         metavar="PART",
-        help="Parts that the fine-tune changes: router, trunk, ffn or all.",
+        help="Parts that the fine-tune changes: router, trunk, ffn, all, or lora: low-rank differences.",
         show_default="all",
         rich_help_panel=TRAINING,
     ),

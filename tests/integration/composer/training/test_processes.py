@@ -72,6 +72,13 @@ def assert_close(registry, one, other):
         torch.testing.assert_close(tensor, second[name], atol=1e-4, rtol=0, msg=name)
 
 
+@pytest.fixture
+def too_small_to_replicate(monkeypatch):
+    """A limit of memory that shards the trained weights among the processes."""
+    monkeypatch.setenv("NEXUSMIX_MEMORY", "100KiB")
+
+
+@pytest.mark.usefixtures("too_small_to_replicate")
 def test_two_processes_have_the_losses_of_one_with_a_merged_trunk(registry, monkeypatch):
     settings = {"trunk_merge": "mean"}
     one, first = composed(registry, monkeypatch, "one", MERGED, 1, **settings)
@@ -101,10 +108,11 @@ def stop_at(step):
     return progress
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_a_run_resumes_on_another_number_of_processes(registry, monkeypatch, before, after):
+@pytest.mark.parametrize(("before", "after", "train"), [(2, 1, "all"), (1, 2, "lora")])
+@pytest.mark.usefixtures("too_small_to_replicate")
+def test_a_run_resumes_on_another_number_of_processes(registry, monkeypatch, before, after, train):
     settings = {"trunk_merge": "mean"}
-    training = {**MERGED, "random_seed": before}
+    training = {**MERGED, "random_seed": before, "train": train}
     whole, first = composed(registry, monkeypatch, f"whole-{before}", training, 1, **settings)
     with pytest.raises(Interrupted):
         composed(registry, monkeypatch, "resumed", training, before, stop_at(7), **settings)
