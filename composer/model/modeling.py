@@ -266,7 +266,7 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         if input_ids is None:
             raise ValueError("a routed trunk chooses experts by token ids; pass input_ids, not inputs_embeds")
         after = self.config.text_config.num_hidden_layers  # the cache's layer for the posteriors
-        cache = next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+        cache = _cache(kwargs)
         padding = attention_mask is not None and attention_mask.dim() == 2
         mask_BS = attention_mask[:, -input_ids.shape[1] :] if padding and attention_mask is not None else None
         states_BSC: torch.Tensor = self.router(input_ids, mask_BS, state_before(cache, after))
@@ -279,7 +279,7 @@ class NexusForCausalLM(PreTrainedModel, GenerationMixin):
         finally:
             if not self.training:  # gradient checkpointing needs it in the backward pass
                 self.assignment.clear()
-        cache = next((output[name] for name in CACHES if output.get(name) is not None), None)
+        cache = _cache(output)
         if cache is not None:
             remember(cache, after, states_BSC)
         return NexusOutput(**output)
@@ -307,7 +307,8 @@ def _choices(config: NexusConfig) -> Choices:
 
 def _cache(values: Mapping[str, Any]) -> Any:
     """Return the key-value cache among a pass's arguments or results; None if there is none."""
-    return next((values[name] for name in CACHES if values.get(name) is not None), None)
+    # Asking an output for the other version's name would print a warning.
+    return next((value for name, value in values.items() if name in CACHES and value is not None), None)
 
 
 def _mixture(mlp: nn.Module, config: NexusConfig, number: int) -> NexusMLP:

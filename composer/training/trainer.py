@@ -95,6 +95,8 @@ def fit(
     steps = max(1, math.ceil(len(dataset) / schedule.batch_rows))
     if team.size > 1:  # each Trainer is meant to run as if alone, and transformers warns of it
         logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
+    # A short run saves twice within a second; transformers then orders checkpoints by number, and warns of it.
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     watch = _Watch(stage, steps, before_step, progress, team.leads, used if sharded else None)
     trainer = _Trainer(
         team,

@@ -5,6 +5,7 @@ import copy
 import pico
 import pytest
 import torch
+from library_warnings import library_warnings
 
 from composer.generation import CACHE
 from composer.model.modeling import NexusConfig, NexusForCausalLM
@@ -112,6 +113,15 @@ def test_a_cached_pass_in_chunks_chooses_and_computes_as_one_pass_does(models, i
         choices.append(chosen(mix, ids[:, start:stop]))
     assert torch.equal(torch.cat(choices, dim=1), expected)
     torch.testing.assert_close(torch.cat(logits, dim=1), whole, atol=2e-5, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_pass_prints_no_warning_of_transformers(llamas, ids, use_cache):
+    mix = routed(llamas)
+    with library_warnings() as messages:
+        mix(ids, use_cache=use_cache)
+    assert not messages
 
 
 @torch.inference_mode()
