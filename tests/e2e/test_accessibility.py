@@ -1,4 +1,4 @@
-"""Every page in a real browser, checked by axe-core for findings that hinder people: serious and critical ones."""
+"""Every page in a real browser: what hinders people, by axe-core, and elements that move while the page loads."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ pytestmark = pytest.mark.browser
 
 PAIR = "code@1,law@1"
 HINDERING = ("serious", "critical")
+MOST_SHIFT = 0.1  # cumulative layout shift that counts as good
+SHIFTS = """window.shifted = 0; new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+}).observe({ type: 'layout-shift', buffered: true })"""
 OPTIONS = {"resultTypes": ["violations"], "elementRef": False, "iframes": False}
 HEADER = ("Catalog", "Map", "Compose", "Mixes", "Lens", "Play", "Runs", "Contribute", "Log")
 # The pages that the header does not lead to, and pages that a query fills.
@@ -36,15 +40,17 @@ FILLED = (
 
 
 def findings(page: Any, name: str) -> list[str]:
-    """The findings of axe-core on the open page when it is complete, each with its element and its remedy."""
+    """The findings on the open page when it is complete: axe-core's, and a layout shift since the last call."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page.locator(".stApp[data-test-script-state='notRunning'] .stMain").wait_for()
     page.wait_for_function(
-        "document.querySelector('h1') && !document.querySelector('[data-testid=stSkeleton]')"
+        "document.querySelector('.stApp[data-test-script-state=notRunning] h1')"
+        " && !document.querySelector('[data-testid=stSkeleton]')"
     )
     found = Axe().run(page, options=OPTIONS).response["violations"]
-    return [
+    shifted = page.evaluate("(() => { const all = window.shifted; window.shifted = 0; return all; })()")
+    moved = [f"{name}: layout shift {shifted:.2f}"] if shifted > MOST_SHIFT else []
+    return moved + [
         f"{name}: {each['id']}: {node['html'][:200]}: {node['failureSummary']}"
         for each in found
         if each["impact"] in HINDERING
@@ -56,9 +62,9 @@ def walk(page: Any, names: Sequence[str]) -> list[str]:
     """Go to pages by the header's links, without loading the app again, and return the findings on them."""
     found = []
     for name in names:
-        before = page.title()
-        page.get_by_test_id("stTopNavLinkContainer").get_by_role("link", name=name, exact=True).click()
         if name != names[0]:  # it is open already
+            before = page.title()
+            page.get_by_test_id("stTopNavLinkContainer").get_by_role("link", name=name, exact=True).click()
             page.wait_for_function("title => document.title !== title", arg=before)
         found += findings(page, name)
     return found
@@ -100,7 +106,10 @@ def empty_url(shell: Shell) -> Iterator[str]:
     server.communicate()
 
 
-def test_no_page_of_a_stocked_registry_hinders_anybody(page: Any, url: str, worn: None) -> None:
+def test_no_page_of_a_stocked_registry_hinders_anybody_or_moves_while_it_loads(
+    page: Any, url: str, worn: None
+) -> None:
+    page.add_init_script(SHIFTS)
     page.goto(url)
     found = walk(page, HEADER)
     for address in FILLED:
@@ -109,6 +118,9 @@ def test_no_page_of_a_stocked_registry_hinders_anybody(page: Any, url: str, worn
     assert found == []
 
 
-def test_no_page_of_an_empty_registry_hinders_anybody(page: Any, empty_url: str) -> None:
+def test_no_page_of_an_empty_registry_hinders_anybody_or_moves_while_it_loads(
+    page: Any, empty_url: str
+) -> None:
+    page.add_init_script(SHIFTS)
     page.goto(empty_url)
     assert walk(page, HEADER) == []

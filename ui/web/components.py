@@ -126,10 +126,7 @@ def expert_card(expert: ExpertRecord, match: Match | None = None, *, starred: bo
 
 
 def cards(experts: Sequence[tuple[ExpertRecord, Match | None]], favourites: Container[str] = ()) -> None:
-    """Draw a grid of cards whose number of columns follows the window's width; `favourites` are keys of names.
-
-    The style sheet loads a moment after the first cards. Until then, the cards are a wrapping row.
-    """
+    """Draw a grid of cards whose number of columns follows the window's width; `favourites` are keys of names."""
     with st.container(key="cards", horizontal=True):
         for expert, match in experts:
             expert_card(expert, match, starred=name_key(expert.name) in favourites)

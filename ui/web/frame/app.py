@@ -1,4 +1,4 @@
-"""The web app's frame: the style, the header and the pages. `nexusmix ui` starts it.
+"""The web app's frame: the header and the pages. `nexusmix ui` starts it.
 
 This script must not be in the parent folder of pages/. Streamlit treats a folder named `pages` next to its script as
 pages to serve (an old convention), and a first visit by a deep link would then open those files directly.
@@ -45,8 +45,8 @@ PAGES = (
 )
 
 st.set_page_config(page_title="nexusmix", page_icon=str(theme.ICON), layout="wide")
-for style in theme.STYLES:
-    st.html(style)
+# Streamlit loads the code of HTML elements at the first of them. This one takes no room, and comes before the page.
+st.html("<style></style>")
 st.logo(theme.LOGO, size="large")
 page = st.navigation(PAGES, position="top")
 address.visit(page.url_path)

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from streamlit.starlette import App
 
 from ui.web.frame.downloads import ROUTES
+from ui.web.frame.first_paint import FirstPaint
 from ui.web.frame.gate import Gate
 from ui.web.frame.guard import Guard, allowed_hosts
 from ui.web.frame.parent import report_listening
@@ -54,5 +55,6 @@ app = App(
     middleware=[
         Middleware(Guard, hosts=allowed_hosts()),
         *([Middleware(Gate)] if required() == "token" else []),
+        Middleware(FirstPaint),
     ],
 )

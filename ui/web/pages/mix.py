@@ -80,10 +80,11 @@ def _scores(mix: MixRecord, mixes: list[MixRecord]) -> None:
         )
         return
     if kept := quality(evaluation):
-        st.html(
-            f'<p class="nm-quality">This mix {escaped(kept)}.</p><p class="nm-line">{rival(evaluation)}</p>'
-            f"{gain_bars(evaluation)}"
-        )
+        with st.container(key="gains"):
+            st.html(
+                f'<p class="nm-quality">This mix {escaped(kept)}.</p><p class="nm-line">{rival(evaluation)}</p>'
+                f"{gain_bars(evaluation)}"
+            )
     if mix.evaluation is None:
         st.caption("Measured by an evaluation of another mix. Evaluate this one to see its routing.")
     with st.expander("Bits per byte", expanded=not kept):

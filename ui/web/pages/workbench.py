@@ -39,7 +39,8 @@ def render() -> None:
             return
         found = entries(registry, chosen, mixes)
         scores = compare(chosen, mixes)
-        st.html(overview(found))
+        with st.container(key="overview"):
+            st.html(overview(found))
         _actions(registry, found, scores)
         _scores(registry, found, scores)
         _routing(found)
@@ -86,7 +87,8 @@ def _scores(registry: Registry, found: Sequence[Entry], scores: Comparison) -> N
     st.subheader("Gain by domain", anchor=False)
     refs = [entry.mix.ref for entry in found]
     if scores.rows:
-        st.html(gains(refs, scores))
+        with st.container(key="gains"):
+            st.html(gains(refs, scores))
     else:
         st.caption("None of them was evaluated.")
     for ref, domains in scores.unlike.items():
