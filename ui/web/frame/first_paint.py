@@ -78,8 +78,14 @@ class FirstPaint:
 
 
 def scripts(static: Path = STATIC) -> list[str]:
-    """Return the paths of SCRIPTS and of the scripts that they import, relative to Streamlit's files."""
-    manifest = json.loads((static / "manifest.json").read_text(encoding="utf-8"))
+    """Return the paths of SCRIPTS and of the scripts that they import, relative to Streamlit's files.
+
+    A version of Streamlit without its list of scripts gives none: pages then load as Streamlit makes them.
+    """
+    listed = static / "manifest.json"
+    if not listed.is_file():
+        return []
+    manifest = json.loads(listed.read_text(encoding="utf-8"))
     left = [name for name, entry in manifest.items() if entry.get("name") in SCRIPTS]
     found: dict[str, str] = {}
     while left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from ui.web import theme
@@ -56,3 +57,7 @@ def test_streamlit_has_every_named_script() -> None:
     files = scripts()
     assert all((STATIC / path).is_file() for path in files)
     assert [name for name in SCRIPTS if not any(f"/{name}." in path for path in files)] == []
+
+
+def test_a_streamlit_without_a_list_of_scripts_gets_the_style_sheets_alone(tmp_path: Path) -> None:
+    assert scripts(tmp_path) == []
