@@ -9,6 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 from ui.web import address, routes, session, theme
+from ui.web.frame import heap
 from ui.web.pages import (
     catalog,
     compose,
@@ -44,6 +45,7 @@ PAGES = (
     routes.seed(seed.render),
 )
 
+heap.exclude_imports()
 st.set_page_config(page_title="nexusmix", page_icon=str(theme.ICON), layout="wide")
 for style in theme.STYLES:
     st.html(style)
