@@ -20,7 +20,10 @@ from registry.home import Registry
 # Helpers wait for tasks as long as the leader works alone. The death of a process closes its connections at once.
 PATIENCE = timedelta(days=7)
 LOG_CHARACTERS = 2000
-FOLLOW = "import sys; from composer.processes import follow; follow(*sys.argv[1:])"
+# The threshold is that of nexusmix/__main__.py: imports create many objects but no garbage.
+FOLLOW = (
+    "import gc, sys; gc.set_threshold(50_000); from composer.processes import follow; follow(*sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True)

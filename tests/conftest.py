@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 import pico
 
+gc.set_threshold(50_000)  # as in nexusmix/__main__.py
+
 
 @pytest.fixture(autouse=True)
 def _own_home(
@@ -33,6 +35,14 @@ def _own_home(
     monkeypatch.setenv("NEXUSMIX_HOME", str(tmp_path / "home"))
     for name in ("NEXUSMIX_IMPORT_ROOTS", "NEXUSMIX_EXPORT_ROOTS"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Let `os.fsync` only check its descriptor: what a test writes need not survive a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

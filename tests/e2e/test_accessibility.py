@@ -11,7 +11,7 @@ import pytest
 from registry.catalog.publish import publish_mix
 from registry.catalog.queries import get_mix, record_evaluation
 from registry.home import open_registry
-from registry.queue import runs
+from registry.queue import claims, runs
 
 if TYPE_CHECKING:
     from conftest import Shell
@@ -72,7 +72,7 @@ def walk(page: Any, names: Sequence[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def worn(stocked: Shell) -> None:
-    """The stocked registry with the evaluated mixes pair@1 and, from the same blobs, single@1; and a run."""
+    """The stocked registry with the evaluated mixes pair@1 and, from the same blobs, single@1; and a finished run."""
     options = ("--seed", "pico", "--experts", PAIR, "--preset", "merged", "--tokens", "0")
     stocked.json("compose", "pair", *options)
     with open_registry(stocked.home, embedder="hashing:64") as registry:
@@ -82,6 +82,10 @@ def worn(stocked: Shell) -> None:
         for name in ("pair@1", "single@1"):
             record_evaluation(registry, name, evaluation(PAIR.split(",")))
         runs.submit(registry, "measure", {"expert": "law@1"})
+        run = claims.claim(registry, "worker", lease_seconds=60)
+        assert run is not None
+        claims.report(registry, run.fence, log="measuring\n")
+        claims.finish(registry, run.fence, state="succeeded", result={"expert": "law@1"})
 
 
 def evaluation(experts: list[str]) -> dict[str, Any]:
@@ -107,7 +111,7 @@ def empty_url(shell: Shell) -> Iterator[str]:
 
 
 def test_no_page_of_a_stocked_registry_hinders_anybody_or_moves_while_it_loads(
-    page: Any, url: str, worn: None
+    page: Any, worn: None, url: str
 ) -> None:
     page.add_init_script(SHIFTS)
     page.goto(url)

@@ -93,6 +93,8 @@ def test_a_mix_is_extended_on_its_page_and_the_next_version_opens(page: Any, url
     page.get_by_role("combobox", name="Expert").fill("cooking")
     page.keyboard.press("Enter")
     settle(page)
+    page.get_by_text("Evaluate it afterwards", exact=True).first.click()
+    settle(page)
     page.get_by_role("button", name="Extend it").click()
 
     page.get_by_role("link", name="Open pair@2").click()

@@ -101,7 +101,8 @@ def leave(worker: subprocess.Popen[str]) -> int:
 def test_a_run_survives_kill_9_of_its_worker_with_the_result_of_an_undisturbed_one(
     registry: Registry, start_worker: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    run = queue(registry, "disturbed")
+    steps = 80
+    run = queue(registry, "disturbed", steps)
     first = start_worker("--name", "first")
     wait_until(lambda: list(registry.home.glob("work/*/checkpoint-*/nexusmix-digests.json")), "a checkpoint")
     (child,) = psutil.Process(first.pid).children()
@@ -109,7 +110,7 @@ def test_a_run_survives_kill_9_of_its_worker_with_the_result_of_an_undisturbed_o
     wait_until(lambda: not child.is_running(), "the work to end with its worker")
     left = get_run(registry, run.id)
     assert (left.state, left.worker) == ("running", "first")
-    assert len(losses(registry, run)) < STEPS, "it was killed in the middle"
+    assert len(losses(registry, run)) < steps, "it was killed in the middle"
     let_the_lease_expire(registry, run)
 
     second = start_worker("--name", "second")
@@ -118,9 +119,9 @@ def test_a_run_survives_kill_9_of_its_worker_with_the_result_of_an_undisturbed_o
     assert (ended.state, ended.attempt, ended.worker) == ("succeeded", 2, "second"), ended.log
     assert ended.result is not None
     assert ended.result["mix"] == "disturbed@1"
-    assert [step for step, _ in losses(registry, run)] == list(range(1, STEPS + 1))
+    assert [step for step, _ in losses(registry, run)] == list(range(1, steps + 1))
 
-    whole = queue(registry, "undisturbed")
+    whole = queue(registry, "undisturbed", steps)
     wait_until(lambda: has_ended(registry, whole), "the undisturbed run")
     assert leave(second) == 0
     assert get_run(registry, whole.id).attempt == 1

@@ -55,7 +55,8 @@ def new_postgres(postgres_server: Any) -> Callable[..., str]:
         url = sqlalchemy.make_url(postgres_server.get_uri())
         engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+            # Twice as fast as the default strategy, which writes the whole copy to the log.
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         engine.dispose()
         return url.set(database=name).render_as_string(hide_password=False)
 

@@ -7,6 +7,7 @@ process was stopped or died. The process ends with its parent, which keeps the p
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from registry.records import Fence, Metric
 
 REPORT_SECONDS = 1.0
 STOPPED = 128 + signal.SIGTERM
+GC_THRESHOLD = 50_000  # as in nexusmix/__main__.py: imports create many objects but no garbage
 
 
 class Stopped(BaseException):
@@ -36,6 +38,7 @@ class Stopped(BaseException):
 
 def main(arguments: Sequence[str]) -> int:
     """Execute the run. Return 0 if it succeeded, or failed with a reported error."""
+    gc.set_threshold(GC_THRESHOLD)
     from composer.progress import measuring
     from ui.queue.jobs import execute
 

@@ -43,9 +43,8 @@ def default_name() -> str:
 
 def start_local(home: Path) -> subprocess.Popen[bytes]:
     """Start a worker on the registry in `home`. It exits when this process ends or closes the pipe to it."""
-    command = "import sys; from ui.cli import main; sys.exit(main())"
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", command, "--home", str(home), "worker", "--with-parent"],
+        [sys.executable, "-P", "-m", "nexusmix", "--home", str(home), "worker", "--with-parent"],
         stdin=subprocess.PIPE,
         stdout=sys.stderr,
         start_new_session=True,  # Ctrl-C reaches only the parent; the worker ends with the parent

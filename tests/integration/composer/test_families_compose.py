@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,12 @@ class Published:
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def published(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Published]:
     model_type, overrides = VARIANTS[request.param]
     root = tmp_path_factory.mktemp(request.param)
+    (root / "home").mkdir()
+    shutil.copyfile(empty_database, root / "home" / "registry.db")
     registry = open_registry(root / "home", embedder="hashing:16")
     seed = pico.write_pico(root / "seed", model_type=model_type, **overrides)
     add_seed(registry, "base", seed, license="MIT")

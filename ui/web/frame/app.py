@@ -9,6 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 from ui.web import address, routes, session, theme
+from ui.web.frame import heap
 from ui.web.pages import (
     catalog,
     compose,
@@ -44,6 +45,7 @@ PAGES = (
     routes.seed(seed.render),
 )
 
+heap.exclude_imports()
 st.set_page_config(page_title="nexusmix", page_icon=str(theme.ICON), layout="wide")
 # Streamlit loads the code of HTML elements at the first of them. This one takes no room, and comes before the page.
 st.html("<style></style>")

@@ -15,6 +15,7 @@ from pathlib import Path
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
+from ui.web.frame import heap
 from ui.web.frame.downloads import ROUTES
 from ui.web.frame.first_paint import FirstPaint
 from ui.web.frame.gate import Gate
@@ -46,6 +47,7 @@ def _warm_up() -> None:
     # A failure is shown by the first search, to a visitor who can read it.
     with contextlib.suppress(RegistryError):
         load_embedder(open_once().embedder).encode(["warm"])
+    heap.exclude_imports()
 
 
 app = App(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 
 import pico
@@ -14,6 +16,7 @@ from registry.errors import StorageError
 from registry.home import Registry
 from registry.queue import runs
 from ui.queue.jobs import execute
+from ui.web.frame import heap
 
 APP = str(Path(__file__).parents[4] / "ui" / "web" / "frame" / "app.py")
 
@@ -28,6 +31,19 @@ def test_the_app_opens_on_the_catalog(filled: Registry) -> None:
     assert not app.exception
     assert app.title[0].value == "What should your model be good at?"
     assert cards(app) == ["code", "cooking", "law"]
+
+
+def test_the_app_excludes_imported_modules_from_collections_once(
+    filled: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = AppTest.from_file(APP, default_timeout=30).run()
+    monkeypatch.setattr(heap, "_frozen_modules", 0)
+    gc.unfreeze()
+    app.run()
+    frozen = gc.get_freeze_count()
+    assert frozen > 10 * len(sys.modules)
+    app.run()
+    assert gc.get_freeze_count() <= frozen
 
 
 def test_an_empty_registry_says_how_to_begin(app_registry: Registry) -> None:
