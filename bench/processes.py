@@ -16,12 +16,16 @@ SAMPLE_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Usage:
-    """Resources used by one process. Memory is in MB (10⁶ bytes); `anonymous` excludes mapped files."""
+    """Resources used by one process. Memory is in MB (10⁶ bytes); `anonymous` excludes mapped files.
+
+    `team` is the anonymous memory of the process and those that it started, all together.
+    """
 
     wall: float
     cpu: float
     total: float
     anonymous: float
+    team: float
     output: str
 
 
@@ -47,12 +51,14 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
     ]
     for reader in readers:
         reader.start()
-    anonymous = 0
+    anonymous = team = 0
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             break
-        anonymous = max(anonymous, _anonymous_kb(process.pid))
+        own = _anonymous_kb(process.pid)
+        anonymous = max(anonymous, own)
+        team = max(team, own + sum(map(_anonymous_kb, _children(process.pid))))
         time.sleep(SAMPLE_SECONDS)
     wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -67,6 +73,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
         cpu=usage.ru_utime + usage.ru_stime,
         total=usage.ru_maxrss * 1024 / 1e6,
         anonymous=anonymous * 1024 / 1e6,
+        team=team * 1024 / 1e6,
         output=texts["stdout"],
     )
 
@@ -84,6 +91,14 @@ def load_average() -> float:
 def note(text: str) -> None:
     """Print a progress line to standard error."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process's main thread started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _anonymous_kb(pid: int) -> int:

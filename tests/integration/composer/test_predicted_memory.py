@@ -51,17 +51,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"name": "whole", "training": {"tokens": 0}},
         {"name": "tuned", "training": {"tokens": 1024, "warm_start": False}},
         {"name": "merged", "trunk_merge": "regmean", "training": {"tokens": 0}},
+        {
+            "name": "shared",
+            "trunk_merge": "mean",
+            "training": {"tokens": 1024, "warm_start": False, "train": "lora"},
+        },
     ],
     ids=lambda settings: settings["name"],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_predicted_memory_of_a_composition_is_near_its_peak(home: Path, settings: dict[str, Any]) -> None:
+    processes = 2 if settings["name"] == "shared" else 1
     recipe = {"seed": "seed", "experts": ["one", "two"], **settings}
     environment = {
         "NEXUSMIX_HOME": str(home),
         "NEXUSMIX_MEMORY": "2GiB",
         "NEXUSMIX_DEVICE": "cpu",
         "NEXUSMIX_DTYPE": "float32",
+        "NEXUSMIX_NPROC": str(processes),
         "NEXUSMIX_EMBEDDER": "hashing:16",
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +77,9 @@ def test_the_predicted_memory_of_a_composition_is_near_its_peak(home: Path, sett
         registry = open_registry()
         parsed = Recipe.parse(recipe)
         parts = get_parts(registry, parsed.seed, parsed.experts)
-        predicted = estimate(registry, *parts, parsed.model_dump(mode="json")).memory
+        predicted = estimate(registry, *parts, parsed.model_dump(mode="json"))
         registry.engine.dispose()
-    peak = run([sys.executable, "-c", MEASURED, repr(recipe)], {**os.environ, **environment}).anonymous * 1e6
-    assert predicted == pytest.approx(peak, rel=0.25)
+    used = run([sys.executable, "-c", MEASURED, repr(recipe)], {**os.environ, **environment})
+    assert predicted.memory == pytest.approx(used.team * 1e6, rel=0.25)
+    assert predicted.memory_each[0] == pytest.approx(used.anonymous * 1e6, rel=0.25)
+    assert len(predicted.memory_each) == processes

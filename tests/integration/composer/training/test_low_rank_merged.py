@@ -99,7 +99,6 @@ def test_an_extension_keeps_the_differences(registry, tuned, tokens):
         place = "language_model.model.layers.0.self_attn.q_proj"
         expert = next(m.expert for m in extended.members if m.expert.ref.startswith("law"))
         info = stored_tensors(registry.blobs, expert.trunk)["model.layers.0.self_attn.q_proj.weight"]
-        from composer.tensors.weights import mapped
 
         expected = before.get_submodule(place).weight * 2 / 3 + mapped(info).float() / 3
         torch.testing.assert_close(after.get_submodule(place).weight, expected, atol=2e-3, rtol=1e-2)
