@@ -9,6 +9,7 @@ from composer.extension import extend
 from composer.mix.opening import open_mix
 from composer.mix.recipe import LORA_LEARNING_RATE, Recipe, Training
 from composer.tensors.stream import stored_tensors
+from composer.tensors.weights import mapped
 from composer.variants import EXPORT_FORMATS
 from registry.home import open_registry
 from registry.intake.intake import add_seed, contribute
