@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Writing:
     """A prompt, and the tokens generated so far and their duration in seconds, by speaker.
 
+    An expert's place in `hues` gives its colour.
     In a chat the prompt is the newest message, and `earlier` are the turns before it.
     """
 
@@ -25,6 +26,7 @@ class Writing:
     chat: bool
     texts: dict[Speaker, list[Token]]
     seconds: dict[Speaker, float]
+    hues: list[str] = field(default_factory=list)
     earlier: list[Writing] = field(default_factory=list)
 
     def text_of(self, who: Speaker) -> str:

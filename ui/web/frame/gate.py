@@ -11,7 +11,7 @@ from registry.accounts import actor_of_token
 from registry.errors import RegistryError
 from registry.home import Registry, open_registry
 from ui.web.frame.guard import Application, Message, Receive, Send
-from ui.web.login import COOKIE, LEAVE, PATH, SESSION_SECONDS, holder, session_of
+from ui.web.login import COOKIE, LEAVE, PATH, SESSION_SECONDS, actor_of_cookie, holder, session_of
 
 FORM_BYTES = 4096
 FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Log in · nexusmix</title>
@@ -31,7 +31,7 @@ def registry() -> Registry:
 
 
 class Gate:
-    """ASGI middleware: every request needs the cookie of a login, except the login itself."""
+    """ASGI middleware: every request needs the cookie of an account's login, except the login itself."""
 
     def __init__(self, app: Application) -> None:
         self.app = app
@@ -44,7 +44,7 @@ class Gate:
             await self._log_in(scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == LEAVE:
             await _redirect(send, PATH, f"{COOKIE}=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax")
-        elif holder(_cookie(scope)) is not None:
+        elif await _has_account(_cookie(scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -68,6 +68,17 @@ class Gate:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         cookie = f"{COOKIE}={session}; Max-Age={SESSION_SECONDS}; Path=/; HttpOnly; SameSite=Lax{secure}"
         await _redirect(send, "/", cookie)
+
+
+async def _has_account(cookie: str | None) -> bool:
+    """Return whether the cookie is a login of an account that was not removed since, with the token it has now."""
+    if holder(cookie) is None:  # without a query: anybody can send one
+        return False
+    try:
+        await asyncio.to_thread(lambda: actor_of_cookie(registry(), cookie))
+    except RegistryError:
+        return False
+    return True
 
 
 def _cookie(scope: Message) -> str | None:

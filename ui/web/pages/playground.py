@@ -28,7 +28,7 @@ from ui.web.writing import Writing, messages_of, newest_writing
 from ui.wording.display import plural
 
 if TYPE_CHECKING:
-    pass
+    from composer.generation import Token
 
 PROMPT_CHARS = 8_000
 PAGE = "playground"
@@ -39,6 +39,11 @@ NOTHING, SEED = "", "seed"
 def render() -> None:
     """Draw the page: prompt and texts on the left; mixes, experts and sampling on the right."""
     page_title("Playground")
+    layout = None
+    if st.session_state.pop("unread", False) and "writing" in st.session_state:
+        # Stop draws the whole page again. The text ends first, because the rest takes longer.
+        layout = _layout()
+        _end(layout[1], st.session_state["writing"])
     with shown_errors():
         registry = current_registry()
         mixes = {mix.ref: mix for mix in list_mixes(registry)}
@@ -50,15 +55,31 @@ def render() -> None:
             compose_link()
             return
         form = Form(PAGE)
-        desk, panel = st.columns([7, 3], gap="large")
+        fields, texts, panel = layout or _layout()
         with panel, st.container(key="numbers"):
             mix, speakers = _choose(form, mixes)
             knobs = settings.draw(form, mix)
         hues = list(
             dict.fromkeys(ref for who in speakers if not who.is_seed for ref in mixes[who.name].experts)
         )
-        with desk:
-            _desk(registry, form, mixes, speakers, knobs, hues)
+        with fields:
+            _desk(registry, form, mixes, speakers, knobs, hues, texts)
+
+
+def _layout() -> tuple[DeltaGenerator, DeltaGenerator, DeltaGenerator]:
+    """Return the places of the prompt, the texts and the settings."""
+    desk, panel = st.columns([7, 3], gap="large")
+    with desk:
+        return st.container(), st.empty(), panel
+
+
+def _end(texts: DeltaGenerator, writing: Writing) -> None:
+    """Draw texts without the cursor, as far as they were generated."""
+    with texts.container():
+        for who, column in zip(writing.texts, st.columns(len(writing.texts), gap="medium"), strict=True):
+            with column:
+                _by(who)
+                st.empty().html(_html(writing, who, writing.hues))
 
 
 def _choose(form: Form, mixes: Mapping[str, MixRecord]) -> tuple[MixRecord, list[Speaker]]:
@@ -88,8 +109,9 @@ def _desk(
     speakers: list[Speaker],
     knobs: Knobs,
     hues: list[str],
+    texts: DeltaGenerator,
 ) -> None:
-    """Draw the prompt, and below it each speaker's text."""
+    """Draw the prompt, and each speaker's text in `texts`."""
     field = form.field(
         "prompt", "", shared_chars=SHARED_CHARS, allowed=lambda text: len(text) <= PROMPT_CHARS
     )
@@ -122,7 +144,8 @@ def _desk(
             st.button("New conversation", icon=":material/add_comment:", on_click=_forget)
     prompt = st.session_state.pop("sent", "") if knobs.chat else typed or ""
     above = st.container()
-    columns = st.columns(len(speakers), gap="medium")
+    with texts.container():
+        columns = st.columns(len(speakers), gap="medium")
     places = {}
     for who, column in zip(speakers, columns, strict=True):
         with column:
@@ -142,7 +165,7 @@ def _desk(
             [newest.texts.get(who, []) for who in speakers] if newest else [], "played_block"
         )
     if newest is not None and st.session_state.pop("unread", False):
-        # After Stop too, the text ends at once; the prompt's colours need another pass of the model.
+        # The text ends at once; the prompt's colours need another pass of the model.
         for who in places.keys() & newest.texts.keys():
             places[who].html(_html(newest, who, hues))
     read = _prompts_read(registry, mixes, newest, list(places), knobs.active)
@@ -189,13 +212,14 @@ def _write(
     registry: Registry,
     prompt: str,
     knobs: Knobs,
-    hues: Sequence[str],
+    hues: list[str],
     places: Mapping[Speaker, DeltaGenerator],
 ) -> None:
     """Let the speakers generate in turns, and show each token as it arrives."""
     before = newest_writing(list(places), knobs.chat) if knobs.chat else None
     earlier = [*before.earlier, before] if before else []
-    writing = Writing(prompt, knobs.chat, {who: [] for who in places}, dict.fromkeys(places, 0.0), earlier)
+    none: dict[Speaker, list[Token]] = {who: [] for who in places}
+    writing = Writing(prompt, knobs.chat, none, dict.fromkeys(places, 0.0), hues, earlier)
     for who, place in places.items():
         place.html(_html(writing, who, hues, writing=True))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -92,6 +93,18 @@ def test_a_removed_account_is_out_although_its_cookie_is_valid(token: str, regis
         login.actor_of_cookie(registry, None)
     with pytest.raises(AccessError):
         login.actor_of_claims(registry, {})
+
+
+@pytest.mark.parametrize("change", [remove_account, renew_token])
+def test_no_path_is_served_to_the_login_of_a_removed_account_or_an_old_token(
+    token: str, registry: Registry, change: Callable[[Registry, str], object]
+) -> None:
+    cookie = f"{login.COOKIE}={login.session_of(registry, 'alice')}"
+    assert ask("/media/1", cookie=cookie)["status"] == 200
+    change(registry, "alice")
+    for path in ("/", "/static/x.js", "/media/1"):
+        assert ask(path, cookie=cookie)["status"] == 401
+    assert ask("/_stcore/stream", kind="websocket", cookie=cookie)["type"] == "websocket.close"
 
 
 def test_a_renewed_token_ends_the_logins_of_the_old_one(token: str, registry: Registry) -> None:
