@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 1.0
 STOPPING_SECONDS = 0.4
 RUNS_SEARCHED = 50  # for the evaluation that follows
-LOG_HEIGHT = 260
+LOG_HEIGHT, LOG_LINES = 260, 8  # the box of a longer log scrolls
 CHART_HEIGHT = 260
 ACCENT = "#7a73ea"
 SMOOTHING = 12  # the running mean covers one twelfth of the steps
@@ -251,7 +251,8 @@ def _log(run: RunRecord) -> None:
     if not run.log:
         st.caption("No output yet.")
         return
-    with st.container(height=LOG_HEIGHT, autoscroll=True):
+    scrolls = run.is_live or run.log.count("\n") > LOG_LINES
+    with st.container(height=LOG_HEIGHT if scrolls else "content", autoscroll=scrolls):
         st.code(printable(run.log, lines=True), language=None, wrap_lines=True)
 
 
