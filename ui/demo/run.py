@@ -31,7 +31,7 @@ from ui.demo.parallel import Task, train_all
 
 SEED = "demo-seed"
 MEMBERS, NEWCOMER = ("python", "math", "prose"), "cpp"
-EXPERT_TRAINING = {"tokens": 200_000, "learning_rate": 2e-3, "batch_tokens": 1024, "random_seed": 0}
+EXPERT_TRAINING = {"tokens": 100_000, "learning_rate": 2e-3, "batch_tokens": 1024, "random_seed": 0}
 # demo is extended later; the others are for comparison. demo-merged runs in every reader, demo-linear is BTX.
 MIXES: Mapping[str, Mapping[str, Any]] = {
     "demo": {"trunk_merge": "routed"},
@@ -39,16 +39,16 @@ MIXES: Mapping[str, Mapping[str, Any]] = {
     "demo-linear": {
         "router": "linear",
         "trunk_merge": "regmean",
-        "training": {"tokens": 100_000, "warm_start": False},
+        "training": {"tokens": 50_000, "warm_start": False},
     },
 }
 RIVALS: Mapping[str, str] = {
     "dense merging": "dense_merging",
     "a merged trunk": "demo-merged@1",
-    "a linear router with 100k tokens": "demo-linear@1",
+    "a linear router with 50k tokens": "demo-linear@1",
 }
 KEPT = 0.9  # of the experts' gain
-EVALUATED_BYTES = 60_000
+EVALUATED_BYTES = 30_000
 PROMPTS = ("def read_lines(path):\n", "template <typename T>\nclass ")
 SEED_FOLDER = Path(__file__).parent / "seed"
 
