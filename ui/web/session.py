@@ -105,7 +105,7 @@ def first_steps(registry: Registry) -> None:
     with st.container(
         horizontal=True, horizontal_alignment="center", vertical_alignment="center", key="first-steps"
     ):
-        about = "Trains four small experts on text of this machine and composes mixes of them, in 5 to 10 minutes."
+        about = "Trains four small experts on text of this machine and composes mixes of them, in about 5 minutes."
         if st.button("Show me the demo", type="primary", icon=":material/play_arrow:", help=about):
             queue(registry, "demo", {})
         st.page_link(routes.seed(), label="Add a seed", icon=":material/add:")
