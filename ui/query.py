@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from registry.records import DomainEmbedding
 
 # Least scores of a strong match, and of some match. A request shares the words of PHRASE with every name.
-# Measured on the 83 requests of test_search_quality.py and 10 that none of the experts fits (bench/RESULTS.md, Registry).
+# Measured on the 83 requests of test_search_quality.py and 10 that none fits (bench/RESULTS.md, Registry).
 STRONG_REQUEST, CLOSE_REQUEST = 0.40, 0.33
 STRONG_SAMPLE, CLOSE = 0.25, 0.14
 
