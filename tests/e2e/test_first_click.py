@@ -68,7 +68,9 @@ def test_the_first_click_after_typing_exports_and_a_bad_folder_says_so_there(
 def test_the_first_click_after_typing_points_an_alias(page: Any, url: str) -> None:
     page.goto(f"{url}/expert?ref=cooking%401")
     settle(page)
-    page.get_by_role("button", name="Point an alias to this version").click()
+    opens = page.get_by_role("button", name="Point an alias to this version")
+    opens.evaluate("button => button.scrollIntoView({ block: 'center' })")  # room for its form
+    opens.click()
     page.get_by_role("textbox", name="Alias").fill("no good")
     page.get_by_role("button", name="Set alias").click()
     page.get_by_test_id("stAlert").wait_for()
