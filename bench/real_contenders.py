@@ -157,40 +157,31 @@ def score_dense_merging(lab: Lab, random_seed: int) -> dict[str, Any]:
     return lab.score(open_dense_merging(lab.registry, lab.seed, lab.experts))
 
 
-def score_dume(lab: Lab, random_seed: int) -> dict[str, Any]:
-    """Score DUME with gates from training text; the random seed selects the text."""
-    started = time.process_time()
-    mix = dume.open_untrained(lab.registry, SEED, [expert.ref for expert in lab.experts])
-    rows = {}
-    for place, domain in enumerate(lab.domains):
-        texts = texts_of(lab.registry.home, domain, "train")
-        random.Random(f"{random_seed}/{domain}").shuffle(texts)
-        rows[place] = pack(lab.tokenizer, texts, LENGTH, lab.collected_rows)
-    gates = [dume.solve(sums) for sums in dume.collect(mix.model, rows)]
-    seconds = time.process_time() - started
-    with dume.routed(mix.model, gates):
-        return {**lab.score(mix.model, mixture_choices(mix.model)), "composing_seconds": seconds}
+def score_dume(lab: Lab, random_seed: int, *, tokens: int = 0) -> dict[str, Any]:
+    """Score DUME with gates from training text; the random seed selects the text.
 
-
-def score_tuned_dume(tokens: int, lab: Lab, random_seed: int) -> dict[str, Any]:
-    """Score DUME after a fine-tune of all its weights except the gates, which are solved again afterwards."""
+    A fine-tune by `tokens` trains all its weights except the gates, which are solved again afterwards.
+    """
     started = time.process_time()
-    mix = dume.open_untrained(lab.registry, SEED, [expert.ref for expert in lab.experts], trainable=True)
+    names = [expert.ref for expert in lab.experts]
+    mix = dume.open_untrained(lab.registry, SEED, names, trainable=tokens > 0)
     texts = {domain: texts_of(lab.registry.home, domain, "train") for domain in lab.domains}
+    for domain in lab.domains:
+        random.Random(f"{random_seed}/{domain}").shuffle(texts[domain])
     rows = {
         place: pack(lab.tokenizer, texts[domain], LENGTH, lab.collected_rows)
         for place, domain in enumerate(lab.domains)
     }
-    dume.set_gates(mix.model, [dume.solve(sums) for sums in dume.collect(mix.model, rows)])
-    training = Training(tokens=tokens, random_seed=random_seed, train_router=False, load_balance=0.0)
-    share = {domain: 1 / len(texts) for domain in texts}
-    with TemporaryDirectory() as folder:
-        losses = finetune(mix, texts, share, training, Path(folder))
     gates = [dume.solve(sums) for sums in dume.collect(mix.model, rows)]
+    if tokens:
+        dume.set_gates(mix.model, gates)
+        training = Training(tokens=tokens, random_seed=random_seed, train_router=False, load_balance=0.0)
+        with TemporaryDirectory() as folder:
+            finetune(mix, texts, {domain: 1 / len(texts) for domain in texts}, training, Path(folder))
+        gates = [dume.solve(sums) for sums in dume.collect(mix.model, rows)]
     seconds = time.process_time() - started
     with dume.routed(mix.model, gates):
-        found = lab.score(mix.model, mixture_choices(mix.model))
-    return {**found, "composing_seconds": seconds, "losses": [losses[0], losses[-1]]}
+        return {**lab.score(mix.model, mixture_choices(mix.model)), "composing_seconds": seconds}
 
 
 def score_product(router: str, lab: Lab, random_seed: int, *, tokens: int = 0) -> dict[str, Any]:
@@ -286,7 +277,7 @@ CONTENDERS: Mapping[str, Callable[[Lab, int], dict[str, Any]]] = {
     "nexus": partial(score_product, "nexus"),
     "linear": partial(score_product, "linear"),
     "linear, 50k tokens": partial(score_product, "linear", tokens=50_000),
-    "dume, 50k tokens": partial(score_tuned_dume, 50_000),
+    "dume, 50k tokens": partial(score_dume, tokens=50_000),
     "routed": partial(score_routed, True, 0),
     "routed at 1": partial(score_routed, False, 0),
     "routed before the last": partial(score_routed, True, 1),

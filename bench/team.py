@@ -2,7 +2,7 @@
 
 The target is 0.8 of twice the speed of one process. It makes random models on the spot (bench/gpu.py). A row is the
 median over the steps, without the first. A busy machine gives two processes more of its time than one, or less, so CPU
-seconds are printed, too: their share is that of one process's CPU seconds in the sum of two, whatever the load.
+seconds are printed, too. Their share is one process's CPU seconds divided by those of two, which the load changes less.
 """
 
 from __future__ import annotations

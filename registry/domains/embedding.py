@@ -53,7 +53,7 @@ def chunk_documents(
     """Return at most `limit` chunks of at most `chars` characters, spread evenly over the whole text.
 
     A remainder shorter than MIN_CHUNK_CHARS is dropped unless there is no other chunk. Stored vectors are those of
-    the chunks with their number as `limit`, whatever the limit was when they were made.
+    the chunks with their number as `limit`, also if they were made with another limit.
     """
     pieces = [text[i : i + chars].strip() for text in documents for i in range(0, len(text), chars)]
     chunks = [piece for piece in pieces if len(piece) >= MIN_CHUNK_CHARS] or [p for p in pieces if p]

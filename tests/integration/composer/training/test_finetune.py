@@ -3,6 +3,7 @@
 import pico
 import pytest
 import torch
+from pico_registry import stocked_registry
 
 from composer.composition import compose
 from composer.errors import RecipeError
@@ -12,8 +13,6 @@ from composer.model.modeling import NexusMLP
 from composer.training.data_mix import choose_shares, search
 from composer.training.fine_tune import finetune
 from composer.training.trainer import Schedule, _arguments
-from registry.home import open_registry
-from registry.intake.intake import add_seed, contribute
 
 UNTRAINED = Training(warm_start=False, tokens=0)
 SHORT = Training(warm_start=False, tokens=4096, sequence_length=64, batch_tokens=256, learning_rate=2e-3)
@@ -29,13 +28,7 @@ class Interrupted(Exception):
 def registry(tmp_path_factory):
     """A registry with a seed, two experts and an untrained mix of them for each router."""
     root = tmp_path_factory.mktemp("tuning")
-    registry = open_registry(root / "home", embedder="hashing:16")
-    seed = pico.write_pico(root / "seed")
-    add_seed(registry, "pico", seed, license="Apache-2.0")
-    for number, name in enumerate(("code", "math"), 1):
-        folder = pico.branch_pico(seed, root / name, seed=number)
-        data = pico.write_documents(root / f"{name}.jsonl", name)
-        contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
+    registry = stocked_registry(root, ("code", "math"))
     for router in ("nexus", "recurrent", "random"):
         compose(registry, recipe(router, UNTRAINED, router=router))
     yield registry

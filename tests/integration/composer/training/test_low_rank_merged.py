@@ -1,8 +1,8 @@
 """A merged mix whose fine-tune trains low-rank differences: stored small, opened, exported, extended."""
 
-import pico
 import pytest
 import torch
+from pico_registry import stocked_registry
 
 from composer.composition import compose
 from composer.extension import extend
@@ -11,23 +11,15 @@ from composer.mix.recipe import LORA_LEARNING_RATE, Recipe, Training
 from composer.tensors.stream import stored_tensors
 from composer.tensors.weights import mapped
 from composer.variants import EXPORT_FORMATS
-from registry.home import open_registry
-from registry.intake.intake import add_seed, contribute
 
 LORA = {"tokens": 1280, "train": "lora", "lora_rank": 4, "sequence_length": 32, "batch_tokens": 128}
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    """A registry with a seed in bfloat16 and three experts."""
+    """A registry with a seed and three experts."""
     root = tmp_path_factory.mktemp("low-rank")
-    registry = open_registry(root / "home", embedder="hashing:16")
-    seed = pico.write_pico(root / "seed")
-    add_seed(registry, "pico", seed, license="Apache-2.0")
-    for number, name in enumerate(("code", "math", "law"), 1):
-        folder = pico.branch_pico(seed, root / name, seed=number)
-        data = pico.write_documents(root / f"{name}.jsonl", name)
-        contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
+    registry = stocked_registry(root, ("code", "math", "law"))
     yield registry
     registry.engine.dispose()
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pico
 import pytest
 import torch
+from pico_registry import stocked_registry
 
 from composer import processes
 from composer.composition import compose
@@ -17,8 +17,6 @@ from composer.mix.opening import find_mix, open_mix
 from composer.mix.recipe import Recipe, Training
 from composer.progress import measuring
 from registry.catalog import queries
-from registry.home import open_registry
-from registry.intake.intake import add_seed, contribute
 
 SHORT = {"tokens": 1344, "sequence_length": 32, "batch_tokens": 128}  # the last step has two of four rows
 MERGED = {
@@ -37,13 +35,7 @@ MERGED = {
 def registry(tmp_path_factory):
     """A registry with a seed and three experts."""
     root = tmp_path_factory.mktemp("shared")
-    registry = open_registry(root / "home", embedder="hashing:16")
-    seed = pico.write_pico(root / "seed")
-    add_seed(registry, "pico", seed, license="Apache-2.0")
-    for number, name in enumerate(("code", "math", "law"), 1):
-        folder = pico.branch_pico(seed, root / name, seed=number)
-        data = pico.write_documents(root / f"{name}.jsonl", name)
-        contribute(registry, name, folder, seed="pico", license="MIT", data=[data])
+    registry = stocked_registry(root, ("code", "math", "law"))
     yield registry
     registry.engine.dispose()
 
