@@ -35,7 +35,12 @@ OptimizerName = Literal["adamw", "adafactor", "adamw_8bit"]
 Model = TypeVar("Model", bound=BaseModel)
 
 GUIDANCE = 0.3
+UNSOLVED_TOKENS = 100_000  # fine-tune by default, of a router that no warm start solves
 LORA_LEARNING_RATE = 1e-3
+# Options of the fine-tune alone.
+OF_THE_FINE_TUNE = frozenset(
+    {"train", "learning_rate", "lora_rank", "optimizer", "dense_to_sparse", "guidance"}
+)
 # Options of a training that a mix with a routed trunk has too.
 FOR_ROUTED_TRUNKS = frozenset(
     {
@@ -68,13 +73,14 @@ def _valid(cls: type[Model], values: Mapping[str, Any], what: str) -> Model:
 class Training(BaseModel):
     """Settings of the warm start and the fine-tune.
 
-    `tokens` counts all domains together; 0 means no fine-tune.
+    `tokens` counts all domains together; 0 means no fine-tune. By default there is one only without a warm start,
+    because it makes a warm-started mix of a real seed worse (bench/RESULTS.md).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     warm_start: bool = True
-    tokens: Annotated[int, Field(ge=0)] = 100_000
+    tokens: Annotated[int, Field(ge=0)] = 0
     train: TrainedPart = "all"
     # None trains only a router without a warm start, or one that needs training: a short fine-tune makes a
     # warm-started router worse.
@@ -160,6 +166,21 @@ class Training(BaseModel):
     def parse(cls, values: Mapping[str, Any]) -> Training:
         """Validate settings. Raises RecipeError that names every wrong field."""
         return _valid(cls, values, "training")
+
+    @model_validator(mode="after")
+    def _fresh_routers_train(self) -> Training:
+        if not self.warm_start and "tokens" not in self.model_fields_set:
+            object.__setattr__(self, "tokens", UNSOLVED_TOKENS)
+        return self
+
+    @model_validator(mode="after")
+    def _options_have_a_fine_tune(self) -> Training:
+        asked = sorted(self.model_fields_set & OF_THE_FINE_TUNE)
+        if asked and not self.tokens and "tokens" not in self.model_fields_set:
+            raise ValueError(
+                f"{', '.join(asked)}: without tokens there is no fine-tune; add tokens, for example 100000"
+            )
+        return self
 
     @model_validator(mode="after")
     def _low_rank_differences_learn_faster(self) -> Training:
@@ -263,6 +284,14 @@ class Recipe(RoutingOptions):
         return self
 
     @model_validator(mode="after")
+    def _routers_that_need_training_train(self) -> Recipe:
+        if "tokens" not in self.training.model_fields_set and self.training.tokens != self.usual_tokens:
+            training = self.training.model_copy()
+            object.__setattr__(training, "tokens", self.usual_tokens)
+            object.__setattr__(self, "training", training)
+        return self
+
+    @model_validator(mode="after")
     def _something_trains(self) -> Recipe:
         fixed = not ROUTERS[self.router].trainable
         if fixed and self.training.train == "router" and self.training.tokens:
@@ -331,6 +360,12 @@ class Recipe(RoutingOptions):
         """Return the recipe of the same experts and the same kind of trunk whose other options have their defaults."""
         trunk = self.trunk_merge if self.trunk_merge.routed else RegMean()
         return type(self)(name=self.name, seed=self.seed, experts=self.experts, trunk_merge=trunk)
+
+    @property
+    def usual_tokens(self) -> int:
+        """Tokens of a recipe with this router and warm start that gives none."""
+        fresh = ROUTERS[self.router].needs_training or not self.training.warm_start
+        return UNSOLVED_TOKENS if fresh and not self.trunk_merge.routed else 0
 
     def to_yaml(self) -> str:
         """Text of a file that `from_yaml` reads."""

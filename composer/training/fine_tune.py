@@ -19,7 +19,6 @@ from composer.model.losses import RouterLosses
 from composer.model.modeling import NexusForCausalLM
 from composer.model.on_demand import replace_weights, weights_of
 from composer.model.routed import add_differences, differences
-from composer.model.routers import router_class
 from composer.processes import Team
 from composer.progress import Progress, silent
 from composer.tensors.torch_blobs import map_tensors
@@ -27,6 +26,7 @@ from composer.training.data import Documents, mixed_rows
 from composer.training.low_rank import add_low_rank
 from composer.training.sharding import gathered, is_replicated
 from composer.training.trainer import Schedule, fit
+from composer.variants import ROUTERS
 
 START = "start.safetensors"  # what a warm start changed, for the other processes
 
@@ -218,7 +218,7 @@ def trains_router(training: Training, router_kind: str) -> bool:
         return True
     if training.train_router is not None:
         return training.train_router
-    return not training.warm_start or router_class(router_kind).needs_training
+    return not training.warm_start or ROUTERS[router_kind].needs_training
 
 
 def parameters(model: nn.Module, train: TrainedPart, *, router: bool) -> Iterator[tuple[str, nn.Parameter]]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from composer.evaluation.evaluate import MAX_BYTES
 from composer.experts.train import train_expert
-from composer.mix.recipe import LORA_LEARNING_RATE, Training
+from composer.mix.recipe import LORA_LEARNING_RATE, UNSOLVED_TOKENS, Training
 from composer.reproduce.plan import Settings
 from ui.cli import app
 
@@ -48,7 +48,8 @@ def test_the_defaults_in_the_help_are_those_of_the_recipe() -> None:
     command: Any = typer.main.get_command(app)
     shown = {option.name: option.show_default for option in command.commands["extend"].params}
     training = Training()
-    assert shown["tokens"] == f"none for whole experts, {training.tokens // 1000}k for a merged trunk"
+    assert not training.tokens
+    assert shown["tokens"] == f"none; {UNSOLVED_TOKENS // 1000}k for a merged trunk without a warm start"
     assert shown["warm_start"] == ("warm-start" if training.warm_start else "no-warm-start")
     assert shown["train"] == training.train
     assert shown["data_mix"] == training.data_mix

@@ -127,7 +127,8 @@ def compose(
     By default every expert stays whole (--trunk-merge routed): each token passes through one of them, chosen from the
     text so far. This measured best. Nothing is trained; with --tokens, one low-rank difference per expert is. The
     preset merged, or an option of routing, asks for a merged trunk: the experts' FFNs become routed experts next to the
-    seed's FFN, the router is fitted, and a fine-tune follows. Weights are referenced, not copied.
+    seed's FFN, and the router is fitted. Without --warm-start, a fine-tune of 100k tokens trains it instead. Weights
+    are referenced, not copied.
     """
     use_processes(nproc, queue=queue)
     top = {

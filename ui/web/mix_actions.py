@@ -21,7 +21,6 @@ from ui.web.stars import star_button
 from ui.wording.display import parameters
 
 TOKENS = [0, 10_000, 30_000, 100_000, 300_000, 1_000_000]
-DEFAULT_TOKENS = 100_000
 EVALUATED = "A second run compares the mix with its seed, each expert and dense merging."
 
 
@@ -83,7 +82,6 @@ def _extend(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> Non
         tokens = st.select_slider(
             "Tokens of fine-tuning",
             TOKENS,
-            value=DEFAULT_TOKENS,
             format_func=_tokens_words,
         )
     evaluate = st.toggle("Evaluate it afterwards", value=True, key="evaluate extended", help=EVALUATED)

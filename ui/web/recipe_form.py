@@ -39,7 +39,7 @@ KINDS: Choices = {
     ),
     "merged": (
         "Merged trunk",
-        "One shared attention with the experts' FFNs. Smaller, fine-tuned, and exports to llama.cpp and vLLM as well.",
+        "One shared attention with the experts' FFNs. Smaller, and exports to llama.cpp and vLLM as well.",
     ),
 }
 
@@ -94,7 +94,8 @@ def _merged(form: Form, default: Recipe, experts: int) -> dict[str, Any]:
         "Tokens of fine-tuning",
         steps,
         format_func=lambda count: parameters(count) if count else "none",
-        help="The warm start fits the router; a short fine-tune then trains the other parts.",
+        help="The warm start fits the router and the trunk. A fine-tune then trains the other parts; on a real seed it "
+        "made mixes worse.",
         **form.field("tokens", training.tokens, read=int, allowed=steps),
     )
     train = st.segmented_control(
@@ -127,6 +128,9 @@ def _merged(form: Form, default: Recipe, experts: int) -> dict[str, Any]:
         selection = _research_selection(form, default, top_k)
         chosen = _research_variants(form, tokens)
         losses = _research_training(form, training, tokens)
+    router = chosen.pop("router", router)
+    if not tokens and (ROUTERS[router].needs_training or not more["warm_start"]):
+        st.warning("Only a fine-tune trains this router: choose tokens of fine-tuning.")
     data_mix = chosen.pop("data_mix", more["data_mix"])
     return {
         "router": router,

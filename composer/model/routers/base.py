@@ -28,7 +28,6 @@ class Router(nn.Module):
     domains: torch.Tensor
     keeps_experts: ClassVar[bool] = True  # whether appending an expert leaves the other embeddings unchanged
     fixed: ClassVar[bool] = False  # whether warm start and training leave the router unchanged
-    needs_training: ClassVar[bool] = False  # whether some parameters can only be learned by gradients
     reads_context: ClassVar[bool] = False  # whether the scores depend on the text before a token (prefix.py)
 
     def __init__(

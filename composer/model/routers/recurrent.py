@@ -13,8 +13,6 @@ Shape suffixes: T tokens, N routed experts, M domain-embedding width, H model wi
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -28,7 +26,6 @@ class RecurrentRouter(NexusRouter):
     """The Nexus router with a recurrent state that depends on the token's inputs in the blocks below."""
 
     fresh = staticmethod(fresh_recurrent)
-    needs_training: ClassVar[bool] = True
 
     def __init__(
         self, hidden_size: int, domain_dim: int, num_experts: int, null_experts: int = 0, block: int = 0

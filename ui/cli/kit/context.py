@@ -176,7 +176,7 @@ TrainTokens = Annotated[
         parser=parse_count,
         metavar="N",
         help="Tokens of fine-tuning, as in 300k.",
-        show_default="none for whole experts, 100k for a merged trunk",
+        show_default="none; 100k for a merged trunk without a warm start",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -94,8 +94,15 @@ def number(app: AppTest, label: str) -> Any:
     return next(each for each in app.number_input if each.label == label)
 
 
-def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(filled: Registry) -> None:
+def tuned_form() -> AppTest:
+    """The form of a merged trunk with tokens of fine-tuning, which its options need."""
     app = merged_form()
+    app.select_slider[0].set_value(10_000).run()
+    return app
+
+
+def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(filled: Registry) -> None:
+    app = tuned_form()
     assert number(app, "Null experts").disabled
     number(app, "Experts per token").set_value(2)
     number(app, "Top-p").set_value(0.7).run()
@@ -106,7 +113,7 @@ def test_the_ways_to_choose_experts_reach_the_command_and_exclude_each_other(fil
     assert not app.exception
     assert code(app)[-2] == (
         "nexusmix compose code-law --seed smol --experts code@1,law@1 --router linear --top-p 0.7 "
-        "--null-experts 1 --data-mix proportional --trunk-merge regmean"
+        "--null-experts 1 --tokens 10000 --data-mix proportional --trunk-merge regmean"
     )
 
 
@@ -130,7 +137,7 @@ def test_research_options_are_in_one_closed_expander_with_their_verdicts(filled:
 
 
 def test_every_research_option_reaches_the_command_and_the_recipe_file(filled: Registry) -> None:
-    app = merged_form()
+    app = tuned_form()
     assert "research" not in yaml.safe_load(code(app)[-1])
     values = {"Top-p": 0.9, "RegMix runs": 4, "RegMix tokens": 64, "Z-loss": 0.001, "Entropy loss": 0.01}
     for title, value in {**values, "Dense to sparse": 0.5}.items():
@@ -162,6 +169,32 @@ def test_every_research_option_reaches_the_command_and_the_recipe_file(filled: R
     verb = typer.main.get_command(cli)
     with_flags = verb.commands["compose"].make_context("compose", shlex.split(code(app)[-2])[2:]).params  # type: ignore[attr-defined]
     assert {name: with_flags[name] for name in wanted} == {**wanted, "trunk_merge": "pcb"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "flags"),
+    [
+        ({"Research router": "recurrent"}, "--router recurrent --tokens 0 --trunk-merge regmean"),
+        ({"Fit the router to the domains first": False}, "--tokens 0 --trunk-merge regmean --no-warm-start"),
+    ],
+)
+def test_a_router_that_nothing_trains_is_a_warning_and_the_command_says_no_tokens(
+    changed: dict[str, Any], flags: str, filled: Registry
+) -> None:
+    app = merged_form()
+    ((title, value),) = changed.items()
+    (toggle(app, title) if isinstance(value, bool) else field(app, title)).set_value(value).run()
+    assert code(app)[-2].endswith(f"--experts code@1,law@1 {flags}")
+    assert "Only a fine-tune trains this router: choose tokens of fine-tuning." in [
+        w.value for w in app.warning
+    ]
+
+
+def test_the_command_of_a_fine_tunes_option_without_tokens_says_so(filled: Registry) -> None:
+    app = tuned_form()
+    number(app, "Learning rate").set_value(1e-4)
+    app.select_slider[0].set_value(0).run()
+    assert code(app)[-2].endswith("--tokens 0 --learning-rate 0.0001 --trunk-merge regmean")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +282,7 @@ def test_the_address_follows_the_form_and_opens_it_again_as_it_was(filled: Regis
     app = open_page("compose", seed="smol", experts="code@1,law@1")
     app.text_input[0].set_value("team")
     field(app, "Kind of mix").set_value("merged").run()
-    app.select_slider[0].set_value(10_000)
+    app.select_slider[0].set_value(10_000).run()
     number(app, "Top-p").set_value(0.7)
     field(app, "Research trunk merge").set_value("ties")
     field(app, "Train the router").set_value(True)

@@ -23,7 +23,7 @@ def test_without_options_experts_stay_whole_and_nothing_is_trained() -> None:
         {"router": "linear"},
         {"top_k": 2},
         {"combine": "additive"},
-        {"training": {"train": "ffn"}},
+        {"training": {"train": "ffn", "tokens": 1000}},
         {"training": Training(load_balance=0.1)},
         {"training": {"data_mix": "regmix"}},
         {"research": {"z_loss": 0.1}},
@@ -39,6 +39,33 @@ def test_an_option_that_only_a_merged_trunk_has_chooses_one(options: dict[str, o
 )
 def test_options_that_every_mix_has_choose_no_trunk(training: dict[str, object]) -> None:
     assert Recipe.parse({**BASE, "training": training}).trunk_merge.method == "routed"
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        ({}, 0),
+        ({"training": {"warm_start": False}}, 100_000),
+        ({"training": {"warm_start": False, "tokens": 0}}, 0),
+        ({"router": "recurrent"}, 100_000),
+        ({"router": "recurrent", "training": {"tokens": 0}}, 0),
+        ({"trunk_merge": "routed", "training": {"warm_start": False}}, 0),
+    ],
+)
+def test_only_a_router_that_no_warm_start_solves_is_trained_by_default(
+    options: dict[str, object], tokens: int
+) -> None:
+    assert Recipe.parse({**BASE, "preset": "merged", **options}).training.tokens == tokens
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"train": "lora"}, {"learning_rate": 1e-4}, {"optimizer": "adafactor"}, {"dense_to_sparse": 0.5}],
+)
+@pytest.mark.parametrize("preset", ["merged", "whole"])
+def test_options_of_a_fine_tune_without_tokens_are_refused(preset: str, options: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match=f"{next(iter(options))}: without tokens there is no fine-tune"):
+        Recipe.parse({**BASE, "preset": preset, "training": options})
 
 
 def test_the_papers_preset_is_the_paper_and_its_options_can_be_replaced() -> None:

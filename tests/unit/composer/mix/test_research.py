@@ -111,7 +111,7 @@ def test_an_override_replaces_an_option_of_the_block(tmp_path: Path) -> None:
 
 
 def test_a_recipe_is_written_with_its_research_options_in_the_block(tmp_path: Path) -> None:
-    recipe = Recipe.parse({**BASE, **OF_RECIPE, "training": OF_TRAINING})
+    recipe = Recipe.parse({**BASE, **OF_RECIPE, "training": {"tokens": 10, **OF_TRAINING}})
     written = yaml.safe_load(recipe.to_yaml())
     merge = {"method": "ties", "density": 0.3, "scale": 1.0}
     assert written["research"] == {**OF_RECIPE, **OF_TRAINING, "trunk_merge": merge}
@@ -153,7 +153,7 @@ def test_every_verdict_is_there_and_its_figures_were_measured() -> None:
 def test_a_router_that_no_training_changes_is_refused_by_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = RouterVariant("fixed", "Fixed", "Never changes.", "x:Y", trainable=False)
     monkeypatch.setitem(ROUTERS, "fixed", fixed)
-    values = {**BASE, "router": "fixed", "training": {"train": "router"}}
+    values = {**BASE, "router": "fixed", "training": {"train": "router", "tokens": 10}}
     with pytest.raises(RecipeError, match="no training changes the router fixed"):
         Recipe.parse(values)
     assert Recipe.parse({**values, "training": {"train": "router", "tokens": 0}}).router == "fixed"

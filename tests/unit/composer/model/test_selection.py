@@ -97,7 +97,7 @@ def test_a_router_without_null_experts_keeps_the_names_that_it_had():
         {"top_k": 2, "top_p": 0.5},
         {"null_experts": 1},
         {"top_p": 1.5},
-        {"router": "random", "training": {"train": "router"}},
+        {"router": "random", "training": {"train": "router", "tokens": 10}},
     ],
 )
 def test_a_recipe_that_chooses_experts_in_two_ways_or_none_is_refused(settings):
