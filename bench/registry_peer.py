@@ -1,4 +1,7 @@
-"""Time MLflow's model registry on SQLite: `python registry_peer.py MODELS`; needs mlflow, not nexusmix."""
+"""Time MLflow's model registry on SQLite: `python registry_peer.py MODELS`; needs mlflow, not nexusmix.
+
+Its rows are inserted in bulk, as ours are: its own calls take 130 ms for each model.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +35,42 @@ def timed(call: Callable[[], Any]) -> dict[str, float]:
 def main() -> None:
     """Register models with one tagged version each, list and filter them, and print JSON."""
     import mlflow
-    from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
+    from mlflow.store.model_registry.dbmodels.models import (
+        SqlModelVersion,
+        SqlModelVersionTag,
+        SqlRegisteredModel,
+        SqlRegisteredModelTag,
+    )
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import insert, select
 
     models = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
         store = SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db")
         start = time.perf_counter()
-        for number in range(models):
-            name = f"expert-{number:05}"
-            tag = LICENSES[number % len(LICENSES)]
-            store.create_registered_model(
-                name, tags=[RegisteredModelTag("license", tag)], description="about"
-            )
-            store.create_model_version(name, f"{folder}/{number}", tags=[ModelVersionTag("license", tag)])
+        made = store.create_registered_model("first")  # a row of its own, as the pattern of the others
+        store.create_model_version(made.name, folder)
+        numbers = range(models - 1)
+        names = {"name": [f"expert-{number:05}" for number in numbers]}
+        tags = [LICENSES[number % len(LICENSES)] for number in numbers]
+        with store.ManagedSessionMaker() as session:
+            for table, changed in (
+                (SqlRegisteredModel.__table__, {**names, "description": ["about"] * len(tags)}),
+                (SqlModelVersion.__table__, {**names, "source": [f"{folder}/{each}" for each in numbers]}),
+            ):
+                like = dict(session.execute(select(table)).mappings().one())
+                rows = (
+                    {**like, **dict(zip(changed, row, strict=True))}
+                    for row in zip(*changed.values(), strict=True)
+                )
+                session.execute(insert(table), list(rows))
+                workspace = like["workspace"]
+            tag_rows = [
+                {"workspace": workspace, "name": name, "key": "license", "value": tag}
+                for name, tag in zip(names["name"], tags, strict=True)
+            ]
+            session.execute(insert(SqlRegisteredModelTag.__table__), tag_rows)
+            session.execute(insert(SqlModelVersionTag.__table__), [{**row, "version": 1} for row in tag_rows])
         filled = time.perf_counter() - start
         found = {
             "list page of 50": timed(lambda: store.search_registered_models(max_results=50)),

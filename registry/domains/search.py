@@ -24,12 +24,12 @@ from registry.domains import index, scores
 from registry.domains.documents import parse_documents
 from registry.domains.embedders import Embedder
 from registry.domains.embedding import chunk_documents
+from registry.domains.inverted import LEAST_CANDIDATES
 from registry.errors import IntegrityError, NotFoundError, StorageError, UnsafeFileError
 from registry.home import Registry
 from registry.records import Digest
 
 log = logging.getLogger(__name__)
-LEAST_CANDIDATES = 32
 CANDIDATES_A_RESULT = 3
 _CACHED_CHUNKS = 256  # experts whose chunk vectors stay in memory, about 0.4 MB each
 _CACHED_PASSAGES = 32

@@ -1,8 +1,8 @@
 """Segments of the search index: immutable FAISS files, and the manifest that lists them.
 
-A segment is flat up to FLAT_VECTORS vectors. A larger one is an inverted file (IVF) that visits as many lists as
-a recall of RECALL needs, measured when it is built. Files are mapped, so that opening one reads nothing. m is the
-embedder's dimension.
+A segment is flat up to FLAT_VECTORS vectors. A larger one is an inverted file (inverted.py) that visits as many lists
+as its recall needs, measured when it is built. Files are mapped, so that opening one reads little. m is the embedder's
+dimension.
 """
 
 from __future__ import annotations
@@ -22,18 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from registry.domains import inverted
+
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 FORMAT = "nexusmix-index/1"
 FLAT_VECTORS = 50_000  # a scan of these takes a few milliseconds
-RECALL = 0.99
-_TRAINING_VECTORS_A_LIST = 40
-_TRAINING_ROUNDS = 6
-_TRIALS = 128  # queries that measure the recall; 32 once found 8 lists enough where 256 were needed
-_TRIAL_NOISE = (
-    2.0  # they are farther from the vectors than the vectors from each other, as short requests are
-)
-_TRIAL_RESULTS = 10
 
 # Batches of ids [k] and vectors [k, m].
 Batch = tuple[np.ndarray, np.ndarray]
@@ -123,10 +117,10 @@ def open_segment(folder: Path, segment: Segment) -> Any | None:
 
 def search_segment(index: Any, lists: int, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids and inner products of the `count` vectors nearest to a query [m], best first."""
-    import faiss
-
-    parameters = faiss.SearchParametersIVF(nprobe=lists) if lists else None  # type: ignore[call-arg]
-    scores, ids = index.search(query[None], min(count, index.ntotal), params=parameters)
+    count = min(count, index.ntotal)
+    scores, ids = (
+        inverted.search(index, lists, query[None], count) if lists else index.search(query[None], count)
+    )
     found = ids[0] >= 0  # an inverted file returns -1 where its lists have too few vectors
     return ids[0][found], scores[0][found]
 
@@ -141,13 +135,18 @@ def build_segment(
         lists, recall = 0, 1.0
         flat = faiss.ScalarQuantizer.QT_fp16
         index = faiss.IndexIDMap(faiss.IndexScalarQuantizer(dimension, flat, faiss.METRIC_INNER_PRODUCT))
-        sample = None
+        trial = None
     else:
-        index, sample = _trained(read, dimension, vectors)
+        most = inverted.lists_for(vectors)
+        every = max(1, vectors // (most * inverted.VECTORS_A_LIST_TRAIN))
+        sample = np.concatenate([rows for _ids, rows in read(every)])
+        index, trial = inverted.trained(sample, most), inverted.Trial(sample)
     for ids, rows in read(1):
         index.add_with_ids(rows, ids)
-    if sample is not None:
-        lists, recall = _tuned(index, sample)
+        if trial is not None:
+            trial.see(ids, rows)
+    if trial is not None:
+        lists, recall = trial.tuned(index, most)
     name = f"{uuid.uuid4().hex}.faiss"
     with _replacing(folder / name) as temporary:
         faiss.write_index(index, str(temporary))
@@ -164,49 +163,6 @@ def build_segment(
         recall=recall,
         **fields,
     )
-
-
-def _trained(read: Callable[[int], Iterator[Batch]], dimension: int, vectors: int) -> tuple[Any, np.ndarray]:
-    """Return an empty inverted file with trained lists, and the vectors [s, m] that trained it."""
-    import faiss
-
-    lists = 2 ** round(np.log2(vectors) / 2)
-    every = max(1, vectors // (lists * _TRAINING_VECTORS_A_LIST))
-    sample = np.concatenate([rows for _ids, rows in read(every)])
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(dimension),
-        dimension,
-        lists,
-        faiss.ScalarQuantizer.QT_8bit,
-        faiss.METRIC_INNER_PRODUCT,
-    )
-    index.cp.niter = _TRAINING_ROUNDS
-    index.train(sample)
-    return index, sample
-
-
-def _tuned(index: Any, sample: np.ndarray) -> tuple[int, float]:
-    """Return the smallest power of two of lists that reaches the recall, and the recall."""
-    import faiss
-
-    numbers = np.random.default_rng(0)
-    some = sample[numbers.integers(len(sample), size=_TRIALS)]
-    length = np.linalg.norm(some, axis=1, keepdims=True)
-    noise = numbers.standard_normal(some.shape) * length * _TRIAL_NOISE / np.sqrt(some.shape[1])
-    queries = (some + noise).astype(np.float32)
-
-    def found(lists: int) -> list[set[int]]:
-        parameters = faiss.SearchParametersIVF(nprobe=lists)  # type: ignore[call-arg]
-        return [set(ids) for ids in index.search(queries, _TRIAL_RESULTS, params=parameters)[1].tolist()]
-
-    exact = found(index.nlist)
-    lists = 1
-    while True:
-        hits = sum(len(a & b) for a, b in zip(found(lists), exact, strict=True))
-        recall = hits / sum(map(len, exact))  # an expert with several vectors counts once
-        if recall >= RECALL or lists >= index.nlist:
-            return lists, recall
-        lists *= 2
 
 
 @contextmanager

@@ -78,8 +78,8 @@ def test_whole_experts_give_equal_results_and_draws_on_both_devices(found: dict[
 def test_fits_and_fine_tunes_give_close_results_on_both_devices(found: dict[str, Any], path: str) -> None:
     here, there = (list(numbers(found[device][path])) for device in ("cpu", "second"))
     assert here
-    # Matrices of another layout are summed in another order.
-    assert there == pytest.approx(here, rel=1e-4)
+    # Matrices of another layout are summed in another order. Shares are rounded to four digits.
+    assert there == pytest.approx(here, rel=1e-4, abs=5e-4)
 
 
 def numbers(result: Any) -> Iterator[float]:

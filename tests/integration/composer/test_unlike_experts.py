@@ -123,7 +123,8 @@ def test_the_mix_opens_in_the_dtype_that_computes_fast_and_contains_the_converte
     registry, folders = mixed_dtypes
     manifest = composed(registry, "code", "math").manifest
     for native, dtype in ((False, torch.float32), (True, torch.bfloat16)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        for units in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, units, lambda native=native: native)
         mix = open_mix(registry, manifest).model
         assert {p.dtype for n, p in mix.named_parameters() if ".router." not in n} == {dtype}
     source = load_file(folders["code"] / "model.safetensors")["model.layers.1.mlp.up_proj.weight"]

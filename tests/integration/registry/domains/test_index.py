@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from publishing import add_expert, add_seed, race
@@ -261,3 +262,17 @@ def test_a_home_that_cannot_be_written_slows_the_search_but_does_not_stop_it(
     (registry.home / "index").write_text("in the way")
     assert not index.update(registry, EMBEDDER, at_least=1)
     assert index.search(registry, AXES[2], EMBEDDER, limit=1) == [(experts["math"], 1.0)]
+
+
+def test_a_segment_of_an_earlier_version_is_still_searched() -> None:
+    numbers = np.random.default_rng(0)
+    rows = numbers.standard_normal((400, 8)).astype(np.float32)
+    centres = faiss.IndexFlatIP(8)
+    earlier = faiss.IndexIVFScalarQuantizer(
+        centres, 8, 4, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    earlier.train(rows)
+    earlier.add_with_ids(rows, np.arange(400))
+    ids, scores = segments_module.search_segment(earlier, 4, rows[5], 10)
+    assert ids[0] == np.argmax(rows @ rows[5])
+    assert scores == pytest.approx(np.sort(rows @ rows[5])[::-1][:10], abs=0.1)

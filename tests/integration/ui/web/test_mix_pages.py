@@ -95,7 +95,7 @@ def test_a_mix_that_was_never_measured_and_one_that_does_not_exist_say_so(mixed:
             {
                 "mix": "team@1",
                 "expert": "cooking@1",
-                "training": {"tokens": 100_000, "load_balance": 0.01},
+                "training": {"tokens": 0, "load_balance": 0.01},
                 "evaluate": True,
             },
         ),
