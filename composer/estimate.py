@@ -7,17 +7,22 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from composer import memory
 from composer.mix.initial_routers import initial_parameters
 from composer.model.initial import PAIR_BUCKETS
 from registry import licenses
+from registry.catalog import queries
 from registry.checkpoints.tensors import DTYPE_BYTES, read_header
 from registry.errors import LicenseError
 from registry.home import Registry
 from registry.queue import runs
 from registry.records import Digest, ExpertRecord, SeedRecord
+
+if TYPE_CHECKING:
+    from composer.mix.opening import Manifest
+    from composer.mix.recipe import Training
 
 # Floating-point operations per weight and token: forward and backward, as scaling laws count them.
 TRAINING_OPERATIONS = 6
@@ -111,6 +116,22 @@ def estimate(
         license=license_of_mix,
         conflict=conflict,
     )
+
+
+def estimate_extension(
+    registry: Registry, manifest: Manifest, expert_ref: str, training: Training
+) -> Estimate:
+    """Estimate a mix with one more expert, as `estimate` does. Raises NotFoundError."""
+    members = [member.expert.ref for member in manifest.members]
+    parts = queries.get_parts(registry, manifest.seed.name, [*members, expert_ref])
+    recipe = {
+        "training": training.model_dump(mode="json"),
+        "trunk_merge": {"method": "routed" if manifest.routed_trunk else "mean"},
+        "router": manifest.router_kind,
+        "top_k": manifest.top_k,
+        "top_p": manifest.top_p,
+    }
+    return estimate(registry, *parts, recipe)
 
 
 def seed_weights(registry: Registry, seed: SeedRecord) -> tuple[int, int]:

@@ -90,14 +90,18 @@ def test_private_text_stays_at_home_and_its_embedding_is_enough(
 
 def test_a_mix_is_composed_extended_evaluated_run_and_reduced(stocked: Shell) -> None:
     options = ("--seed", "pico", "--experts", "code,law", "--tokens", "1k", "--no-warm-start")
-    mix = stocked.json("compose", "team", *options, "--preset", "merged")
+    composed = stocked.run("compose", "team", *options, "--preset", "merged", "--json")
+    assert composed.stderr.startswith("memory of the fine-tune: about "), composed.stderr
+    mix = json.loads(composed.stdout)
     assert (mix["mix"], mix["parent"], mix["experts"]) == ("team@1", None, ["code@1", "law@1"])
     assert mix["lock"].startswith("sha256:") and mix["bytes_written"] > 0
 
     refused = stocked.run("extend", "team", "cooking", "--train", "magic")
     assert refused.returncode != 0 and "train: Input should be 'router'" in refused.stderr
     how = ("--tokens", "1k", "--train", "trunk", "--freeze-router", "--learning-rate", 1e-4)
-    extended = stocked.json("extend", "team", "cooking", *how, "--no-warm-start")
+    done = stocked.run("extend", "team", "cooking", *how, "--no-warm-start", "--json")
+    assert done.stderr.startswith("memory of the fine-tune: about "), done.stderr
+    extended = json.loads(done.stdout)
     assert (extended["mix"], extended["parent"]) == ("team@2", "team@1")
     assert extended["training"]["tokens"] == 1000
     blobs = open_registry(stocked.home).blobs

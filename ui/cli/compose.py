@@ -40,7 +40,7 @@ from ui.cli.kit.context import (
     use_processes,
 )
 from ui.cli.kit.output import note, print_fields, print_json, progress
-from ui.cli.kit.report import print_composed
+from ui.cli.kit.report import memory_of, note_memory, print_composed
 from ui.cli.runs import print_queued
 from ui.wording.display import duration, parameters, size
 from ui.wording.shapes import composed_shape
@@ -176,7 +176,7 @@ def compose(
 
     with open_registry(ctx) as registry, progress() as report:
         if resolved.training.tokens:
-            note(f"memory of the fine-tune: {memory_of(_forecast(registry, resolved))}")
+            note_memory(_forecast(registry, resolved))
         result = run(registry, resolved, progress=report)
     if as_json:
         print_json(composed_shape(result))
@@ -216,12 +216,6 @@ def _print_estimate(ctx: typer.Context, recipe: Recipe, as_json: bool) -> None:
         note(
             f"the memory is more than --memory allows ({size(allowed)}): only weights that are computed obey it"
         )
-
-
-def memory_of(forecast: Estimate) -> str:
-    """Words for the memory of a composition, in all and in each process."""
-    each = "" if len(forecast.memory_each) == 1 else ": " + " + ".join(map(size, forecast.memory_each))
-    return f"about {size(forecast.memory)}{each}, not counting mapped files"
 
 
 def read_recipe(file: Path | None, top: dict[str, Any], training: dict[str, Any]) -> Recipe:

@@ -34,13 +34,13 @@ from ui.cli.kit.context import (
     use_processes,
 )
 from ui.cli.kit.output import note, print_json, progress
-from ui.cli.kit.report import print_composed
+from ui.cli.kit.report import note_memory, print_composed
 from ui.cli.runs import print_queued
 from ui.wording.shapes import composed_shape
 
 if TYPE_CHECKING:
+    from composer.mix.opening import Manifest
     from composer.mix.recipe import Training
-    from registry.home import Registry
 
 EXAMPLES = research_values("--data-mix") + examples(
     "nexusmix extend team cooking", "nexusmix extend team@1 cooking@2 --tokens 200k"
@@ -75,7 +75,9 @@ def extend(
     No router parameter is reset: the mix's router computes the gate from the new expert's domain embedding. The
     result is the mix's next version, with the old version as its parent.
     """
+    from composer.estimate import estimate_extension
     from composer.extension import extend as run
+    from composer.mix.opening import find_mix
     from ui.queue.jobs import submit
 
     use_processes(nproc, queue=queue)
@@ -98,7 +100,8 @@ def extend(
         }
     )
     with open_registry(ctx) as registry:
-        training = _training(registry, mix, asked)
+        _, manifest = find_mix(registry, mix)
+        training = _training(manifest, asked)
         if queue:
             request = {
                 "mix": mix,
@@ -108,6 +111,8 @@ def extend(
             }
             print_queued(submit(registry, "extend", request), as_json)
             return
+        if training.tokens:
+            note_memory(estimate_extension(registry, manifest, expert, training))
         with progress() as report:
             result = run(
                 registry, mix, expert, training=training, license_override=license_override, progress=report
@@ -119,11 +124,9 @@ def extend(
         note(f"next: nexusmix evaluate {result.mix.ref} --against {result.mix.parent}")
 
 
-def _training(registry: Registry, mix: str, asked: dict[str, Any]) -> Training:
+def _training(manifest: Manifest, asked: dict[str, Any]) -> Training:
     """Training settings of the extension: the given options, this mix's load balance, and defaults."""
-    from composer.mix.opening import find_mix
     from composer.mix.recipe import Training, routed_training
 
-    _, manifest = find_mix(registry, mix)
     training = Training.parse({"load_balance": manifest.load_balance, **asked})
     return routed_training(training) if manifest.routed_trunk else training

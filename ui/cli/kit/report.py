@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ui.cli.kit.output import Column, note, print_fields, print_table
 from ui.wording.display import duration, share, size
 from ui.wording.licenses import licence_words
 from ui.wording.tasks import task_rows
 from ui.wording.training_cost import learning_facts
+
+if TYPE_CHECKING:
+    from composer.estimate import Estimate
 
 
 def print_composed(shape: Mapping[str, Any]) -> None:
@@ -30,6 +33,17 @@ def print_composed(shape: Mapping[str, Any]) -> None:
     )
     for warning in shape["warnings"]:
         note(f"warning: {warning}")
+
+
+def memory_of(forecast: Estimate) -> str:
+    """Words for the memory of a composition, in all and in each process."""
+    each = "" if len(forecast.memory_each) == 1 else ": " + " + ".join(map(size, forecast.memory_each))
+    return f"about {size(forecast.memory)}{each}, not counting mapped files"
+
+
+def note_memory(forecast: Estimate) -> None:
+    """Tell the memory of a fine-tune before it starts."""
+    note(f"memory of the fine-tune: {memory_of(forecast)}")
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
