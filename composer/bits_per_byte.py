@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from composer.derived import derived_number
+from composer.processes import ALONE, Team
 from composer.training.data import separator
 from registry.home import Registry
 
@@ -76,13 +77,21 @@ def excerpts(documents: Sequence[str], max_bytes: int) -> list[str]:
     return [text for text in taken if text]
 
 
-def bits_per_byte(model: Any, held_out: HeldOut, after_batch: Callable[[], None] | None = None) -> float:
-    """Return the mean bits per byte of the held-out text. `after_batch` is called after each forward pass."""
-    full = [w for w in held_out.windows if len(w) == len(held_out.windows[0])]
-    rest = [w for w in held_out.windows if len(w) != len(held_out.windows[0])]
+def bits_per_byte(
+    model: Any, held_out: HeldOut, after_batch: Callable[[], None] | None = None, *, team: Team = ALONE
+) -> float:
+    """Return the mean bits per byte of the held-out text. `after_batch` is called after each forward pass.
+
+    Every process of `team` calls it with equal weights, reads its share of the windows, and returns the same.
+    """
+    own = held_out.windows[team.rank :: team.size]
+    full = [w for w in own if len(w) == len(held_out.windows[0])]
+    rest = [w for w in own if len(w) != len(held_out.windows[0])]
     nats = 0.0
-    for rows_RS in [torch.stack(full), *(w[None] for w in rest)] if full else []:
+    for rows_RS in [*([torch.stack(full)] if full else []), *(w[None] for w in rest)]:
         nats += token_nats(model, rows_RS, after_batch).double().sum().item()
+    if team.size > 1:
+        nats = team.total(torch.tensor(nats, dtype=torch.float64, device=model.device)).item()
     return nats / math.log(2) / held_out.text_bytes
 
 

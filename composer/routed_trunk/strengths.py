@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from composer import processes
 from composer.bits_per_byte import HeldOut, bits_per_byte, windows
 from composer.mix.lock import LockedExpert, LockedSeed
 from composer.mix.opening import build_dense, expert_weights, open_tokenizer, seed_config, seed_weights
+from composer.processes import ALONE, Team
 from composer.progress import measured
 from composer.tensors.weights import Blend, Weight
 from registry.domains import documents
@@ -33,9 +35,20 @@ def find_strength(registry: Registry, seed: LockedSeed, expert: LockedExpert, sa
 
     It is also 1 if the expert's FFNs differ in width from the seed's, because nothing lies between the two.
     """
-    if not _for_choices(sample) or expert.ffn_width != seed_config(registry.blobs, seed)["intermediate_size"]:
+    texts = _for_choices(sample)
+    if not texts or expert.ffn_width != seed_config(registry.blobs, seed)["intermediate_size"]:
         return 1.0
-    return strength_of(registry, seed, expert_weights(registry.blobs, expert), sample, expert.ref)
+    return processes.current().share(shared_strength, seed, expert, texts, registry=registry)
+
+
+def shared_strength(
+    team: Team, seed: LockedSeed, expert: LockedExpert, texts: Sequence[str], registry: Registry | None = None
+) -> float:
+    """Find a strength together with the other processes of a team, which share the windows of the text."""
+    registry = registry or team.registry
+    assert registry is not None
+    end = expert_weights(registry.blobs, expert)
+    return strength_of(registry, seed, end, texts, expert.ref, team=team)
 
 
 def strength_of(
@@ -46,8 +59,12 @@ def strength_of(
     name: str,
     *,
     max_bytes: int = MEASURED_BYTES,
+    team: Team = ALONE,
 ) -> float:
-    """Return the best strength of the weights `end`, as `find_strength` does, on `max_bytes` of text."""
+    """Return the best strength of the weights `end`, as `find_strength` does, on `max_bytes` of text.
+
+    Every process of `team` makes the same call.
+    """
     text = text_for_choices(open_tokenizer(registry.blobs, seed.files), sample, max_bytes)
     if text is None:
         return 1.0
@@ -56,7 +73,7 @@ def strength_of(
 
     def loss(strength: float) -> float:
         weights = {key: Blend(start[key], end[key], strength) for key in start}
-        found = bits_per_byte(build_dense(config, weights, torch.float32), text)
+        found = bits_per_byte(build_dense(config, weights, torch.float32), text, team=team)
         measured(f"strength of {name}", round(100 * strength), found)
         return found
 

@@ -208,7 +208,7 @@ def test_an_owner_measures_a_strength_on_more_text_than_a_composition(home, regi
 
     strengths_windows = strengths.windows
     monkeypatch.setattr(strengths, "windows", windows)
-    monkeypatch.setattr(strengths, "bits_per_byte", lambda *_: 1.0)
+    monkeypatch.setattr(strengths, "bits_per_byte", lambda *_, **__: 1.0)
     private = pico.domain_documents("code", 200)
     shared_profile(registry, queries.get_seed(registry, "pico"), private, home.parent / "noisy")
     assert sizes == [strengths.OWNER_BYTES] and strengths.OWNER_BYTES >= 4 * strengths.MEASURED_BYTES

@@ -148,6 +148,36 @@ def test_a_killed_process_is_an_error_and_the_same_command_resumes(registry, mon
     assert find_mix(registry, "killed")[0].version == 1
 
 
+def test_two_processes_find_the_strengths_of_one(tmp_path, monkeypatch):
+    found = []
+    for count in (1, 2):
+        registry = stocked_registry(tmp_path / str(count), ("code", "math"))
+        losses = {}
+        monkeypatch.setenv("NEXUSMIX_NPROC", str(count))
+        with measuring(lambda *metric, losses=losses: losses.setdefault(metric[:2], metric[2])):
+            compose(registry, Recipe(name="whole", seed="pico", experts=["code", "math"]))
+        found.append({metric: loss for metric, loss in losses.items() if metric[0].startswith("strength of")})
+        registry.engine.dispose()
+    one, two = found
+    assert len(one) == 6, "three forward passes per expert"
+    assert two == pytest.approx(one, rel=1e-6)
+
+
+def test_a_process_killed_while_strengths_are_measured_is_an_error(tmp_path, monkeypatch):
+    registry = stocked_registry(tmp_path, ("code", "math"))
+    monkeypatch.setenv("NEXUSMIX_NPROC", "2")
+
+    def kill(metric, step, value):
+        if metric == "strength of code@1":
+            (helper,) = processes.current().helpers
+            os.kill(helper.process.pid, signal.SIGKILL)
+
+    with measuring(kill), pytest.raises(ProcessLostError, match="process 2 of 2 ended: it was killed"):
+        compose(registry, Recipe(name="whole", seed="pico", experts=["code", "math"]))
+    assert queries.list_mixes(registry) == []
+    registry.engine.dispose()
+
+
 def test_processes_that_cannot_share_a_step_equally_are_an_error(registry, monkeypatch):
     with pytest.raises(RecipeError, match="3 processes cannot share the 4 rows"):
         composed(registry, monkeypatch, "odd", SHORT, 3)
