@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from composer import processes
 from composer.bits_per_byte import HeldOut, ScoreCache, bits_per_byte, windows
 from composer.errors import MissingTextError
 from composer.evaluation import changing_text
@@ -38,6 +39,7 @@ from composer.mix.opening import (
     seed_config,
 )
 from composer.model.modeling import forced
+from composer.processes import Team
 from composer.progress import Progress, silent
 from registry.catalog import queries
 from registry.domains import documents
@@ -47,6 +49,7 @@ MAX_BYTES = 200_000
 WINDOW = 512
 
 
+@processes.led
 def evaluate(
     registry: Registry,
     mix_ref: str,
@@ -82,31 +85,23 @@ def evaluate(
     their influence on the merged trunk stays; use `remove` to remove them. The result then contains
     "active_experts" and is not stored.
 
+    Several processes (composer/processes.py) share the models other than the mix.
+
     Raises NotFoundError, MissingTextError if no member has held-out text, and RecipeError if `active_experts`
     contains an expert that is not a member.
     """
     record, manifest = find_mix(registry, mix_ref)
     active = places(manifest, active_experts)
-    others = other_mixes(registry, against)
-    texts = held_out_texts(registry, manifest, max_bytes)
-    seed, members = manifest.seed, domains(manifest)
-    changing = None
-    if list(texts) == list(members):  # a member's index is then its domain's
-        changing = changing_text.of_domains(open_tokenizer(registry.blobs, seed.files), texts)
-    cache = ScoreCache(registry, computing_dtype(seed))
-    scores = _Scores(cache, texts, changing)
-    baselines = [
-        seed_contender(registry, seed),
-        nearest_expert(registry, manifest),
-        dense_merging(registry, seed, [member.expert for member in manifest.members]),
-        dume_baseline(registry, manifest) if dume else None,
-    ]
-    steps = len(baselines) + 1 + len(others)
+    compared = _compared(registry, manifest, against, max_bytes, dume)
+    scores, texts, changing = compared.scores, compared.scores.texts, compared.scores.text
+    steps = len(compared.baselines) + 1 + len(compared.others)
     progress("evaluating", 0, steps)
-    scores.add_own({name: expert_contender(registry, seed, members[name]) for name in texts})
-    for done, contender in enumerate(baselines, 1):
-        if contender is not None:
-            scores.add(contender)
+    team = processes.current()
+    if team.size > 1:
+        team.share(score_share, record.ref, against, max_bytes, dume, registry=registry)
+    scores.add_own(compared.own)
+    for done, contender in enumerate(compared.baselines, 1):
+        scores.add(contender)
         progress("evaluating", done, steps)
     refs = [member.expert.ref for member in manifest.members]
     model = open_mix(registry, manifest).model
@@ -117,11 +112,10 @@ def evaluate(
             scores.changing = changing_text.measure(model, changing, changing_text.mixture_choices(model))
         scores.changed[MIX] = scores.changing.pop("bits_per_byte")
     if oracle:
-        scores.put(
-            ORACLE, score_oracle(model, texts, {domain: place for place, domain in enumerate(members)})
-        )
-    progress("evaluating", len(baselines) + 1, steps)
-    for done, other in enumerate(others, len(baselines) + 2):
+        order = {domain: place for place, domain in enumerate(domains(manifest))}
+        scores.put(ORACLE, score_oracle(model, texts, order))
+    progress("evaluating", len(compared.baselines) + 1, steps)
+    for done, other in enumerate(compared.others, len(compared.baselines) + 2):
         scores.add(other)
         progress("evaluating", done, steps)
     result: Evaluation = {
@@ -177,6 +171,59 @@ class _Scores:
             weights = ["own expert of each token", *(part for e in experts.values() for part in e.weights)]
             compute = partial(_own_bits, list(experts.values()), self.text)
             self.changed[EXPERT] = self.cache.get(weights, changing_text.as_held_out(self.text), compute)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The models that a mix is compared with, and the scores so far. `own` are the experts by domain."""
+
+    scores: _Scores
+    own: Mapping[str, Contender]
+    baselines: Sequence[Contender]
+    others: Sequence[Contender]
+
+
+def _compared(
+    registry: Registry, manifest: Manifest, against: Sequence[str], max_bytes: int, dume: bool
+) -> _Compared:
+    others = other_mixes(registry, against)
+    texts = held_out_texts(registry, manifest, max_bytes)
+    seed, members = manifest.seed, domains(manifest)
+    changing = None
+    if list(texts) == list(members):  # a member's index is then its domain's
+        changing = changing_text.of_domains(open_tokenizer(registry.blobs, seed.files), texts)
+    baselines = [
+        seed_contender(registry, seed),
+        nearest_expert(registry, manifest),
+        dense_merging(registry, seed, [member.expert for member in manifest.members]),
+        dume_baseline(registry, manifest) if dume else None,
+    ]
+    return _Compared(
+        _Scores(ScoreCache(registry, computing_dtype(seed)), texts, changing),
+        {name: expert_contender(registry, seed, members[name]) for name in texts},
+        [contender for contender in baselines if contender is not None],
+        others,
+    )
+
+
+def score_share(
+    team: Team,
+    mix_ref: str,
+    against: Sequence[str],
+    max_bytes: int,
+    dume: bool,
+    registry: Registry | None = None,
+) -> None:
+    """Score this process's share of the models that a mix is compared with, for the registry's cache of scores."""
+    registry = registry or team.registry
+    assert registry is not None
+    compared = _compared(registry, find_mix(registry, mix_ref)[1], against, max_bytes, dume)
+    scores, own = compared.scores, compared.own
+    each = [*compared.baselines, *compared.others]
+    jobs = [partial(scores.add, contender) for contender in each] + [partial(scores.add_own, own)]
+    for job in jobs[team.rank :: team.size]:
+        job()
+    team.wait()  # else the first process would score what the others have not finished
 
 
 def _own_bits(experts: Sequence[Contender], text: ChangingText) -> float:

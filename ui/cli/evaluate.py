@@ -12,9 +12,11 @@ from ui.cli.kit.context import (
     ActiveExperts,
     Json,
     MixRef,
+    Processes,
     examples,
     open_registry,
     parse_names,
+    use_processes,
     warn_of_withdrawn,
 )
 from ui.cli.kit.output import print_json, progress
@@ -80,6 +82,7 @@ def evaluate(
             rich_help_panel=HARNESS,
         ),
     ] = True,
+    nproc: Processes = None,
     as_json: Json = False,
 ) -> None:
     """Measure a mix on held-out text of its domains.
@@ -102,6 +105,7 @@ def evaluate(
         raise typer.BadParameter("--task-path and --limit require --tasks")
     from composer.evaluation.evaluate import evaluate as measure
 
+    use_processes(nproc, queue=False)
     chosen = {} if max_bytes is None else {"max_bytes": max_bytes}
     with open_registry(ctx) as registry, progress() as report:
         warn_of_withdrawn(registry, mix)

@@ -118,7 +118,7 @@ Processes = Annotated[
         "--nproc",
         min=1,
         metavar="N",
-        help="Processes of this machine that share the fine-tune.",
+        help="Processes of this machine that share the work.",
         show_default="$NEXUSMIX_NPROC, else 1",
     ),
 ]

@@ -11,8 +11,10 @@ import torch
 from pico_registry import stocked_registry
 
 from composer import processes
+from composer.bits_per_byte import bits_per_byte
 from composer.composition import compose
 from composer.errors import ProcessLostError, RecipeError
+from composer.evaluation.evaluate import evaluate
 from composer.mix.opening import find_mix, open_mix
 from composer.mix.recipe import Recipe, Training
 from composer.progress import measuring
@@ -161,6 +163,30 @@ def test_two_processes_find_the_strengths_of_one(tmp_path, monkeypatch):
     one, two = found
     assert len(one) == 6, "three forward passes per expert"
     assert two == pytest.approx(one, rel=1e-6)
+
+
+def test_two_processes_share_an_evaluation_and_find_the_scores_of_one(tmp_path, monkeypatch):
+    found, scored_here = [], []
+
+    def counted(model, text, **settings):
+        scored_here[-1] += 1
+        return bits_per_byte(model, text, **settings)
+
+    for count in (1, 2):
+        registry = stocked_registry(tmp_path / str(count), ("code", "math"))
+        compose(registry, Recipe(name="whole", seed="pico", experts=["code", "math"]))
+        scored_here.append(0)
+        with monkeypatch.context() as patched:
+            patched.setenv("NEXUSMIX_NPROC", str(count))
+            patched.setattr("composer.bits_per_byte.bits_per_byte", counted)
+            found.append(evaluate(registry, "whole", dume=True))
+        registry.engine.dispose()
+    one, two = found
+    assert 0 < scored_here[1] < scored_here[0]
+    assert set(two["bits_per_byte"]["code"]) >= {"seed", "expert", "btm", "dense_merging", "dume", "mix"}
+    for domain, row in one["bits_per_byte"].items():
+        assert two["bits_per_byte"][domain] == pytest.approx(row, rel=1e-6)
+    assert two["routing"] == one["routing"] and two["changing"] == one["changing"]
 
 
 def test_a_process_killed_while_strengths_are_measured_is_an_error(tmp_path, monkeypatch):
