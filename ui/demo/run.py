@@ -31,7 +31,7 @@ from ui.demo.parallel import Task, train_all
 
 SEED = "demo-seed"
 MEMBERS, NEWCOMER = ("python", "math", "prose"), "cpp"
-EXPERT_TRAINING = {"tokens": 100_000, "learning_rate": 2e-3, "batch_tokens": 1024, "random_seed": 0}
+EXPERT_TRAINING = {"tokens": 100_000, "learning_rate": 7e-4, "batch_tokens": 1024, "random_seed": 0}
 # demo is extended later; the others are for comparison. demo-merged runs in every reader, demo-linear is BTX.
 MIXES: Mapping[str, Mapping[str, Any]] = {
     "demo": {"trunk_merge": "routed"},
