@@ -102,11 +102,15 @@ def _expert(draw: random.Random, name: str, version: int, seed: Seed, blobs: dic
 
 
 def _domain(numbers: np.random.Generator, topic: np.ndarray, embedder: EmbedderId) -> DomainEmbedding:
-    """A domain of MAX_CENTROIDS unit centroids [c, m] around a topic [m]."""
+    """A domain of MAX_CENTROIDS unit centroids [c, m] and a card [2, m] around a topic [m].
+
+    Without a card, the first search that finds an expert would compute it from its words, in 50 ms.
+    """
     noise = _unit(numbers.standard_normal((MAX_CENTROIDS, embedder.dimension))) * SPREAD
     centroids = _unit(topic + noise).astype(np.float32)
     weights = np.full(MAX_CENTROIDS, 1 / MAX_CENTROIDS, dtype=np.float32)
-    return DomainEmbedding(embedder, weights @ centroids, centroids, weights, 200, "0" * 64)
+    card = _unit(topic + _unit(numbers.standard_normal((2, embedder.dimension)))).astype(np.float32)
+    return DomainEmbedding(embedder, weights @ centroids, centroids, weights, 200, "0" * 64, card=card)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
