@@ -98,7 +98,7 @@ def evaluate(
     progress("evaluating", 0, steps)
     team = processes.current()
     if team.size > 1:
-        team.share(score_share, record.ref, against, max_bytes, dume, registry=registry)
+        team.share(score_share, record.ref, against, max_bytes, dume, compared=compared)
     scores.add_own(compared.own)
     for done, contender in enumerate(compared.baselines, 1):
         scores.add(contender)
@@ -212,12 +212,16 @@ def score_share(
     against: Sequence[str],
     max_bytes: int,
     dume: bool,
-    registry: Registry | None = None,
+    compared: _Compared | None = None,
 ) -> None:
-    """Score this process's share of the models that a mix is compared with, for the registry's cache of scores."""
-    registry = registry or team.registry
-    assert registry is not None
-    compared = _compared(registry, find_mix(registry, mix_ref)[1], against, max_bytes, dume)
+    """Score this process's share of the models that a mix is compared with, for the registry's cache of scores.
+
+    The first process passes what it `compared` already.
+    """
+    if compared is None:
+        assert team.registry is not None
+        _, manifest = find_mix(team.registry, mix_ref)
+        compared = _compared(team.registry, manifest, against, max_bytes, dume)
     scores, own = compared.scores, compared.own
     each = [*compared.baselines, *compared.others]
     jobs = [partial(scores.add, contender) for contender in each] + [partial(scores.add_own, own)]

@@ -127,6 +127,10 @@ class Training(BaseModel):
             return self.guidance
         return GUIDANCE if self.warm_start else 0.0
 
+    def usual_tokens(self, *, needs_training: bool = False) -> int:
+        """Tokens where none are given; `needs_training`: no warm start solves all of the router."""
+        return 0 if self.warm_start and not needs_training else UNSOLVED_TOKENS
+
     @property
     def learns(self) -> bool:
         """Whether anything is solved or trained."""
@@ -169,8 +173,8 @@ class Training(BaseModel):
 
     @model_validator(mode="after")
     def _fresh_routers_train(self) -> Training:
-        if not self.warm_start and "tokens" not in self.model_fields_set:
-            object.__setattr__(self, "tokens", UNSOLVED_TOKENS)
+        if "tokens" not in self.model_fields_set:
+            object.__setattr__(self, "tokens", self.usual_tokens())
         return self
 
     @model_validator(mode="after")
@@ -364,8 +368,9 @@ class Recipe(RoutingOptions):
     @property
     def usual_tokens(self) -> int:
         """Tokens of a recipe with this router and warm start that gives none."""
-        fresh = ROUTERS[self.router].needs_training or not self.training.warm_start
-        return UNSOLVED_TOKENS if fresh and not self.trunk_merge.routed else 0
+        if self.trunk_merge.routed:
+            return 0
+        return self.training.usual_tokens(needs_training=ROUTERS[self.router].needs_training)
 
     def to_yaml(self) -> str:
         """Text of a file that `from_yaml` reads."""

@@ -95,9 +95,9 @@ def evaluate(
     of --against. Their results are also stored with the mix.
     """
     if tasks is not None:
-        if active_experts is not None or max_bytes is not None or oracle or dume:
+        if active_experts is not None or max_bytes is not None or oracle or dume or nproc:
             raise typer.BadParameter(
-                "--tasks cannot be combined with --active-experts, --max-bytes, --oracle or --dume"
+                "--tasks cannot be combined with --active-experts, --max-bytes, --oracle, --dume or --nproc"
             )
         _run_tasks(ctx, mix, tasks, task_path, limit, against or (), chat_template, as_json)
         return

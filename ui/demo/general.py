@@ -18,6 +18,7 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -56,12 +57,11 @@ def _pieces(text: str, most: int = MAX_PIECES_PER_FILE) -> list[str]:
     return [piece for start in starts if (piece := document_of(text[start : start + DOCUMENT_CHARS]))]
 
 
-def _read_page(path: Path) -> list[str]:
-    return _pieces(page_text(path.read_text(errors="ignore")))
+def _read_page(path: Path, most: int = MAX_PIECES_PER_FILE) -> list[str]:
+    return _pieces(page_text(path.read_text(errors="ignore")), most)
 
 
-def _read_book(path: Path) -> list[str]:
-    return _pieces(page_text(path.read_text(errors="ignore")), MAX_PIECES_PER_BOOK)
+_read_book = partial(_read_page, most=MAX_PIECES_PER_BOOK)
 
 
 def _read_dictionary(path: Path) -> list[str]:

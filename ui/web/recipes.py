@@ -40,7 +40,7 @@ def command(recipe: Recipe) -> str:
     ):
         for name in names:
             value = getattr(part, name)
-            if value == (_usual_tokens(recipe) if name == "tokens" else getattr(standard, name)):
+            if value == (_usual_tokens(recipe, default) if name == "tokens" else getattr(standard, name)):
                 continue
             if name == "train_router":
                 words.append("--train-router" if value else "--freeze-router")
@@ -53,12 +53,13 @@ def command(recipe: Recipe) -> str:
     return shlex.join(words)
 
 
-def _usual_tokens(recipe: Recipe) -> int | None:
+def _usual_tokens(recipe: Recipe, default: Recipe) -> int | None:
     """Return the tokens that the command has without the option; None if it needs the option."""
     from composer.mix.recipe import OF_THE_FINE_TUNE
 
-    usual = recipe.usual().training
-    asked = any(getattr(recipe.training, name) != getattr(usual, name) for name in OF_THE_FINE_TUNE)
+    asked = any(
+        getattr(recipe.training, name) != getattr(default.training, name) for name in OF_THE_FINE_TUNE
+    )
     return None if asked else recipe.usual_tokens
 
 
