@@ -100,9 +100,10 @@ def _head(expert: ExpertRecord) -> None:
 
 def _card(registry: Registry, expert: ExpertRecord) -> None:
     about = escaped(expert.description, lines=True) or "The contributor wrote no description."
-    st.html(f'<p class="nm-text">{about}</p>')
-    if expert.tags:
-        st.html(f'<div class="nm-facts">{"".join(chip(tag) for tag in expert.tags)}</div>')
+    with st.container(key="about"):
+        st.html(f'<p class="nm-text">{about}</p>')
+        if expert.tags:
+            st.html(f'<div class="nm-facts">{"".join(chip(tag) for tag in expert.tags)}</div>')
     readme = get_readme(registry, expert.ref)
     if readme:
         with st.expander("README"):
@@ -115,7 +116,7 @@ def _commands(registry: Registry, expert: ExpertRecord) -> None:
         return
     st.subheader("Use it", anchor=False)
     shell, python = st.tabs(["Shell", "Python"])
-    with shell:
+    with shell, st.container(key="commands"):
         for command in (
             f"nexusmix compose NAME --seed {expert.seed} --experts {expert.ref},OTHER",
             f"nexusmix extend MIX {expert.ref}",
@@ -196,20 +197,21 @@ def _excerpts(registry: Registry, expert: ExpertRecord) -> None:
 def _facts(expert: ExpertRecord) -> None:
     st.subheader("Overview", anchor=False)
     domain = expert.embedding
-    fact_table(
-        {
-            "Authors": ", ".join(expert.authors),
-            "Seed": expert.seed,
-            "Licence": expert.license,
-            "Parameters": parameters(expert.parameters),
-            "Weights": f"{expert.dtype}, FFN width {expert.ffn_width:,}",
-            "Trunk": "the seed's own (anchored)" if expert.anchored else "its own",
-            "Stored as": "a low-rank difference from the seed" if expert.difference else "whole weights",
-            "Domain": f"{plural(domain.chunk_count, 'chunk')}, {plural(len(domain.centroids), 'centroid')}",
-            "Embedder": domain.embedder,
-            "Published": f"{expert.created_at:%Y-%m-%d %H:%M} UTC",
-        }
-    )
+    with st.container(key="facts"):
+        fact_table(
+            {
+                "Authors": ", ".join(expert.authors),
+                "Seed": expert.seed,
+                "Licence": expert.license,
+                "Parameters": parameters(expert.parameters),
+                "Weights": f"{expert.dtype}, FFN width {expert.ffn_width:,}",
+                "Trunk": "the seed's own (anchored)" if expert.anchored else "its own",
+                "Stored as": "a low-rank difference from the seed" if expert.difference else "whole weights",
+                "Domain": f"{plural(domain.chunk_count, 'chunk')}, {plural(len(domain.centroids), 'centroid')}",
+                "Embedder": domain.embedder,
+                "Published": f"{expert.created_at:%Y-%m-%d %H:%M} UTC",
+            }
+        )
 
 
 def _digests(registry: Registry, expert: ExpertRecord) -> None:
@@ -218,7 +220,7 @@ def _digests(registry: Registry, expert: ExpertRecord) -> None:
     if expert.difference is not None:
         parts = [("Low-rank difference from the seed", expert.difference)]
     for role, digest in parts:
-        with st.container(gap=None):
+        with st.container(key=f"digest-{role}", gap=None):
             st.caption(role)
             st.code(digest, language=None, wrap_lines=True)
     if st.button(

@@ -131,20 +131,21 @@ def _facts(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None
     sizes = sizes_of(registry, mix, manifest)
     stored = mix_bytes(registry, mix.ref)
     learning = {name.capitalize(): fact for name, fact in learning_facts(manifest["training"]).items()}
-    fact_table(
-        {
-            "Seed": mix.seed,
-            **settings_line(manifest),
-            "Weights": f"{parameters(sizes.total)}, {parameters(sizes.active)} active per token"
-            if sizes
-            else None,
-            "Storage": f"{size(stored.own)} of its own; {size(stored.total)} with seed and experts",
-            "Licence means": licence_words(manifest["license"]),
-            "Licence override": manifest.get("license_override"),
-            **learning,
-            "Published": f"{mix.created_at:%Y-%m-%d %H:%M} UTC",
-        }
-    )
+    with st.container(key="facts"):
+        fact_table(
+            {
+                "Seed": mix.seed,
+                **settings_line(manifest),
+                "Weights": f"{parameters(sizes.total)}, {parameters(sizes.active)} active per token"
+                if sizes
+                else None,
+                "Storage": f"{size(stored.own)} of its own; {size(stored.total)} with seed and experts",
+                "Licence means": licence_words(manifest["license"]),
+                "Licence override": manifest.get("license_override"),
+                **learning,
+                "Published": f"{mix.created_at:%Y-%m-%d %H:%M} UTC",
+            }
+        )
 
 
 def _made(registry: Registry, mix: MixRecord, manifest: dict[str, Any]) -> None:
