@@ -53,6 +53,17 @@ def test_a_visitor_searches_opens_an_expert_and_comes_back(page: Any, url: str) 
     assert page.get_by_label("Search by meaning").input_value() == "plaintiff court statute"
 
 
+def test_a_visitor_sees_the_logo_before_the_app_is_loaded_and_the_app_afterwards(page: Any, url: str) -> None:
+    page.route("**/static/js/**", lambda route: route.abort())
+    page.goto(url)
+    loading = page.locator("#nm-loading")
+    loading.locator("img").wait_for(state="visible")
+    page.unroute_all()
+    page.reload()
+    page.get_by_role("heading", level=1).wait_for()
+    loading.wait_for(state="hidden")
+
+
 def test_a_card_opens_wherever_it_is_clicked_and_by_the_keyboard(page: Any, url: str) -> None:
     page.goto(url)
     settle(page)

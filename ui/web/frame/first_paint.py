@@ -1,7 +1,8 @@
-"""The style sheets and the scripts of common elements in the served page itself, so that its first paint does not move.
+"""A first paint, the style sheets and the scripts of common elements in the served page itself, so that nothing moves.
 
-Streamlit has no setting for either. As an element of a page, a style sheet arrives after the first elements and moves
-them. The script of an element's kind is loaded at its first use, and its placeholder has another size.
+Streamlit has no setting for them. Its own page is empty until its scripts have run, for one to two seconds. As an
+element of a page, a style sheet arrives after the first elements and moves them. The script of an element's kind is
+loaded at its first use, and its placeholder has another size.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ STATIC = Path(streamlit.__file__).parent / "static"
 
 
 class FirstPaint:
-    """ASGI middleware: adds the style sheets and the scripts to every page that a browser navigates to.
+    """ASGI middleware: adds the first paint, style sheets and scripts to every page that a browser navigates to.
 
     The style sheets are at the end of the body, so they come after Streamlit's own rules and take precedence.
     """
@@ -47,7 +48,7 @@ class FirstPaint:
     def __init__(self, app: Application) -> None:
         self.app = app
         sheets = b"\n".join(path.read_bytes() for path in theme.STYLES)
-        self.end = b"<style>\n" + sheets + b"</style>\n" + END
+        self.end = b"<style>\n" + sheets + b"</style>\n" + theme.loading_page() + END
         links = [f'<link rel="modulepreload" crossorigin href="./{path}">' for path in scripts()]
         self.head = "\n".join(links).encode() + HEAD
 

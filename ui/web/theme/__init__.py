@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ FOLDER = Path(__file__).parent
 STYLES = (FOLDER / "style.css", FOLDER / "pages.css")
 LOGO = FOLDER / "logo.svg"
 ICON = FOLDER / "icon.svg"
+LOADING = FOLDER / "loading.html"
+
+
+def loading_page() -> bytes:
+    """Return the HTML that a browser shows until the app's first element; it contains the logo."""
+    logo = base64.b64encode(LOGO.read_bytes()).decode()
+    html = LOADING.read_text(encoding="utf-8")
+    return html.replace("{logo}", f"data:image/svg+xml;base64,{logo}").encode()
 
 
 def streamlit_flags() -> list[str]:

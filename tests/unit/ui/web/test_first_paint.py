@@ -39,6 +39,7 @@ def test_a_page_has_every_style_sheet_after_its_content_and_the_scripts_before_i
     for sheet in theme.STYLES:
         assert sheet.read_bytes() in page.split(b"<body>")[1]
     assert page.split(b"</head>")[0].count(b"modulepreload") == len(scripts())
+    assert b'src="data:image/svg+xml;base64,' in page.split(b'<div id="nm-loading"')[1]
     assert dict(start["headers"])[b"content-length"] == b"%d" % len(page)
     assert page.endswith(b"</body></html>")
     # An unchanged page of Streamlit is not an unchanged style sheet.
