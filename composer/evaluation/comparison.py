@@ -27,6 +27,11 @@ class Score:
         """The share of the own expert's gain over the seed that the mix keeps."""
         return None if self.seed is None or self.expert is None else _kept(self.seed, self.expert, self.mix)
 
+    @property
+    def without_gain(self) -> bool:
+        """Whether the own expert was measured and is no better than the seed."""
+        return self.seed is not None and self.expert is not None and self.expert >= self.seed
+
 
 @dataclass
 class Comparison:
@@ -115,6 +120,14 @@ def gains_kept(evaluation: Evaluation, column: str = "mix") -> dict[str, float]:
         if {"seed", "expert", column} <= row.keys()
     }
     return {domain: kept for domain, kept in found.items() if kept is not None}
+
+
+def domains_without_gain(evaluation: Evaluation) -> list[str]:
+    """Return the domains whose own expert was measured and is no better than the seed: they have no share."""
+    rows = evaluation["bits_per_byte"].items()
+    return [
+        domain for domain, row in rows if {"seed", "expert"} <= row.keys() and row["expert"] >= row["seed"]
+    ]
 
 
 def _kept(seed: float, expert: float, score: float) -> float | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from composer.evaluation.comparison import gain_kept, gains_kept
+from composer.evaluation.comparison import domains_without_gain, gain_kept, gains_kept
 from composer.evaluation.contenders import BTM, CHANGING, DENSE_MERGING
 from ui.web.components import escaped
 from ui.wording.display import share
 
 MARKS = {BTM: "nearest expert", DENSE_MERGING: "dense merging"}
+NO_GAIN = "its expert has no gain over the seed"
 LEGEND = "0 % is the seed, 100 % is the domain's own expert."
 
 
@@ -40,12 +41,16 @@ def gain_bars(evaluation: Mapping[str, Any]) -> str:
         changing = {"bits_per_byte": {CHANGING: evaluation["changing"]["bits_per_byte"]}}
         kept |= gains_kept(changing)
         marks = {column: found | gains_kept(changing, column) for column, found in marks.items()}
-    if not kept:
+    without = domains_without_gain(evaluation)
+    if not kept and not without:
         return ""
-    top = max(1.0, *kept.values())
+    top = max([1.0, *kept.values()])
     rows = "".join(
         _row(domain, part, {column: found[domain] for column, found in marks.items() if domain in found}, top)
         for domain, part in kept.items()
+    )
+    rows += "".join(
+        f'<p class="domain">{escaped(domain)}<span class="nm-note">{NO_GAIN}</span></p>' for domain in without
     )
     shown = [column for column, found in marks.items() if found]
     keys = "".join(f'<span><i class="mark {column}"></i>{MARKS[column]}</span>' for column in shown)

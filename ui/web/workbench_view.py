@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from composer.evaluation.comparison import Comparison
 from ui.web.components import escaped
 from ui.web.mix_words import settings_line
-from ui.web.quality import LEGEND, track
+from ui.web.quality import LEGEND, NO_GAIN, track
 from ui.web.token_view import PALETTE
 from ui.web.workbench import Entry
 from ui.wording.display import parameters, share
@@ -74,9 +74,14 @@ def _facts(entry: Entry) -> dict[str, str]:
 def gains(refs: Sequence[str], scores: Comparison) -> str:
     """One group per domain with one bar per mix: the share of the own expert's gain that it keeps."""
     kept = {domain: {ref: row[ref].kept for ref in refs if ref in row} for domain, row in scores.rows.items()}
+    without = {
+        domain for domain, row in scores.rows.items() if any(score.without_gain for score in row.values())
+    }
     top = max([1.0, *(each for row in kept.values() for each in row.values() if each is not None)])
     groups = "".join(
-        f'<p class="domain">{escaped(domain)}</p>' + "".join(_gain(ref, row, top) for ref in refs)
+        f'<p class="domain">{escaped(domain)}<span class="nm-note">{NO_GAIN}</span></p>'
+        if domain in without
+        else f'<p class="domain">{escaped(domain)}</p>' + "".join(_gain(ref, row, top) for ref in refs)
         for domain, row in kept.items()
     )
     return f'<div class="nm-gains"><p class="legend"><span>{LEGEND}</span></p>{groups}</div>'

@@ -63,8 +63,14 @@ def render() -> None:
 
 
 def _as_list(registry: Registry, seed: str | None) -> None:
-    """Draw the same experts as links, for a keyboard, a screen reader and a finger."""
-    with st.expander("The same experts as a list"):
+    """Draw the same experts as links, for a keyboard, a screen reader and a finger; closed, it has no content.
+
+    Two hundred links take the browser as long as the map does.
+    """
+    listing = st.expander("The same experts as a list", key="map-as-list", on_change="rerun")
+    if not listing.open:
+        return
+    with listing:
         found = list_experts(registry, seed=seed, limit=MOST_LISTED)
         newest = {expert.name: expert for expert in found}
         with st.container(key="map-list"):

@@ -52,6 +52,24 @@ def test_gains_are_compared_only_on_the_same_text(mixed: Registry) -> None:
     assert (run.kind, run.request) == ("evaluate", {"mix": "team@1", "against": ["team@2"]})
 
 
+def test_a_domain_whose_expert_gains_nothing_has_a_reason_instead_of_bars(mixed: Registry) -> None:
+    scores = {
+        "code": {"mix": 2.5, "seed": 3.0, "expert": 2.0},
+        "law": {"mix": 2.9, "seed": 3.0, "expert": 3.0},
+    }
+    text = {domain: {"sha256": "a", "bytes": 60_000} for domain in scores}
+    evaluation = {"bits_per_byte": scores, "mean": {"mix": 2.7}, "routing": {}, "text": text}
+    for ref in ("team@1", "team@2"):
+        record_evaluation(mixed, ref, evaluation)
+    for shown, bars in (
+        (open_page("workbench", mixes="team@1,team@2"), 2),
+        (open_page("mix", ref="team@1"), 1),
+    ):
+        assert not shown.exception
+        assert html(shown).count("its expert has no gain over the seed") == 1
+        assert html(shown).count('<div class="row"') == bars
+
+
 def test_the_losses_of_the_runs_that_made_the_mixes_are_drawn_over_each_other(mixed: Registry) -> None:
     for number, mix in enumerate(("team@1", "team@2"), 1):
         runs.submit(mixed, "compose", {"recipe": {"name": "team", "seed": "smol", "experts": ["code@1"]}})
