@@ -87,7 +87,7 @@ def of_whole(model: Model, training: Mapping[str, Any], weights: int, trained: i
     if training["warm_start"]:  # strengths: one expert between the seed and itself, always in float32
         steps.append(_scored(model, kept=FLOAT * (model.trunk + model.ffns[0])))
     tuning = _low_rank(model, training, weights, trained) if trained else []
-    return _of_each(steps, tuning)
+    return _of_each(steps, tuning, steps)
 
 
 def of_merged(model: Model, training: Mapping[str, Any], *, domains: int, low_rank: int = 0) -> list[int]:
@@ -96,13 +96,15 @@ def of_merged(model: Model, training: Mapping[str, Any], *, domains: int, low_ra
     `low_rank` is the number of weights of the differences that the fine-tune trains, if it does not train weights.
     """
     weights = model.trunk + sum(model.ffns)
-    steps = []
+    steps, shared = [], []
     if training["warm_start"]:
         computed = 0 if model.stored == FLOAT else FLOAT * weights
         sums = 2 * FLOAT * model.trunk  # of the trunk fit; beyond the room they are files
         tokens = domains * CHUNKS * CHUNK
         states = FLOAT * (tokens * WIDTHS * model.hidden + min(tokens, AT_ONCE) * FFN_WIDTHS * model.ffn)
         steps.append(_room(computed + sums) + model.pieces() + states + _solver(model))
+        # The trunk fit: one row at a time, and the moments of all layers, about as many as the trunk's weights.
+        shared.append(_room(computed + FLOAT * model.trunk) + model.pieces() + model.activations(CHUNK))
     tuning = []
     if low_rank:
         tuning = _low_rank(model, training, weights, low_rank)
@@ -112,7 +114,7 @@ def of_merged(model: Model, training: Mapping[str, Any], *, domains: int, low_ra
         # Weights that are stored in float32 and not trained stay mapped.
         frozen = 0 if model.stored == FLOAT else FLOAT * (weights - trained)
         tuning = _trained(model, training, trained, frozen)
-    return _of_each(steps, tuning)
+    return _of_each(steps, tuning, shared)
 
 
 def fits_replicated(weights: int, optimizer: str, processes: int) -> bool:
@@ -121,10 +123,10 @@ def fits_replicated(weights: int, optimizer: str, processes: int) -> bool:
     return processes * _per_weight(optimizer) * weights <= resources.SHARE_FOR_WEIGHTS * limit
 
 
-def _of_each(steps: Sequence[int], tuning: Sequence[int]) -> list[int]:
-    """Return the peak of each process: the first one runs all steps, the others share the fine-tune with it."""
+def _of_each(steps: Sequence[int], tuning: Sequence[int], shared: Sequence[int]) -> list[int]:
+    """Return the peak of each process: the first one runs all steps, the others the `shared` ones and the fine-tune."""
     first, *others = tuning or [0] * resources.processes()
-    return [BASE + max(*steps, first, 0), *(BASE + each for each in others)]
+    return [BASE + max(*steps, first, 0), *(BASE + max(*shared, each, 0) for each in others)]
 
 
 def _scored(model: Model, *, kept: int) -> int:

@@ -216,6 +216,11 @@ def open_mix(
     return OpenMix(model, tokenizer, manifest, end_tokens(blobs, manifest.seed, tokenizer))
 
 
+def open_model(registry: Registry, manifest: Manifest, dtype: torch.dtype | None = None) -> Any:
+    """Open a mix as `open_mix` does, and return its model."""
+    return open_mix(registry, manifest, dtype=dtype).model
+
+
 def open_seed(registry: Registry, seed: LockedSeed) -> OpenSeed:
     """Map a seed's weights into memory. Raises NotFoundError and IntegrityError before any model is built."""
     model = open_dense(registry, seed, seed.ffn, seed.trunk)

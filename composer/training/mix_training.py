@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from composer.mix.domains import Domain, Standard
-from composer.mix.lock import LockedExpert
 from composer.mix.merged_parts import joined
 from composer.mix.opening import (
     Manifest,
     OpenMix,
     open_expert,
     open_mix,
+    open_model,
     read_manifest,
     seed_config,
 )
@@ -151,21 +151,21 @@ def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain
     """Return the models whose trunks were merged into the draft's; none if all these trunks are equal."""
     from composer.training.warm_start.trunk import Source
 
-    def dense(expert: LockedExpert) -> Any:
-        return open_expert(registry, draft.seed, expert, dtype=torch.float32)
+    def source(opening: Callable[[Registry], Any], part: Sequence[Domain], weight: float = 1.0) -> Source:
+        return Source(partial(opening, registry), part, weight, opening)
 
     experts = [member.expert for member in draft.members]
     trunks = {(expert.trunk, expert.difference) for expert in experts}
+    dense = partial(open_expert, seed=draft.seed, dtype=torch.float32)
     sources = [
-        Source(partial(dense, expert), [domain]) for expert, domain in zip(experts, domains, strict=True)
+        source(partial(dense, expert=expert), [domain])
+        for expert, domain in zip(experts, domains, strict=True)
     ]
     if draft.parent is not None:
         old = read_manifest(registry, draft.parent)
         trunks = {(old.trunk, old.difference), (experts[-1].trunk, experts[-1].difference)}
-        mix = Source(
-            lambda: open_mix(registry, old, dtype=torch.float32).model, domains[:-1], weight=len(old.members)
-        )
-        sources = [mix, sources[-1]]
+        mix = partial(open_model, manifest=old, dtype=torch.float32)
+        sources = [source(mix, domains[:-1], len(old.members)), sources[-1]]
     return sources if len(trunks) > 1 else []
 
 

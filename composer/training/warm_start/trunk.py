@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -31,10 +31,12 @@ from torch import nn
 from composer.mix.domains import Domain
 from composer.model.modeling import NexusForCausalLM
 from composer.model.on_demand import is_shared, replace_weight, weight_of
+from composer.processes import Team, current
 from composer.progress import Progress, measured, silent
 from composer.tensors.spill import Spill
 from composer.training.data import token_ids
 from composer.training.warm_start.states import CHUNK_TOKENS
+from registry.home import Registry
 
 CHUNKS = 16
 COUNTED_CHARS = 500_000
@@ -47,16 +49,25 @@ class Source:
     """A model whose trunk goes into the fit: a dense expert with its domain, or a mix with all of its domains.
 
     `weight`: number of experts that the model counts for. `open` returns a causal LM, whose MLPs are not fitted.
+    `opening`: a picklable function that does so in another process of the team; without it, nothing is shared.
     """
 
     open: Callable[[], Any]
     domains: Sequence[Domain]
     weight: float = 1.0
+    opening: Callable[[Registry], Any] | None = None
 
     @property
     def has_text(self) -> bool:
         """Whether there is text to compute its inputs from."""
         return any(domain.has_text for domain in self.domains)
+
+
+class Row(NamedTuple):
+    """Token ids to pass forward, and the weight of each of their states."""
+
+    ids: list[int]
+    share: float
 
 
 class Sums:
@@ -128,7 +139,7 @@ def fit_trunk(
             return 0
         opened = source.open()
         if source.has_text:
-            tokens += grams.measure(opened, tokenizer, source.domains, generator)
+            tokens += grams.measure(opened, tokenizer, source, generator)
             counts_V = _frequencies(tokenizer, source.domains, opened.config.get_text_config().vocab_size)
             sums.add(opened, grams.found.__getitem__, counts_V, source.weight)
         else:
@@ -187,42 +198,46 @@ class Grams:
 
     def __init__(self, spill: Spill) -> None:
         self.spill = spill
+        self.share = 1.0  # of the row that passes forward
         self.found: dict[str, torch.Tensor] = {}
 
-    def measure(
-        self, model: Any, tokenizer: Any, domains: Sequence[Domain], generator: torch.Generator
-    ) -> int:
-        """Compute G per token of every linear layer, with equal weight per domain. Return the number of tokens."""
+    def measure(self, model: Any, tokenizer: Any, source: Source, generator: torch.Generator) -> int:
+        """Compute G per token of every linear layer, with equal weight per domain. Return the number of tokens.
+
+        The processes of the team share the rows. Raises ProcessLostError.
+        """
         for gram_II in self.found.values():
             gram_II.zero_()
-        tokens = 0
-        texts = [domain.chunks() for domain in domains if domain.has_text]
-        for chunks in texts:
-            picked = torch.randperm(len(chunks), generator=generator)[:CHUNKS].tolist()
-            rows = tokenizer(
-                [chunks[i] for i in picked],
-                add_special_tokens=False,
-                truncation=True,
-                max_length=CHUNK_TOKENS,
-            )["input_ids"]
-            length = sum(map(len, rows))
-            with self._gathering(model, 1 / (length * len(texts))):
-                for row in filter(None, rows):
-                    ids = torch.tensor([row], device=model.device)
-                    model(input_ids=ids, use_cache=False, logits_to_keep=1)
-            tokens += length
-        return tokens
+        rows = [row for row in _rows(tokenizer, source.domains, generator) if row.ids]
+        team = current()
+        if team.size == 1 or source.opening is None:
+            self.pass_forward(model, rows)
+        else:
+            team.share(_share_grams, source.opening, rows, self.spill.folder, own=(self, model))
+        return sum(len(row.ids) for row in rows)
+
+    def pass_forward(self, model: Any, rows: Sequence[Row]) -> None:
+        """Pass some rows forward and add their XᵀX of every linear layer, times the share of each row."""
+        with self._gathering(model):
+            for row in rows:
+                self.share = row.share
+                ids = torch.tensor([row.ids], device=model.device)
+                model(input_ids=ids, use_cache=False, logits_to_keep=1)
+
+    def gram(self, name: str, width: int) -> torch.Tensor:
+        """Return the sum of a layer with so many inputs; zero if nothing has passed."""
+        if name not in self.found:
+            self.found[name] = self.spill.zeros(width, width)
+        return self.found[name]
 
     @contextmanager
-    def _gathering(self, model: Any, share: float) -> Iterator[None]:
+    def _gathering(self, model: Any) -> Iterator[None]:
         """Add share · XᵀX of every linear layer in the forward passes inside the `with` block."""
 
         def keep(name: str) -> Any:
             def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
                 x = args[0].reshape(-1, args[0].shape[-1]).float()
-                if name not in self.found:
-                    self.found[name] = self.spill.zeros(x.shape[1], x.shape[1])
-                self.found[name].add_((x.T @ x).cpu(), alpha=share)
+                self.gram(name, x.shape[1]).add_((x.T @ x).cpu(), alpha=self.share)
 
             return hook
 
@@ -233,6 +248,34 @@ class Grams:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@torch.no_grad()
+def _share_grams(
+    team: Team, opening: Callable[[Registry], Any], rows: Sequence[Row], folder: Path, own: Any = None
+) -> None:
+    """Pass this process's rows forward, and sum G over the processes. `own`: the leader's sums and model."""
+    assert team.registry is not None
+    grams, model = own or (Grams(Spill(folder)), opening(team.registry))
+    grams.pass_forward(model, rows[team.rank :: team.size])
+    for name, layer in linear_layers(model).items():
+        gram_II = grams.gram(name, layer.in_features)
+        gram_II.copy_(team.total(gram_II))
+
+
+def _rows(tokenizer: Any, domains: Sequence[Domain], generator: torch.Generator) -> Iterator[Row]:
+    """Yield rows of each domain's text. The shares of a domain's tokens add up to those of any other."""
+    texts = [domain.chunks() for domain in domains if domain.has_text]
+    for chunks in texts:
+        picked = torch.randperm(len(chunks), generator=generator)[:CHUNKS].tolist()
+        rows = tokenizer(
+            [chunks[i] for i in picked],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=CHUNK_TOKENS,
+        )["input_ids"]
+        length = sum(map(len, rows))
+        yield from (Row(row, 1 / (length * len(texts))) for row in rows)
 
 
 def _frequencies(tokenizer: Any, domains: Sequence[Domain], vocabulary: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from composer.evaluation.evaluate import evaluate
 from composer.mix.opening import find_mix, open_mix
 from composer.mix.recipe import Recipe, Training
 from composer.progress import measuring
+from composer.training.warm_start import trunk
 from registry.catalog import queries
 
 SHORT = {"tokens": 1344, "sequence_length": 32, "batch_tokens": 128}  # the last step has two of four rows
@@ -163,6 +164,32 @@ def test_two_processes_find_the_strengths_of_one(tmp_path, monkeypatch):
     one, two = found
     assert len(one) == 6, "three forward passes per expert"
     assert two == pytest.approx(one, rel=1e-6)
+
+
+def test_two_processes_sum_the_inputs_of_the_trunk_as_one_does(registry, monkeypatch):
+    """The sums agree within 1e-6 of the largest; solving for weights amplifies this, so scores are compared."""
+    measure, sums, bits = trunk.Grams.measure, [], []
+
+    def noted(grams, *rest):
+        tokens = measure(grams, *rest)
+        sums[-1].extend(gram.clone() for gram in grams.found.values())
+        return tokens
+
+    monkeypatch.setattr(trunk.Grams, "measure", noted)
+    for count in (1, 2):
+        sums.append([])
+        settings = {"tokens": 0}
+        _, manifest = composed(
+            registry, monkeypatch, f"fitted-{count}", settings, count, trunk_merge="regmean", router="nexus"
+        )
+        assert manifest.trunk != manifest.seed.trunk
+        monkeypatch.setenv("NEXUSMIX_NPROC", "1")
+        bits.append(evaluate(registry, f"fitted-{count}", max_bytes=2_000)["mean"]["mix"])
+    one, two = sums
+    assert len(one) == len(two) > 0
+    for gram, shared in zip(one, two, strict=True):
+        torch.testing.assert_close(shared, gram, atol=1e-6 * gram.abs().max().item(), rtol=0)
+    assert bits[1] == pytest.approx(bits[0], abs=1e-4)
 
 
 def test_two_processes_share_an_evaluation_and_find_the_scores_of_one(tmp_path, monkeypatch):
