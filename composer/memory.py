@@ -103,8 +103,9 @@ def of_merged(model: Model, training: Mapping[str, Any], *, domains: int, low_ra
         tokens = domains * CHUNKS * CHUNK
         states = FLOAT * (tokens * WIDTHS * model.hidden + min(tokens, AT_ONCE) * FFN_WIDTHS * model.ffn)
         steps.append(_room(computed + sums) + model.pieces() + states + _solver(model))
-        # The trunk fit: one row at a time, and the moments of all layers, about as many as the trunk's weights.
-        shared.append(_room(computed + FLOAT * model.trunk) + model.pieces() + model.activations(CHUNK))
+        # Others: rows of the trunk fit, with moments as many as the trunk's weights, then a share of the states.
+        passing = max(model.activations(CHUNK), states // resources.processes())
+        shared.append(_room(computed + FLOAT * model.trunk) + model.pieces() + passing)
     tuning = []
     if low_rank:
         tuning = _low_rank(model, training, weights, low_rank)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from composer import processes
@@ -17,12 +16,11 @@ from composer.mix.opening import Manifest, OpenMix, open_mix
 from composer.mix.recipe import TrainedPart, Training
 from composer.model.losses import RouterLosses
 from composer.model.modeling import NexusForCausalLM
-from composer.model.on_demand import replace_weights, weights_of
 from composer.model.routed import add_differences, differences
 from composer.processes import Team
 from composer.progress import Progress, silent
-from composer.tensors.torch_blobs import map_tensors
 from composer.training.data import Documents, mixed_rows
+from composer.training.handover import hand_over, take_over
 from composer.training.low_rank import add_low_rank
 from composer.training.sharding import gathered, is_replicated
 from composer.training.trainer import Schedule, fit
@@ -85,13 +83,11 @@ def run(mix: OpenMix, job: Job, progress: Progress = silent) -> list[float]:
     trained, team = job.trained(mix.model), processes.current()
     if team.size == 1:
         return _fit(mix.model, job, progress, team, sharded=False)
-    start = {
-        name: weight.value(torch.float32).contiguous()
-        for name, weight in weights_of(mix.model).items()
-        if (name in trained if job.differences else part_of(name) != "ffn")
-    }
-    job.folder.mkdir(parents=True, exist_ok=True)
-    save_file(untied(mix.model, start), job.folder / START)
+    hand_over(
+        mix.model,
+        lambda name: name in trained if job.differences else part_of(name) != "ffn",
+        job.folder / START,
+    )
     weights = sum(parameter.numel() for parameter in trained.values())
     sharded = not is_replicated(weights, job.training.optimizer)
     losses, values = team.share(run_share, job, sharded, progress=progress, own=mix.model)
@@ -117,17 +113,11 @@ def run_share(
         add_differences(model, job.differences, job.training.lora_rank)
     elif low_rank:
         add_low_rank(model, job.training.lora_rank, job.training.random_seed)
-    replace_weights(model, map_tensors(job.folder / START))
+    take_over(model, job.folder / START)
     names = job.trained(model).keys()
     losses = _fit(model, job, progress, team, sharded)
     values = gathered(model, names) if sharded else iter(())
     return losses, {name: value for name, value in values if team.leads}
-
-
-def untied(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors without those that are others under a second name."""
-    tied = getattr(model, "all_tied_weights_keys", {})
-    return {name: tensor for name, tensor in tensors.items() if name not in tied}
 
 
 def _fit(model: Any, job: Job, progress: Progress, team: Team, sharded: bool) -> list[float]:

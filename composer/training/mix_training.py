@@ -26,6 +26,7 @@ from composer.mix.recipe import Training
 from composer.mix.router_blob import router_tensors
 from composer.mix.tensor_names import PREFIX, mlp_marker
 from composer.model.on_demand import weights_of
+from composer.processes import current
 from composer.progress import Progress, timed
 from composer.tensors.stream import stored_tensors
 from composer.tensors.torch_blobs import TORCH_DTYPES, put_tensors
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from composer.training.warm_start.trunk import Source
 
 GENERAL = "general"
+FITTED = "trunk.safetensors"  # for the other processes, until the run ends
 # From this number of fine-tune tokens on, the second warm start uses the full amount of text, not the reduced one.
 LONG = 50_000
 
@@ -86,7 +88,8 @@ def learn(
             # The old embeddings are kept exactly, unless the lock sets train_router (gathering.py).
             keep = new is not None and training.train_router is not True
             with timed("router"):
-                report |= solve(extended=new is not None, keep=keep, preliminary=twice)
+                opening = _handed_over(mix, draft, work, fitted=trunk_tokens > 0)
+                report |= solve(extended=new is not None, keep=keep, preliminary=twice, opening=opening)
             if trunk_tokens:
                 report.setdefault("warm_start", {"tokens": 0})
                 report["warm_start"]["tokens"] += trunk_tokens
@@ -127,6 +130,7 @@ def _solve_routers(
     extended: bool = False,
     keep: bool = False,
     preliminary: bool,
+    opening: Callable[[Registry], Any] | None = None,
 ) -> dict[str, Any]:
     """Solve the routers for the model's current weights, and return the report."""
     from composer.training.warm_start import warm_start
@@ -140,11 +144,32 @@ def _solve_routers(
         extended=extended,
         keep=keep,
         preliminary=preliminary,
+        opening=opening,
         progress=progress,
     )
     if not math.isfinite(done.own_domain):  # no text, or a fixed router: nothing was solved
         return {}
     return {"warm_start": {"tokens": done.tokens_forwarded, "own_domain": round(done.own_domain, 4)}}
+
+
+def _handed_over(mix: OpenMix, draft: Manifest, folder: Path, *, fitted: bool) -> Callable[[Registry], Any]:
+    """Return a picklable function that opens the mix in another process; a fitted trunk goes by a file in `folder`."""
+    from composer.training.fine_tune import part_of
+    from composer.training.handover import hand_over
+
+    path = folder / FITTED if fitted else None
+    if path is not None and current().size > 1:
+        hand_over(mix.model, lambda name: part_of(name) == "trunk", path)
+    return partial(_open_handed_over, manifest=draft, path=path)
+
+
+def _open_handed_over(registry: Registry, manifest: Manifest, path: Path | None) -> Any:
+    from composer.training.handover import take_over
+
+    model = open_model(registry, manifest, torch.float32)
+    if path is not None:
+        take_over(model, path)
+    return model
 
 
 def _trunk_sources(registry: Registry, draft: Manifest, domains: Sequence[Domain]) -> list[Source]:

@@ -1,6 +1,7 @@
 """Router warm start: solve all routers from one forward pass over a small amount of text. The model does not change.
 
 1. Chunks of all domains pass forward together. Each block's router is solved when the pass reaches it (states.py).
+   The processes of a team share the chunks; the first one solves, and the others take over its routers.
 2. Each member's expert embedding starts as its whitened class mean e_j = τ · C⁻¹ μ_j (closed_form.py). Logistic
    regression on the same states then refines it (logistic.py).
 3. Ridge regression solves P_r for these embeddings and for those of pseudo-domains (pseudo.py).
@@ -17,8 +18,9 @@ Shape suffixes: N experts, M domain-embedding width, H width of the states (stat
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -26,6 +28,7 @@ import torch
 
 from composer.mix.domains import Domain, Standard
 from composer.model.modeling import NexusForCausalLM
+from composer.processes import ALONE, Team, current
 from composer.progress import Progress, measured, silent
 from composer.training.warm_start.closed_form import (
     appended_gate,
@@ -36,7 +39,10 @@ from composer.training.warm_start.closed_form import (
 )
 from composer.training.warm_start.logistic import fit_gates
 from composer.training.warm_start.pseudo import Lessons, lessons
-from composer.training.warm_start.states import Chunks, Observed, collect, pass_forward
+from composer.training.warm_start.states import Chunks, Observed, Part, collect, pass_forward, sampled
+from registry.home import Registry
+
+Opening = Callable[[Registry], Any]
 
 CHUNKS = 32
 FEW_CHUNKS = 16
@@ -68,6 +74,7 @@ def warm_start(
     extended: bool = False,
     keep: bool = False,
     preliminary: bool = False,
+    opening: Opening | None = None,
     progress: Progress = silent,
 ) -> WarmStart:
     """Solve the routers in place. `domains` are the members' domains in the mix's order.
@@ -76,7 +83,8 @@ def warm_start(
 
     `extended`: the last member is new, and more of its text is used. `keep` (with `extended`): the other experts'
     embeddings stay unchanged, if this type of router can keep them. `preliminary`: use fewer tokens, because a
-    fine-tune follows.
+    fine-tune follows. `opening`: a picklable function that opens the same model in another process of the team; without
+    it nothing is shared. Raises ProcessLostError.
     """
     routers = [mixture.router for mixture in model.mixtures()]
     if routers[0].fixed or not any(domain.has_text for domain in domains):
@@ -85,22 +93,68 @@ def warm_start(
     keep = extended and keep and routers[0].keeps_experts
     chunks = collect(tokenizer, domains, _counts(len(domains), extended, preliminary), generator)
     solver = Solver(domains, standard, chunks, keep, generator)
-    own = []
+    pass_ = Pass(model, solver, progress)
+    picked, team = sampled(chunks, generator), current()
+    if team.size == 1 or opening is None or len(chunks.lengths_R) < team.size:
+        pass_.run(Part(chunks, picked, ALONE))
+    else:
+        team.share(_share_pass, opening, chunks, picked, own=pass_)
+    return WarmStart(chunks.tokens, fmean(pass_.own))
 
-    def attend(layer: int, observed: Observed) -> None:
-        began = time.process_time()
-        solver.direct(routers[layer], observed)
-        measured("solving seconds", layer, time.process_time() - began)
 
-    def arrive(layer: int, observed: Observed) -> None:
-        began = time.process_time()
-        solver(routers[layer], observed)
-        measured("solving seconds", layer, time.process_time() - began)
-        own.append(hits(observed, routers[layer].gate().detach().cpu()))
+@dataclass
+class Pass:
+    """The forward pass of one process: a solver, or in another process None, where solved routers arrive.
 
-    context = attend if routers[0].reads_context else None
-    pass_forward(model, chunks, arrive, generator, progress, attend=context)
-    return WarmStart(chunks.tokens, fmean(own))
+    own: by block, the share of states whose own domain's expert scores highest.
+    """
+
+    model: NexusForCausalLM
+    solver: Solver | None
+    progress: Progress = silent
+    own: list[float] = field(default_factory=list)
+
+    def run(self, part: Part) -> None:
+        """Pass a part forward, and solve or take over each block's router on the way."""
+        routers = [mixture.router for mixture in self.model.mixtures()]
+
+        def attend(layer: int, observed: Observed) -> None:
+            if self.solver is not None:
+                with _timed(layer):
+                    self.solver.direct(routers[layer], observed)
+            _hand_over(part.team, routers[layer])
+
+        def arrive(layer: int, observed: Observed) -> None:
+            if self.solver is not None:
+                with _timed(layer):
+                    self.solver(routers[layer], observed)
+                self.own.append(hits(observed, routers[layer].gate().detach().cpu()))
+            _hand_over(part.team, routers[layer])
+
+        context = attend if routers[0].reads_context else None
+        pass_forward(self.model, part, arrive, self.progress, attend=context)
+
+
+def _share_pass(
+    team: Team, opening: Opening, chunks: Chunks, picked: torch.Tensor, own: Pass | None = None
+) -> None:
+    """Pass this process's rows forward. `own`: the leader's pass."""
+    assert team.registry is not None
+    (own or Pass(opening(team.registry), None)).run(Part(chunks, picked, team))
+
+
+def _hand_over(team: Team, router: Any) -> None:
+    """Give the leader's router to the other processes."""
+    if team.size > 1:
+        state = {name: value.cpu() for name, value in router.state_dict().items()} if team.leads else {}
+        router.load_state_dict(team.agreed(state))
+
+
+@contextmanager
+def _timed(layer: int) -> Iterator[None]:
+    began = time.process_time()
+    yield
+    measured("solving seconds", layer, time.process_time() - began)
 
 
 def _counts(n: int, extended: bool, preliminary: bool) -> list[int]:

@@ -8,8 +8,11 @@ router fitted to such states separates the domains almost perfectly. But when it
 first block's choice. So a block's router is solved when the pass reaches the block, from states that the solved
 routers below have produced. The pass then continues through the experts that this router chooses.
 
-Shape suffixes: R rows, S tokens of a row, V tokens of all rows, X sampled states, C chunks (one per row), H width of
-a state (the model's, and the context's F features if the router reads them), M domain-embedding width.
+The processes of a team take a part of the rows each, and add up what they observe in every block.
+
+Shape suffixes: R rows, S tokens of a row, V tokens of all rows, O tokens of this process's own rows, X sampled states,
+C chunks (one per row), H width of a state (the model's, and the context's F features if the router reads them), M
+domain-embedding width.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import torch
 from composer.mix.domains import Domain
 from composer.model.modeling import NexusForCausalLM, NexusMLP
 from composer.model.prefix import attention_input, attention_of
+from composer.processes import Team
 from composer.progress import Progress, silent
 from composer.training.warm_start.kinds import stratified
 
@@ -52,10 +56,56 @@ class Chunks:
         """Number of tokens that pass forward, without padding."""
         return int(self.lengths_R.sum())
 
+    def mask(self, rows: torch.Tensor) -> torch.Tensor:
+        """Mask [own rows, S] of the tokens of some rows, which is false at padding."""
+        return torch.arange(self.ids_RS.shape[1]) < self.lengths_R[rows, None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows that one process of a team passes forward, and the sampled states among all tokens [X]."""
+
+    chunks: Chunks
+    sampled: torch.Tensor
+    team: Team
+
     @property
-    def mask_RS(self) -> torch.Tensor:
-        """Mask of the tokens, which is false at padding."""
-        return torch.arange(self.ids_RS.shape[1]) < self.lengths_R[:, None]
+    def rows(self) -> torch.Tensor:
+        """Indices of this process's rows."""
+        return torch.arange(self.team.rank, len(self.chunks.lengths_R), self.team.size)
+
+    def observed(self, states: torch.Tensor) -> Observed:
+        """Return moments and sample of all chunks, from this process's states [O, H] and the others' sums."""
+        chunks, rows, team = self.chunks, self.rows, self.team
+        by_chunk = states.split(chunks.lengths_R[rows].tolist())
+        seconds = []
+        for j in chunks.owner_R.unique():
+            mine = [x for x, row in zip(by_chunk, rows, strict=True) if chunks.owner_R[row] == j]
+            mine_OH = torch.cat(mine) if mine else states[:0]
+            seconds.append(mine_OH.T @ mine_OH / chunks.lengths_R[chunks.owner_R == j].sum())
+        sums_CH = states.new_zeros(len(chunks.lengths_R), states.shape[1])
+        sums_CH[rows] = torch.stack([x.sum(dim=0) for x in by_chunk])
+        return Observed(
+            team.total(torch.stack(seconds).mean(dim=0)),
+            team.total(sums_CH),
+            chunks.lengths_R.float(),
+            chunks.vectors_RM,
+            chunks.owner_R,
+            team.total(self._sample(states)),
+            chunks.owner_R.repeat_interleave(chunks.lengths_R)[self.sampled],
+        )
+
+    def _sample(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the sampled states [X, H] of this process; those of others are zero."""
+        lengths_R = self.chunks.lengths_R
+        is_mine_R = torch.zeros(len(lengths_R), dtype=torch.bool)
+        is_mine_R[self.rows] = True
+        is_mine_V = is_mine_R.repeat_interleave(lengths_R)
+        place_X = (is_mine_V.cumsum(0) - 1)[self.sampled]
+        is_mine_X = is_mine_V[self.sampled]
+        sample_XH = states.new_zeros(len(self.sampled), states.shape[1])
+        sample_XH[is_mine_X] = states[place_X[is_mine_X]]
+        return sample_XH
 
 
 @dataclass(frozen=True)
@@ -113,23 +163,21 @@ def collect(
 @torch.no_grad()
 def pass_forward(
     model: NexusForCausalLM,
-    chunks: Chunks,
+    part: Part,
     arrive: Callable[[int, Observed], None],
-    generator: torch.Generator,
     progress: Progress = silent,
     *,
     attend: Callable[[int, Observed], None] | None = None,
 ) -> None:
-    """Pass all chunks forward together, and call `arrive(block, observed)` before each block routes them.
+    """Pass this process's chunks forward together, and call `arrive(block, observed)` before each block routes them.
 
     `attend(block, observed)` is called with the inputs of each block's attention.
     """
     mixtures = model.mixtures()
-    mask_RS = chunks.mask_RS.to(model.device)
-    sampled_V = _sampled(chunks, generator)
-    heard: list[Any] = [None] * -(
-        -chunks.tokens // TOKENS_AT_ONCE
-    )  # states of a recurrent router, one per piece
+    ids_RS = part.chunks.ids_RS[part.rows].to(model.device)
+    mask_RS = part.chunks.mask(part.rows).to(model.device)
+    pieces_count = -(-int(mask_RS.sum()) // TOKENS_AT_ONCE)
+    heard: list[Any] = [None] * pieces_count  # states of a recurrent router, one per piece
 
     def mixture_at(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
         mixture = mixtures[layer]
@@ -141,7 +189,7 @@ def pass_forward(
             if context_VF is not None:
                 context_VF = context_VF.view(*mask_RS.shape, -1)[mask_RS]
                 states.append(context_VF.cpu())
-            arrive(layer, _observed(torch.cat(states, dim=1), sampled_V, chunks))
+            arrive(layer, part.observed(torch.cat(states, dim=1)))
             pieces = []
             for place, piece_VH in enumerate(x_VH.split(TOKENS_AT_ONCE)):
                 if context_VF is not None:
@@ -161,7 +209,7 @@ def pass_forward(
         def observe(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             assert attend is not None
             u_VH = attention_input(args, kwargs)[mask_RS]
-            attend(layer, _observed(u_VH.float().cpu(), sampled_V, chunks))
+            attend(layer, part.observed(u_VH.float().cpu()))
 
         return observe
 
@@ -171,28 +219,10 @@ def pass_forward(
                 attention_at(layer), with_kwargs=True, prepend=True
             )
             hooks.callback(hook.remove)
-        model(input_ids=chunks.ids_RS.to(model.device), use_cache=False, logits_to_keep=1)
+        model(input_ids=ids_RS, use_cache=False, logits_to_keep=1)
 
 
-def _observed(x_VH: torch.Tensor, sampled_V: torch.Tensor, chunks: Chunks) -> Observed:
-    """Compute the moments and a sample of the states of all chunks."""
-    by_chunk = x_VH.split(chunks.lengths_R.tolist())
-    seconds = []
-    for j in chunks.owner_R.unique():
-        mine_VH = torch.cat([by_chunk[i] for i in (chunks.owner_R == j).nonzero()[:, 0]])
-        seconds.append(mine_VH.T @ mine_VH / len(mine_VH))
-    return Observed(
-        torch.stack(seconds).mean(dim=0),
-        torch.stack([x.sum(dim=0) for x in by_chunk]),
-        chunks.lengths_R.float(),
-        chunks.vectors_RM,
-        chunks.owner_R,
-        x_VH[sampled_V],
-        chunks.owner_R.repeat_interleave(chunks.lengths_R)[sampled_V],
-    )
-
-
-def _sampled(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
+def sampled(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
     """Draw the indices in V of the sampled states, which are the same in every block."""
     starts = chunks.lengths_R.cumsum(0) - chunks.lengths_R
     few = [

@@ -18,6 +18,7 @@ from composer.evaluation.evaluate import evaluate
 from composer.mix.opening import find_mix, open_mix
 from composer.mix.recipe import Recipe, Training
 from composer.progress import measuring
+from composer.training import warm_start
 from composer.training.warm_start import trunk
 from registry.catalog import queries
 
@@ -190,6 +191,33 @@ def test_two_processes_sum_the_inputs_of_the_trunk_as_one_does(registry, monkeyp
     for gram, shared in zip(one, two, strict=True):
         torch.testing.assert_close(shared, gram, atol=1e-6 * gram.abs().max().item(), rtol=0)
     assert bits[1] == pytest.approx(bits[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("router", "trunk_merge"), [("nexus", "regmean"), ("nexus_context", "mean"), ("recurrent", "mean")]
+)
+def test_two_processes_solve_the_routers_of_one(registry, monkeypatch, router, trunk_merge):
+    passed = []
+    run = warm_start.Pass.run
+    monkeypatch.setattr(
+        warm_start.Pass, "run", lambda own, part: (passed.append(len(part.rows)), run(own, part))
+    )
+    found = []
+    for count in (1, 2):
+        name = f"{router}-{trunk_merge}-{count}".replace("_", "-")
+        settings = {"tokens": 0}
+        found.append(
+            composed(registry, monkeypatch, name, settings, count, router=router, trunk_merge=trunk_merge)[1]
+        )
+    one, two = found
+    assert passed[0] == pytest.approx(2 * passed[1], abs=1), "each process passes half of the rows forward"
+    assert two.training["warm_start"] == pytest.approx(one.training["warm_start"], abs=1e-2)
+    monkeypatch.setenv("NEXUSMIX_NPROC", "1")
+    refs = (f"{router}-{trunk_merge}-1", f"{router}-{trunk_merge}-2")
+    first, second = (
+        evaluate(registry, ref.replace("_", "-"), max_bytes=2_000)["mean"]["mix"] for ref in refs
+    )
+    assert second == pytest.approx(first, abs=1e-3)
 
 
 def test_two_processes_share_an_evaluation_and_find_the_scores_of_one(tmp_path, monkeypatch):
