@@ -7,6 +7,8 @@ jobs are started for it, and the dispatcher may be restarted or exist twice. It 
     queued, or abandoned by a worker whose lease has expired, and no job for it     start one
     ended, while its job waits or runs                                              stop the job
     several jobs in a row ended without claiming it                                 the run fails
+
+A job whose machine died says nothing about the run. Many more of these are started, until the cluster has no use.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from ui.queue.leaving import Leaving
 POLL_SECONDS = 1.0
 # A job that ends so early without claiming its run cannot work, for example because nexusmix is not installed there.
 EARLY_SECONDS, MOST_EARLY = 60.0, 3
+MOST_LOST = 30  # jobs in a row whose machines died before they claimed the run
 CLOCKS_SECONDS = 5.0  # between the clocks of this machine and the database
 SETTINGS = "NEXUSMIX_"
 OWN_SETTINGS = ("NEXUSMIX_EXECUTOR", "NEXUSMIX_RAY_ADDRESS", "NEXUSMIX_SLURM_TEMPLATE")
@@ -51,6 +54,7 @@ class Dispatcher:
         self.cpus, self.most = cpus, most
         self._jobs: dict[int, _Job] = {}
         self._early: dict[int, int] = {}
+        self._lost: dict[int, int] = {}
 
     def work(self, *, with_parent: bool = False) -> int:
         """Start jobs until SIGTERM or SIGINT, and return their number. Jobs go on without the dispatcher."""
@@ -74,7 +78,7 @@ class Dispatcher:
                 if job.id in alive:
                     self.executor.cancel(job.id)
                 del self._jobs[number]
-                self._early.pop(number, None)
+                self._forget(number)
             elif job.id not in alive:
                 del self._jobs[number]
                 if self._gave_up(live[number], job):
@@ -101,18 +105,25 @@ class Dispatcher:
     def _gave_up(self, run: RunRecord, job: _Job) -> bool:
         """Count a job that ended early without claiming its run; after too many, end the run and return true."""
         if run.attempt > job.attempt or time.monotonic() - job.submitted > EARLY_SECONDS:
-            self._early.pop(run.id, None)
+            self._forget(run.id)
             return False
-        self._early[run.id] = self._early.get(run.id, 0) + 1
-        if self._early[run.id] < MOST_EARLY:
+        counted, most = (
+            (self._lost, MOST_LOST) if self.executor.was_lost(job.id) else (self._early, MOST_EARLY)
+        )
+        counted[run.id] = counted.get(run.id, 0) + 1
+        if counted[run.id] < most:
             return False
         output = self.executor.output(job.id)
         claimed = claims.claim(self.registry, "dispatcher", CLOCKS_SECONDS, run_id=run.id)
         if claimed is not None:
-            error = f"{MOST_EARLY} jobs ended before they began it; the last one, {job.id}, wrote: {output}"
+            error = f"{most} jobs ended before they began it; the last one, {job.id}, wrote: {output}"
             claims.finish(self.registry, claimed.fence, "failed", error=error)
             self.say(f"run {run.id} failed: {error}")
         return claimed is not None
+
+    def _forget(self, run: int) -> None:
+        self._early.pop(run, None)
+        self._lost.pop(run, None)
 
     def _environment(self) -> Mapping[str, str]:
         """Return the settings of this registry, as variables of the environment."""

@@ -32,6 +32,9 @@ class Executor(Protocol):
     def output(self, job: str) -> str:
         """Return the last output of a job that has ended; empty if there is none."""
 
+    def was_lost(self, job: str) -> bool:
+        """Return whether a job that has ended was broken off with its machine; its command did not end by itself."""
+
 
 def as_shell(command: Sequence[str]) -> str:
     """Return a command as one line for a shell."""

@@ -57,6 +57,11 @@ class RayExecutor:
         text = self._tried(lambda: self._client.get_job_logs(job)) or info.message or ""
         return str(text)[-OUTPUT_CHARACTERS:]
 
+    def was_lost(self, job: str) -> bool:
+        """Return whether the command of a job has no exit code, because its node died or never ran it."""
+        info = self._tried(lambda: self._client.get_job_info(job))
+        return getattr(info, "driver_exit_code", None) is None
+
     def _tried(self, call: Callable[[], Result]) -> Result:
         try:
             return call()

@@ -88,6 +88,10 @@ class SlurmExecutor:
         """Return nothing: the logs are in files named after the runs."""
         return f"see its log in {self.logs}"
 
+    def was_lost(self, job: str) -> bool:
+        """Return false: Slurm puts the jobs of a machine that fails back in its queue by itself."""
+        return False
+
 
 def _read(template: Path) -> str:
     try:

@@ -15,7 +15,7 @@ from registry.home import Registry
 from registry.queue.claims import claim
 from registry.queue.runs import get_run, request_cancel, submit
 from ui.queue import jobs
-from ui.queue.dispatcher import Dispatcher
+from ui.queue.dispatcher import MOST_LOST, Dispatcher
 from ui.queue.executors import executor_named
 from ui.queue.executors.base import Needs
 from ui.queue.executors.slurm import SlurmExecutor
@@ -32,6 +32,7 @@ class Recorder:
         self.environments: list[Mapping[str, str]] = []
         self.running: set[str] = set()
         self.cancelled: list[str] = []
+        self.lost: set[str] = set()
 
     def submit(self, name: str, command: Sequence[str], environment: Mapping[str, str], needs: Needs) -> str:
         self.commands.append(command)
@@ -48,6 +49,9 @@ class Recorder:
 
     def output(self, job: str) -> str:
         return "python: not found"
+
+    def was_lost(self, job: str) -> bool:
+        return job in self.lost
 
 
 @pytest.fixture
@@ -109,6 +113,34 @@ def test_a_run_fails_after_three_jobs_that_could_not_begin_it(registry: Registry
     ended = get_run(registry, run)
     assert ended.state == "failed" and ended.error is not None and "python: not found" in ended.error
     assert len(recorder.commands) == 3
+
+
+def test_machines_that_die_do_not_fail_a_run_that_they_never_began(
+    registry: Registry, recorder: Recorder
+) -> None:
+    run, one = queued(registry), dispatcher(registry, recorder)
+    for number in range(10):
+        assert one.step() == 1
+        recorder.lost.add(str(number + 1))
+        recorder.running.clear()
+    one.step()
+    assert get_run(registry, run).state == "queued"
+    assert len(recorder.commands) == 11
+    for _ in range(4):  # now the command itself fails
+        recorder.running.clear()
+        one.step()
+    assert get_run(registry, run).state == "failed"
+
+
+def test_a_run_fails_when_its_machines_die_again_and_again(registry: Registry, recorder: Recorder) -> None:
+    run, one = queued(registry), dispatcher(registry, recorder)
+    for number in range(MOST_LOST):
+        assert one.step() == 1
+        recorder.lost.add(str(number + 1))
+        recorder.running.clear()
+    one.step()
+    assert get_run(registry, run).state == "failed"
+    assert len(recorder.commands) == MOST_LOST
 
 
 def test_a_composition_asks_for_the_estimated_memory(filled: Registry, recorder: Recorder) -> None:
