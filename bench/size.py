@@ -81,12 +81,13 @@ class Bench:
         """Run one command."""
         return run([NEXUSMIX, *arguments], self.environment)
 
-    def measure(self, kind: str, max_bytes: int) -> None:
-        """Print one row per command; `kind` is the preset."""
+    def measure(self, kind: str, max_bytes: int, *, solved: bool) -> None:
+        """Print one row per command; `kind` is the preset. Not `solved`: without a warm start."""
+        options = ["--preset", kind, "--tokens", "0", *([] if solved else ["--no-warm-start"])]
         experts = ["--seed", "seed", "--experts", ",".join(EXPERTS)]
-        composed = self.nexusmix("compose", kind, *experts, "--preset", kind, "--tokens", "0", "--json")
-        print(_row(f"compose --preset {kind} --tokens 0", composed), flush=True)
-        if kind == "whole":
+        composed = self.nexusmix("compose", kind, *experts, *options, "--json")
+        print(_row(f"compose {' '.join(options)}", composed), flush=True)
+        if kind == "whole" and solved:
             plain = run([sys.executable, "-c", PLAIN_PASSES, *EXPERTS], self.environment)
             tokens, seconds = plain.output.split()
             print(_row(f"plain forward passes, 9 × {tokens} tokens", plain), flush=True)
@@ -116,13 +117,16 @@ def main() -> None:
     parser.add_argument(
         "--max-bytes", type=int, default=4000, help="held-out text per domain that is evaluated"
     )
+    parser.add_argument(
+        "--no-warm-start", dest="solved", action="store_false", help="compose at once, to measure the rest"
+    )
     given = parser.parse_args()
     bench = Bench(given.folder, given.shape, given.memory)
     bench.prepare()
     print(f"load {load_average():.1f}, memory limit {given.memory}\n")
     print("| command | s | CPU s | anonymous GiB | total GiB |\n| --- | --- | --- | --- | --- |")
     for kind in given.presets:
-        bench.measure(kind, given.max_bytes)
+        bench.measure(kind, given.max_bytes, solved=given.solved)
 
 
 if __name__ == "__main__":
