@@ -37,6 +37,8 @@ Model = TypeVar("Model", bound=BaseModel)
 GUIDANCE = 0.3
 UNSOLVED_TOKENS = 100_000  # fine-tune by default, of a router that no warm start solves
 LORA_LEARNING_RATE = 1e-3
+# Of all other weights. A router that a warm start solved needs no training, and a real seed bears no higher rate.
+LEARNING_RATE, SOLVED_LEARNING_RATE = 3e-4, 1e-4
 # Options of the fine-tune alone.
 OF_THE_FINE_TUNE = frozenset(
     {"train", "learning_rate", "lora_rank", "optimizer", "dense_to_sparse", "guidance"}
@@ -90,7 +92,8 @@ class Training(BaseModel):
     data_mix: DataMixName = "uniform"
     regmix_runs: Annotated[int, Field(ge=2)] = 16
     regmix_tokens: Annotated[int, Field(ge=8)] = 4096
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    # If it is not given, that of `usual_rate`.
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = SOLVED_LEARNING_RATE
     # Factors of the losses in losses.py. `global_batch` balances a whole step instead of each micro-batch.
     load_balance: Annotated[float, Field(ge=0)] = 0.01
     balance_over: Literal["micro_batch", "global_batch"] = "micro_batch"
@@ -186,10 +189,17 @@ class Training(BaseModel):
             )
         return self
 
+    @property
+    def usual_rate(self) -> float:
+        """Learning rate where none is given."""
+        if self.train == "lora":
+            return LORA_LEARNING_RATE
+        return SOLVED_LEARNING_RATE if self.warm_start else LEARNING_RATE
+
     @model_validator(mode="after")
-    def _low_rank_differences_learn_faster(self) -> Training:
-        if self.train == "lora" and "learning_rate" not in self.model_fields_set:
-            object.__setattr__(self, "learning_rate", LORA_LEARNING_RATE)
+    def _has_a_rate(self) -> Training:
+        if "learning_rate" not in self.model_fields_set:
+            object.__setattr__(self, "learning_rate", self.usual_rate)
         return self
 
     @model_validator(mode="after")

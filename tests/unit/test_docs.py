@@ -54,7 +54,8 @@ def test_the_defaults_in_the_help_are_those_of_the_recipe() -> None:
     assert shown["train"] == training.train
     assert shown["data_mix"] == training.data_mix
     assert shown["learning_rate"] == (
-        f"{LORA_LEARNING_RATE} for whole experts, {training.learning_rate} for a merged trunk"
+        f"{LORA_LEARNING_RATE} for whole experts; for a merged trunk {training.learning_rate:.4f}, or "
+        f"{Training(warm_start=False).learning_rate} without a warm start"
     )
     assert shown["lora_rank"] == str(training.lora_rank)
 

@@ -43,9 +43,12 @@ class Form:
 
         `read` converts the text in the address; it may raise ValueError. A value that is not `allowed` becomes the
         default. With `always`, the address contains the default too, because it may change. A value longer than
-        `shared_chars` is left out of the address.
+        `shared_chars` is left out of the address. A value that nobody changed follows a default that changes.
         """
-        key = self.key(name)
+        key, before = self.key(name), f"{self.key(name)} before"
+        if st.session_state.get(key, default) == st.session_state.get(before, default) != default:
+            del st.session_state[key]
+        st.session_state[before] = default
         if name in self._given:
             try:
                 st.session_state[key] = read(self._given[name])

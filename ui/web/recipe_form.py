@@ -225,6 +225,8 @@ def _choice(form: Form, name: str, titles: Mapping[Any, str], default: Any, **mo
 
 def _training(form: Form, default: Training, tokens: int) -> dict[str, Any]:
     """Further settings of the training."""
+    from composer.mix.recipe import Training
+
     warm_start = st.toggle(
         "Fit the router to the domains first",
         help="The warm start: closed forms on the experts' samples, in seconds.",
@@ -234,9 +236,8 @@ def _training(form: Form, default: Training, tokens: int) -> dict[str, Any]:
         "Data mix", DATA_MIXES.words(), form, "data_mix", default.data_mix, disabled=tokens == 0
     )
     with st.container(horizontal=True):
-        field = form.field(
-            "learning_rate", default.learning_rate, read=float, allowed=lambda rate: 1e-6 <= rate <= 1
-        )
+        usual = Training(warm_start=warm_start, tokens=tokens).learning_rate
+        field = form.field("learning_rate", usual, read=float, allowed=lambda rate: 1e-6 <= rate <= 1)
         rate = st.number_input("Learning rate", 1e-6, 1.0, format="%.1e", width=150, **field)
         field = form.field("random_seed", default.random_seed, read=int, allowed=range(2**32))
         random_seed = st.number_input("Random seed", 0, 2**32 - 1, width=150, **field)

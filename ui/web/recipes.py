@@ -11,7 +11,7 @@ from composer.mix.research import OPTIONS
 from ui.query import CLOSE
 
 if TYPE_CHECKING:
-    from composer.mix.recipe import Recipe
+    from composer.mix.recipe import Recipe, Training
     from composer.proposals import Proposal
     from registry.home import Registry
     from registry.records import ExpertRecord
@@ -28,19 +28,20 @@ def command(recipe: Recipe) -> str:
 
     Fields that no option sets, such as the parameters of a merge, are only in the recipe file.
     """
+    from composer.mix.recipe import Training
     from composer.mix.routing import RoutingOptions
 
     flags = ("router", *RoutingOptions.model_fields, "license_override")
-    default = recipe.usual()
+    default, training = recipe.usual(), Training(warm_start=recipe.training.warm_start, tokens=0)
     words = ["nexusmix", "compose", recipe.name]
     words += ["--seed", recipe.seed, "--experts", ",".join(recipe.experts)]
     for part, standard, names in (
         (recipe, default, flags),
-        (recipe.training, default.training, (*_TRAINING_FLAGS, *_RESEARCH_FLAGS)),
+        (recipe.training, training, (*_TRAINING_FLAGS, *_RESEARCH_FLAGS)),
     ):
         for name in names:
             value = getattr(part, name)
-            if value == (_usual_tokens(recipe, default) if name == "tokens" else getattr(standard, name)):
+            if value == (_usual_tokens(recipe, training) if name == "tokens" else getattr(standard, name)):
                 continue
             if name == "train_router":
                 words.append("--train-router" if value else "--freeze-router")
@@ -53,13 +54,11 @@ def command(recipe: Recipe) -> str:
     return shlex.join(words)
 
 
-def _usual_tokens(recipe: Recipe, default: Recipe) -> int | None:
+def _usual_tokens(recipe: Recipe, default: Training) -> int | None:
     """Return the tokens that the command has without the option; None if it needs the option."""
     from composer.mix.recipe import OF_THE_FINE_TUNE
 
-    asked = any(
-        getattr(recipe.training, name) != getattr(default.training, name) for name in OF_THE_FINE_TUNE
-    )
+    asked = any(getattr(recipe.training, name) != getattr(default, name) for name in OF_THE_FINE_TUNE)
     return None if asked else recipe.usual_tokens
 
 

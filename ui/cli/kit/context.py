@@ -223,7 +223,7 @@ LearningRate = Annotated[
     typer.Option(
         metavar="X",
         help="Peak learning rate of the schedule.",
-        show_default="0.001 for whole experts, 0.0003 for a merged trunk",
+        show_default="0.001 for whole experts; for a merged trunk 0.0001, or 0.0003 without a warm start",
         rich_help_panel=TRAINING,
     ),
 ]

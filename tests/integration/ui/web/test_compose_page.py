@@ -192,9 +192,20 @@ def test_a_router_that_nothing_trains_is_a_warning_and_the_command_says_no_token
 
 def test_the_command_of_a_fine_tunes_option_without_tokens_says_so(filled: Registry) -> None:
     app = tuned_form()
-    number(app, "Learning rate").set_value(1e-4)
+    number(app, "Learning rate").set_value(2e-4)
     app.select_slider[0].set_value(0).run()
-    assert code(app)[-2].endswith("--tokens 0 --learning-rate 0.0001 --trunk-merge regmean")
+    assert code(app)[-2].endswith("--tokens 0 --learning-rate 0.0002 --trunk-merge regmean")
+
+
+def test_the_learning_rate_follows_the_warm_start_until_somebody_changes_it(filled: Registry) -> None:
+    app = tuned_form()
+    assert number(app, "Learning rate").value == 1e-4
+    fit = toggle(app, "Fit the router to the domains first")
+    fit.set_value(False).run()
+    assert number(app, "Learning rate").value == 3e-4
+    number(app, "Learning rate").set_value(2e-4).run()
+    fit.set_value(True).run()
+    assert number(app, "Learning rate").value == 2e-4
 
 
 @pytest.mark.parametrize(

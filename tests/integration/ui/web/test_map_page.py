@@ -90,18 +90,3 @@ def test_an_empty_map_says_what_to_do(app_registry: Registry) -> None:
     app = open_page("map")
     assert not app.exception
     assert "No experts yet" in html(app)
-
-
-def test_the_list_of_experts_is_drawn_when_it_is_opened(app_registry: Registry) -> None:
-    publishing.add_seed(app_registry)
-    publishing.add_expert(app_registry, "law")
-    app = open_page("map")
-    assert "law" not in labels(app)
-    app.session_state["map-as-list"] = True
-    assert "law" in labels(app.run())
-
-
-def labels(app: AppTest) -> list[str]:
-    """The names of the experts that the page links to."""
-    assert not app.exception
-    return [link.proto.label.split()[0] for link in app.get("page_link")]

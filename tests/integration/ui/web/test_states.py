@@ -93,8 +93,11 @@ def test_a_registry_without_mixes_or_runs_leads_to_composing(app_registry: Regis
     assert "Compose a mix" in links(app)
 
 
-def test_the_experts_of_the_map_are_a_list_of_links_too(filled: Registry) -> None:
+def test_the_experts_of_the_map_are_a_list_of_links_too_when_it_is_opened(filled: Registry) -> None:
     app = open_page("map")
+    assert [link.split(" ")[0] for link in links(app)] == ["Catalog"]
+    app.session_state["map-as-list"] = True
+    app.run()
     assert [link.split(" ")[0] for link in links(app)] == ["Catalog", "code", "cooking", "law"]
 
 
