@@ -10,6 +10,7 @@ Needs `pip install 'nexusmix[ray,test]'`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import sys
@@ -18,6 +19,8 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 CODE = Path(__file__).parents[1]
 sys.path.insert(0, str(CODE / "tests"))
@@ -42,7 +45,7 @@ class Nodes:
         head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0}
         self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self.alive = [self.cluster.add_node(num_cpus=1) for _ in range(count)]
-        self.killed = 0
+        self.killed = self.hit = 0  # nodes; those of them that executed a job
 
     @property
     def address(self) -> str:
@@ -52,9 +55,23 @@ class Nodes:
     def replace_one(self) -> None:
         """Kill a random node, and let a new one join."""
         node = self.alive.pop(random.randrange(len(self.alive)))
+        # A command of a job outlives its raylet, which it would not if the machine had died.
+        raylets = [psutil.Process(each.process.pid) for each in node.all_processes["raylet"]]
+        processes = [process for raylet in raylets for process in raylet.children(recursive=True)]
+        self.hit += any("--run" in _command(process) for process in processes)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.cluster.remove_node(node, allow_graceful=False)
         self.killed += 1
         self.alive.append(self.cluster.add_node(num_cpus=1))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def main() -> int:
@@ -99,7 +116,12 @@ def measure(folder: Path, given: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     ended.update(number for number in ids if number not in live and get_run(registry, number).is_live)
     nodes.cluster.shutdown()
-    return report(registry, ids, ended, f"{seconds:.0f} s, {jobs} jobs, {nodes.killed} nodes killed")
+    return report(
+        registry,
+        ids,
+        ended,
+        f"{seconds:.0f} s, {jobs} jobs, {nodes.killed} nodes killed, {nodes.hit} with a job",
+    )
 
 
 def report(registry: Any, ids: list[int], ended: Counter[int], how: str) -> int:

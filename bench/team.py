@@ -29,7 +29,7 @@ from composer.progress import measuring
 COUNTS = (1, 2)
 
 
-def steps(lab: Lab, mix: str, count: int) -> list[tuple[float, float]]:
+def steps(lab: Lab, mix: str, count: int, batch_tokens: int) -> list[tuple[float, float]]:
     """Return the seconds and the CPU seconds of all processes, of each step of a fine-tune but the first."""
     times: list[tuple[float, float]] = []
 
@@ -40,7 +40,8 @@ def steps(lab: Lab, mix: str, count: int) -> list[tuple[float, float]]:
             times.append((time.monotonic(), sum(each.user + each.system for each in used)))
 
     os.environ[resources.PROCESSES_VARIABLE] = str(count)
-    training: dict[str, Any] = {**TRAINED, "tokens": lab.tokens, "warm_start": False}
+    training: dict[str, Any] = {**TRAINED, "batch_tokens": batch_tokens}
+    training |= {"tokens": lab.tokens, "warm_start": False}
     with measuring(listen):
         composed(lab.registry("timed"), "timed", **{**MIXES[mix], "training": training})
     return [(late[0] - early[0], late[1] - early[1]) for early, late in pairwise(times)]
@@ -60,6 +61,7 @@ def main() -> int:
     parser.add_argument("--shape", default="60m", choices=SHAPES)
     parser.add_argument("--mixes", nargs="+", default=list(MIXES), choices=MIXES)
     parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=TRAINED["batch_tokens"])
     given = parser.parse_args()
     os.environ.setdefault("NEXUSMIX_EMBEDDER", "hashing:64")
     torch.set_num_threads(1)
@@ -74,9 +76,9 @@ def main() -> int:
             note(f"{given.shape}, {mix}, {len(EXPERTS)} experts")
             one = (0.0, 0.0)
             for count in COUNTS:
-                wall, cpu = medians(steps(lab, mix, count))
+                wall, cpu = medians(steps(lab, mix, count, given.batch_tokens))
                 one = one if one[0] else (wall, cpu)
-                speed = TRAINED["batch_tokens"] / wall
+                speed = given.batch_tokens / wall
                 print(
                     f"| {given.shape} | {mix} | {count} | {speed:,.0f} | {one[0] / (count * wall):.2f} | {cpu:.2f} "
                     f"| {one[1] / cpu:.2f} | {load_average():.1f} |",

@@ -112,13 +112,15 @@ def replace_weights(model: Any, values: Mapping[str, torch.Tensor]) -> None:
     """Replace weights and buffers by name, also those of tied layers."""
     layers = {f"{n}.weight": layer for n, layer in model.named_modules() if isinstance(layer, OnDemand)}
     for name in layers.keys() & values.keys():
-        old = layers[name].source
+        old, new = layers[name].source, Stored(values[name])
         for layer in layers.values():
-            if layer.source is old:
-                replace_weight(layer, values[name])
+            if layer.source is old:  # tied layers have one source
+                layer.source, layer.kept = new, None
     others = {name: value for name, value in values.items() if name not in layers}
     model.load_state_dict(others, strict=False, assign=True)
-    model.tie_weights()
+    tied = getattr(model, "all_tied_weights_keys", {})
+    if others.keys() & {*tied, *tied.values()}:  # transformers ties parameters only
+        model.tie_weights()
 
 
 def weights_of(model: nn.Module) -> dict[str, Weight]:

@@ -17,8 +17,11 @@ from composer.errors import ProcessLostError, RecipeError
 from composer.evaluation.evaluate import evaluate
 from composer.mix.opening import find_mix, open_mix
 from composer.mix.recipe import Recipe, Training
+from composer.model.on_demand import is_shared, replace_weights, weights_of
 from composer.progress import measuring
 from composer.training import warm_start
+from composer.training.fine_tune import part_of
+from composer.training.handover import hand_over, take_over
 from composer.training.warm_start import trunk
 from registry.catalog import queries
 
@@ -218,6 +221,23 @@ def test_two_processes_solve_the_routers_of_one(registry, monkeypatch, router, t
         evaluate(registry, ref.replace("_", "-"), max_bytes=2_000)["mean"]["mix"] for ref in refs
     )
     assert second == pytest.approx(first, abs=1e-3)
+
+
+@pytest.mark.parametrize("at_once", [0, 2**30])
+def test_another_process_takes_over_weights_that_are_computed_on_demand(tmp_path, monkeypatch, at_once):
+    """Those of a real seed in bfloat16, with one weight as embeddings and head."""
+    registry = stocked_registry(tmp_path, ("code", "math"), dtype="bfloat16", tie_word_embeddings=True)
+    _, manifest = composed(registry, monkeypatch, "mix", {"tokens": 0}, 1, trunk_merge="regmean")
+    monkeypatch.setattr("composer.mix.opening.COMPUTED_AT_ONCE", at_once)
+    ours, theirs = (open_mix(registry, manifest, dtype=torch.float32).model for _ in range(2))
+    is_trunk = {name for name in weights_of(ours) if part_of(name) == "trunk"}
+    replace_weights(ours, {name: weights_of(ours)[name].value(torch.float32) + 0.5 for name in is_trunk})
+    hand_over(ours, is_trunk.__contains__, tmp_path / "trunk.safetensors")
+    take_over(theirs, tmp_path / "trunk.safetensors")
+    for name, weight in weights_of(ours).items():
+        torch.testing.assert_close(weights_of(theirs)[name].value(torch.float32), weight.value(torch.float32))
+    assert is_shared(theirs.get_input_embeddings(), theirs.get_output_embeddings())
+    registry.engine.dispose()
 
 
 def test_two_processes_share_an_evaluation_and_find_the_scores_of_one(tmp_path, monkeypatch):
