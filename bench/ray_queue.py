@@ -44,6 +44,7 @@ class Nodes:
 
         head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0}
         self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        self.count = count
         self.alive = [self.cluster.add_node(num_cpus=1) for _ in range(count)]
         self.killed = self.hit = 0  # nodes; those of them that executed a job
 
@@ -54,6 +55,8 @@ class Nodes:
 
     def replace_one(self) -> None:
         """Kill a random node, and let a new one join."""
+        while len(self.alive) < self.count:
+            self.alive.append(self.cluster.add_node(num_cpus=1))
         node = self.alive.pop(random.randrange(len(self.alive)))
         # A command of a job outlives its raylet, which it would not if the machine had died.
         raylets = [psutil.Process(each.process.pid) for each in node.all_processes["raylet"]]
@@ -64,7 +67,10 @@ class Nodes:
                 process.kill()
         self.cluster.remove_node(node, allow_graceful=False)
         self.killed += 1
-        self.alive.append(self.cluster.add_node(num_cpus=1))
+        with contextlib.suppress(
+            Exception
+        ):  # a busy machine may start it too slowly; the next one replaces it, too
+            self.alive.append(self.cluster.add_node(num_cpus=1))
 
 
 def _command(process: psutil.Process) -> list[str]:
