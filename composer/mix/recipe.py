@@ -75,8 +75,8 @@ def _valid(cls: type[Model], values: Mapping[str, Any], what: str) -> Model:
 class Training(BaseModel):
     """Settings of the warm start and the fine-tune.
 
-    `tokens` counts all domains together; 0 means no fine-tune. By default there is one only without a warm start,
-    because it makes a warm-started mix of a real seed worse (bench/RESULTS.md).
+    `tokens` counts all domains together; 0 means no fine-tune. By default there is one only without a warm start:
+    with it, a mix is composed in seconds, and a fine-tune is the user's choice (bench/RESULTS.md).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
