@@ -6,7 +6,6 @@ spot (bench/gpu.py), so the scores mean nothing.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -15,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu import EXPERTS, MIXES, SHAPES, Lab
+from bench.gpu import EXPERTS, MIXES, Lab
 from bench.processes import load_average
+from bench.team import COUNTS, parser_of
 from composer import resources
 from composer.composition import compose
 from composer.evaluation.evaluate import evaluate
@@ -39,11 +39,7 @@ def seconds(lab: Lab, mix: str, count: int, max_bytes: int) -> dict[str, float]:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--shape", default="60m", choices=SHAPES)
-    parser.add_argument("--mixes", nargs="+", default=list(MIXES), choices=MIXES)
+    parser = parser_of(__doc__)
     parser.add_argument("--bytes", type=int, default=20_000)
     given = parser.parse_args()
     os.environ.setdefault("NEXUSMIX_EMBEDDER", "hashing:64")
@@ -53,7 +49,7 @@ def main() -> int:
         lab = Lab(Path(folder), given.shape, 4000, 0)
         lab.fill()
         for mix in given.mixes:
-            one, two = (seconds(lab, mix, count, given.bytes) for count in (1, 2))
+            one, two = (seconds(lab, mix, count, given.bytes) for count in COUNTS)
             for stage, alone in one.items():
                 print(
                     f"| {given.shape} | {mix} | {stage} | {alone:.1f} | {two[stage]:.1f} | "

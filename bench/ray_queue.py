@@ -67,9 +67,8 @@ class Nodes:
                 process.kill()
         self.cluster.remove_node(node, allow_graceful=False)
         self.killed += 1
-        with contextlib.suppress(
-            Exception
-        ):  # a busy machine may start it too slowly; the next one replaces it, too
+        # On a busy machine it may start too slowly; then it joins at the next interval.
+        with contextlib.suppress(Exception):
             self.alive.append(self.cluster.add_node(num_cpus=1))
 
 

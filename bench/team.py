@@ -53,13 +53,19 @@ def medians(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(wall), statistics.median(cpu)
 
 
-def main() -> int:
-    """Command line."""
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a command line with the options of a comparison of one process and two."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shape", default="60m", choices=SHAPES)
     parser.add_argument("--mixes", nargs="+", default=list(MIXES), choices=MIXES)
+    return parser
+
+
+def main() -> int:
+    """Command line."""
+    parser = parser_of(__doc__)
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--batch-tokens", type=int, default=TRAINED["batch_tokens"])
     given = parser.parse_args()

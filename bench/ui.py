@@ -62,8 +62,9 @@ BARS = {
     "search": 0.3,
     "switch": 0.5,
     "progress": 3.0,
+    "stop": 0.5,
+    "cancel": 2.0,
 }
-BARS |= {"stop": 0.5, "cancel": 2.0}
 MOST_SHIFT = 0.1
 SHIFTS = """
 window.shifted = 0;

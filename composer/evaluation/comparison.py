@@ -30,7 +30,7 @@ class Score:
     @property
     def without_gain(self) -> bool:
         """Whether the own expert was measured and is no better than the seed."""
-        return self.seed is not None and self.expert is not None and self.expert >= self.seed
+        return self.seed is not None and self.expert is not None and not _has_gain(self.seed, self.expert)
 
 
 @dataclass
@@ -125,13 +125,16 @@ def gains_kept(evaluation: Evaluation, column: str = "mix") -> dict[str, float]:
 def domains_without_gain(evaluation: Evaluation) -> list[str]:
     """Return the domains whose own expert was measured and is no better than the seed: they have no share."""
     rows = evaluation["bits_per_byte"].items()
-    return [
-        domain for domain, row in rows if {"seed", "expert"} <= row.keys() and row["expert"] >= row["seed"]
-    ]
+    measured = {domain: row for domain, row in rows if {"seed", "expert"} <= row.keys()}
+    return [domain for domain, row in measured.items() if not _has_gain(row["seed"], row["expert"])]
+
+
+def _has_gain(seed: float, expert: float) -> bool:
+    return expert < seed
 
 
 def _kept(seed: float, expert: float, score: float) -> float | None:
-    return (seed - score) / (seed - expert) if expert < seed else None
+    return (seed - score) / (seed - expert) if _has_gain(seed, expert) else None
 
 
 def evaluation_of(mix: MixRecord, mixes: Iterable[MixRecord]) -> Evaluation | None:

@@ -17,7 +17,7 @@ from composer.mix.opening import (
     find_mix,
     open_dense,
     open_expert,
-    open_mix,
+    open_model,
     seed_config,
     seed_weights,
 )
@@ -183,7 +183,7 @@ def dume_baseline(registry: Registry, manifest: Manifest) -> Contender:
 def mix_contender(registry: Registry, ref: str, column: str = MIX) -> Contender:
     """Return a mix as a contender. Raises NotFoundError, IntegrityError, MixFormatError."""
     record, manifest = find_mix(registry, ref)
-    return Contender(column, [record.manifest], lambda: open_mix(registry, manifest).model)
+    return Contender(column, [record.manifest], lambda: open_model(registry, manifest))
 
 
 def other_mixes(registry: Registry, refs: Sequence[str]) -> list[Contender]:

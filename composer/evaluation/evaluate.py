@@ -34,7 +34,7 @@ from composer.mix.opening import (
     Manifest,
     computing_dtype,
     find_mix,
-    open_mix,
+    open_model,
     open_tokenizer,
     seed_config,
 )
@@ -104,7 +104,7 @@ def evaluate(
         scores.add(contender)
         progress("evaluating", done, steps)
     refs = [member.expert.ref for member in manifest.members]
-    model = open_mix(registry, manifest).model
+    model = open_model(registry, manifest)
     shares = score_mix(model, refs, texts, active)
     scores.put(MIX, shares.pop("bits_per_byte"))
     if changing is not None:
