@@ -12,10 +12,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from types import ModuleType
+from unittest.mock import patch
 
-# `pytest` is the main module of the tests' process, which each fork imports.
 IMPORTED = (
-    "pytest",
     "ui.cli",
     "composer.training.data_mix",
     "composer.composition",
@@ -36,7 +36,9 @@ class Warm:
         self._process = _CONTEXT.Process(
             target=_execute, args=(script, list(arguments), dict(environment), streams)
         )
-        self._process.start()
+        # A fork imports its parent's main module, which for a page test was the page.
+        with patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
+            self._process.start()
         self.stdin = os.fdopen(os.dup(given.fileno()), "w")
         self.stdout, self.stderr = (os.fdopen(os.dup(stream.fileno())) for stream in (output, errors))
         for pipe in pipes:
