@@ -3,6 +3,9 @@
 The target is 0.8 of twice the speed of one process. It makes random models on the spot (bench/gpu.py). A row is the
 median over the steps, without the first. A busy machine gives two processes more of its time than one, or less, so CPU
 seconds are printed, too. Their share is one process's CPU seconds divided by those of two, which the load changes less.
+
+`--independent` runs two copies of the benchmark at once, each with one process. Two cores share their memory, so this
+is the most that two processes could reach.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,6 +57,12 @@ def medians(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(wall), statistics.median(cpu)
 
 
+def at_once(arguments: Sequence[str]) -> int:
+    """Run two copies with one process each at the same time. Returns the larger exit status."""
+    command = [sys.executable, "-m", "bench.team", *arguments, "--counts", "1"]
+    return max(copy.wait() for copy in [subprocess.Popen(command) for _ in range(2)])
+
+
 def parser_of(description: str | None) -> argparse.ArgumentParser:
     """Return a command line with the options of a comparison of one process and two."""
     parser = argparse.ArgumentParser(
@@ -68,7 +78,11 @@ def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--batch-tokens", type=int, default=TRAINED["batch_tokens"])
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of processes")
+    parser.add_argument("--independent", action="store_true", help="run two copies at once")
     given = parser.parse_args()
+    if given.independent:
+        return at_once([word for word in sys.argv[1:] if word != "--independent"])
     os.environ.setdefault("NEXUSMIX_EMBEDDER", "hashing:64")
     torch.set_num_threads(1)
     print(
@@ -81,7 +95,7 @@ def main() -> int:
         for mix in given.mixes:
             note(f"{given.shape}, {mix}, {len(EXPERTS)} experts")
             one = (0.0, 0.0)
-            for count in COUNTS:
+            for count in given.counts:
                 wall, cpu = medians(steps(lab, mix, count, given.batch_tokens))
                 one = one if one[0] else (wall, cpu)
                 speed = given.batch_tokens / wall
