@@ -1,7 +1,7 @@
-"""Compose many adapters on one seed, as whole processes: python -m bench.adapters FOLDER MODEL TEXT [--adapters 50].
+"""Compose many adapters on one seed, as whole processes: python -m bench.adapters FOLDER MODEL TEXT [--rank 16].
 
 MODEL is a Llama's folder and TEXT a folder of text files; adapter i gets the i-th piece of 20 kB of them. FOLDER gets
-a registry with the seed and adapters of rank 16 on every projection, with random weights. The output is one Markdown
+a registry with the seed and adapters on every projection, with random weights. The output is one Markdown
 row per command: wall time, CPU time, and the peaks of anonymous and total memory, with the seed alone for comparison.
 No strength is measured: their cost is a few forward passes per adapter, once, as for any expert.
 """
@@ -17,7 +17,6 @@ from bench.processes import Usage, folder_bytes, load_average, run
 
 NEXUSMIX = Path(sys.executable).with_name("nexusmix")
 PIECE = 20_000  # bytes of text per adapter
-RANK = 16
 # Runs in one process, because a process per adapter would start torch fifty times.
 CONTRIBUTE = """
 import sys
@@ -94,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--adapters", type=int, default=50)
+    parser.add_argument("--rank", type=int, default=16)
     given = parser.parse_args(arguments)
     home = given.folder / "home"
     environment = {"NEXUSMIX_HOME": str(home), "NEXUSMIX_EMBEDDER": "hashing:64"}
@@ -108,8 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.folder / "pieces",
         given.folder / "adapter",
     ]
-    run([*script, str(RANK)], environment)
-    print(f"{given.adapters} adapters of rank {RANK}; {folder_bytes(home) / 1e6:,.0f} MB in the registry")
+    run([*script, str(given.rank)], environment)
+    print(
+        f"{given.adapters} adapters of rank {given.rank}; {folder_bytes(home) / 1e6:,.0f} MB in the registry"
+    )
     print(
         f"load {load_average():.1f}\n\n| command | s | CPU s | anonymous MiB | total MiB |\n|---|---|---|---|---|"
     )

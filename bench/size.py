@@ -85,7 +85,8 @@ class Bench:
         """Print one row per command; `kind` is the preset. Not `solved`: without a warm start."""
         options = ["--preset", kind, "--tokens", "0", *([] if solved else ["--no-warm-start"])]
         experts = ["--seed", "seed", "--experts", ",".join(EXPERTS)]
-        composed = self.nexusmix("compose", kind, *experts, *options, "--json")
+        name = kind if solved else f"{kind}-at-once"
+        composed = self.nexusmix("compose", name, *experts, *options, "--json")
         print(_row(f"compose {' '.join(options)}", composed), flush=True)
         if kind == "whole" and solved:
             plain = run([sys.executable, "-c", PLAIN_PASSES, *EXPERTS], self.environment)
@@ -93,8 +94,8 @@ class Bench:
             print(_row(f"plain forward passes, 9 × {tokens} tokens", plain), flush=True)
             print(f"composing / plain passes, CPU: {composed.cpu / float(seconds):.2f}", flush=True)
         for command in (
-            ["evaluate", kind, "--max-bytes", str(max_bytes), "--json"],
-            ["generate", kind, "one def import", "--max-new-tokens", "8", "--json"],
+            ["evaluate", name, "--max-bytes", str(max_bytes), "--json"],
+            ["generate", name, "one def import", "--max-new-tokens", "8", "--json"],
         ):
             print(_row(" ".join(command[:1]), self.nexusmix(*command)), flush=True)
 

@@ -6,7 +6,7 @@ import copy
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -188,14 +188,19 @@ def find_mix(registry: Registry, ref: str) -> tuple[MixRecord, Manifest]:
 
 
 def open_mix(
-    registry: Registry, manifest: Manifest, *, dtype: torch.dtype | None = None, trainable: bool = False
+    registry: Registry,
+    manifest: Manifest,
+    *,
+    dtype: torch.dtype | None = None,
+    trainable: bool = False,
+    trained: Collection[int] = (),
 ) -> OpenMix:
     """Map a mix's weights into memory. `dtype` converts them; the default is the one that the device computes
     fast, the seed's or float32.
 
     Weights that must be converted or computed are so when their layer runs (on_demand.py), or now if they are
-    `trainable`. After the blobs are verified, an expert that no token reaches is never read from disk.
-    Raises NotFoundError and IntegrityError before any model is built.
+    `trainable`, or of the low-rank differences of the `trained` choices. After the blobs are verified, an expert that
+    no token reaches is never read from disk. Raises NotFoundError and IntegrityError before any model is built.
     """
     from composer.model.modeling import NexusForCausalLM
 
@@ -205,12 +210,13 @@ def open_mix(
     family = family_of(seed_config(blobs, manifest.seed))
     weights = _routed_weights if manifest.routed_trunk else _merged_weights
     config = nexus_config(blobs, manifest, wanted)
+    differences = [f".differences.{choice}." for choice in trained]
     model = _build(
         lambda: NexusForCausalLM(config),
         dict(weights(blobs, manifest, family)),
         wanted,
         keep_float32=("router",),
-        trainable=trainable,
+        is_trained=lambda name: trainable or any(map(name.__contains__, differences)),
     )
     tokenizer = open_tokenizer(blobs, manifest.seed.files)
     return OpenMix(model, tokenizer, manifest, end_tokens(blobs, manifest.seed, tokenizer))
@@ -288,7 +294,8 @@ def build_dense(
 
     settings = dict(config)
     hf_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return _build(lambda: AutoModelForCausalLM.from_config(hf_config), weights, dtype, trainable=trainable)
+    make = partial(AutoModelForCausalLM.from_config, hf_config)
+    return _build(make, weights, dtype, is_trained=lambda name: trainable)
 
 
 def seed_config(blobs: BlobStore, seed: LockedSeed) -> dict[str, Any]:
@@ -385,7 +392,7 @@ def _merged_weights(blobs: BlobStore, manifest: Manifest, family: Family) -> Ite
 
 def _routed_weights(blobs: BlobStore, manifest: Manifest, family: Family) -> Iterator[tuple[str, Weight]]:
     """Yield the weights of a routed mix by name. An expert at strength 1 is mapped; any other is computed."""
-    from composer.tensors.weights import Blend, Stored
+    from composer.tensors.weights import Blend, Scaled, Stored
 
     parts = manifest.parts()
     weights = cache(partial(_weights, blobs))
@@ -395,7 +402,8 @@ def _routed_weights(blobs: BlobStore, manifest: Manifest, family: Family) -> Ite
         yield name, end if strength == 1 else Blend(seed[stored], end, strength)
     mapped = cache(partial(_map, blobs))
     for name, blob, stored, factor in parts.matrices(blobs, family):
-        yield name, Stored(mapped(blob)[stored] * factor)
+        matrix = mapped(blob)[stored]
+        yield name, Stored(matrix) if factor == 1 else Scaled(matrix, factor)
     for name, weight in weights(manifest.router).items():
         yield context_name(name), weight
 
@@ -422,8 +430,8 @@ def _build(
     weights: Mapping[str, Weight],
     dtype: torch.dtype,
     *,
+    is_trained: Callable[[str], bool],
     keep_float32: tuple[str, ...] = (),
-    trainable: bool = False,
 ) -> Any:
     """Build a model from the given weights on the chosen device.
 
@@ -447,15 +455,15 @@ def _build(
     moved = computed if device.type == "cpu" else set(weights)
     needed = sum(weights[name].shape.numel() * dtypes[name].itemsize for name in moved)
     on_demand: dict[str, Weight] = {}
-    if not trainable and not _fits(needed, device):
-        known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    if not _fits(needed, device):
+        known = {name for name, _ in model.named_parameters(remove_duplicate=False) if not is_trained(name)}
         on_demand = {n: weights[n] for n in moved if n in known and can_compute(model, n)}
     ready = {
         name: weight.value(dtypes[name]).to(device)
         for name, weight in weights.items()
         if name not in on_demand
     }
-    missing, unexpected = model.load_state_dict(ready, strict=False, assign=True)
+    missing, unexpected = _assign(model, ready)
     model.tie_weights()
     tied = getattr(model, "all_tied_weights_keys", {})
     absent = [name for name in missing if name not in tied and name not in on_demand]
@@ -467,6 +475,27 @@ def _build(
     for name, weight in on_demand.items():
         compute_on_demand(model, name, weight, dtypes.get(name, dtype))
     return model.to(device).eval()  # the buffers that are not stored
+
+
+def _assign(model: Any, values: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Replace parameters and buffers by name. Returns the names that are missing, and those that are unexpected.
+
+    `load_state_dict` does the same, but it visits every module: ten thousand for fifty adapters.
+    """
+    from torch import nn
+
+    expected, layers = model.state_dict(), dict(model.named_modules())
+    for name in values.keys() & expected.keys():
+        owner, _, attribute = name.rpartition(".")
+        layer, value = layers[owner], values[name]
+        if value.shape != expected[name].shape:
+            raise MixFormatError(
+                f"the tensor {name} has the shape {list(value.shape)}, the model needs {list(expected[name].shape)}"
+            )
+        if attribute in layer._parameters:
+            value = nn.Parameter(value, requires_grad=layer._parameters[attribute].requires_grad)
+        setattr(layer, attribute, value)
+    return sorted(expected.keys() - values.keys()), sorted(values.keys() - expected.keys())
 
 
 def _fits(nbytes: int, device: torch.device) -> bool:

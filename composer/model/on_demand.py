@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from composer import resources
+from composer.model.routed import LowRank
 from composer.tensors.weights import Stored, Weight, stored
 
 
@@ -88,6 +89,18 @@ class OnDemandEmbedding(OnDemand, nn.Embedding):  # type: ignore[override]
 _BASES: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: OnDemandLinear, nn.Embedding: OnDemandEmbedding}
 
 
+class OnDemandLowRank(LowRank):
+    """A low-rank difference with sources. Its matrices are small next to their layer's, so none is kept."""
+
+    sources: dict[str, Weight]  # by name of the parameter
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for name in ("lora_A", "lora_B"):
+            source = self.sources.get(name)
+            x = nn.functional.linear(x, getattr(self, name)) if source is None else source.product(x, ...)
+        return x
+
+
 def weight_of(layer: Any) -> Weight:
     """Return the weight of a linear layer or an embedding, computed on demand or not."""
     return layer.source if isinstance(layer, OnDemand) else Stored(layer.weight.detach())
@@ -125,24 +138,34 @@ def replace_weights(model: Any, values: Mapping[str, torch.Tensor]) -> None:
 
 def weights_of(model: nn.Module) -> dict[str, Weight]:
     """Return all tensors of a model by name, those computed on demand too."""
-    computed = {
-        f"{n}.weight": layer.source for n, layer in model.named_modules() if isinstance(layer, OnDemand)
-    }
+    computed: dict[str, Weight] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, OnDemand):
+            computed[f"{name}.weight"] = layer.source
+        elif isinstance(layer, OnDemandLowRank):
+            computed |= {f"{name}.{matrix}": source for matrix, source in layer.sources.items()}
     return {**stored(model.state_dict()), **computed}
 
 
 def can_compute(model: nn.Module, name: str) -> bool:
-    """Return whether the parameter is the weight of a layer that can compute it on demand."""
+    """Return whether the parameter is of a layer that can compute it on demand."""
     owner, _, attribute = name.rpartition(".")
-    return attribute == "weight" and _base(type(model.get_submodule(owner))) is not None
+    layer = model.get_submodule(owner)
+    return isinstance(layer, LowRank) or (attribute == "weight" and _base(type(layer)) is not None)
 
 
 def compute_on_demand(model: nn.Module, name: str, source: Weight, dtype: torch.dtype) -> None:
-    """Replace the weight of that name by its source."""
-    layer: Any = model.get_submodule(name.rpartition(".")[0])
-    if "weight" in layer._parameters:
-        del layer.weight
+    """Replace the parameter of that name by its source."""
+    owner, _, attribute = name.rpartition(".")
+    layer: Any = model.get_submodule(owner)
+    if attribute in layer._parameters:
+        delattr(layer, attribute)
     kind: type[nn.Module] = type(layer)
+    if issubclass(kind, LowRank):
+        if kind is LowRank:
+            layer.__class__, layer.sources = OnDemandLowRank, {}
+        layer.sources[attribute] = source
+        return
     layer.__class__ = _derived(kind)
     layer.source, layer.computes, layer.kept, layer.has_room = source, dtype, None, None
 

@@ -276,8 +276,11 @@ class LowRank(nn.Module):
 
     def __init__(self, rank: int, projection: nn.Linear) -> None:
         super().__init__()
-        self.lora_A = nn.Parameter(torch.empty(rank, projection.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(projection.out_features, rank))
+        # A model whose weights will be given is built without any; otherwise numbers are drawn on the CPU.
+        weight = projection._parameters.get("weight")
+        device = "meta" if weight is not None and weight.is_meta else "cpu"
+        self.lora_A = nn.Parameter(torch.empty(rank, projection.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(projection.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # as in PEFT
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -50,8 +50,8 @@ def fine_tune(
         progress("waiting for another composition of the same lock", 0, 1)
 
     with occupied(registry, folder, keep=True, on_wait=on_wait) as work, timed("fine-tune"):
-        # Its own weights are frozen, so they are mapped or computed on demand.
-        mix = open_mix(registry, draft, dtype=torch.float32)
+        # All others are frozen, so they are mapped or computed on demand.
+        mix = open_mix(registry, draft, dtype=torch.float32, trained=trained)
         torch.manual_seed(training.random_seed)
         add_differences(mix.model, list(trained), training.lora_rank)
         weights = dict.fromkeys(texts, 1.0) if training.data_mix == "uniform" else characters(texts)

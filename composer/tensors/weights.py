@@ -82,6 +82,16 @@ class Stored(Weight):
         return self.tensor if self.dtype == dtype else None
 
 
+class Scaled(Weight):
+    """A tensor times a factor, in float32."""
+
+    def __init__(self, tensor: torch.Tensor, factor: float) -> None:
+        self.tensor, self.factor, self.shape, self.dtype = tensor, factor, tensor.shape, tensor.dtype
+
+    def rows(self, rows: Rows, dtype: torch.dtype) -> torch.Tensor:
+        return (self.tensor[rows].float() * self.factor).to(dtype)
+
+
 class Blend(Weight):
     """start + share · (end − start), in float32."""
 

@@ -108,7 +108,9 @@ def run_share(
         return _fit(own, job, progress, team, sharded), {}
     assert team.registry is not None
     low_rank = job.differences or job.training.train == "lora"
-    model = open_mix(team.registry, job.manifest, dtype=torch.float32, trainable=not low_rank).model
+    model = open_mix(
+        team.registry, job.manifest, dtype=torch.float32, trainable=not low_rank, trained=job.differences
+    ).model
     if job.differences:
         add_differences(model, job.differences, job.training.lora_rank)
     elif low_rank:

@@ -152,9 +152,11 @@ def check_tensor_name(name: str, path: Path, limits: Limits = DEFAULT_LIMITS) ->
         reason = "is empty"
     elif len(name) > limits.name_characters:
         reason = f"has {len(name)} characters, the limit is {limits.name_characters}"
-    elif ".." in name or "\\" in name or PurePosixPath(name).is_absolute():
+    elif ".." in name or "\\" in name or name.startswith("/"):
         reason = "looks like a path outside the folder"
-    elif any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
+    elif not name.isprintable() and any(
+        unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name
+    ):
         reason = "has control, invisible or bidirectional characters"
     if reason:
         raise UnsafeFileError(f"{path}: the tensor name {printable(name)} {reason}")

@@ -13,10 +13,12 @@ from composer.experts.lora import contribute_adapter
 from composer.extension import extend
 from composer.formats import export
 from composer.gathering import first_lock
+from composer.mix import opening
 from composer.mix.lock import lock_expert, lock_seed
 from composer.mix.opening import open_expert, open_mix
 from composer.mix.recipe import Recipe, Training
 from composer.model.modeling import forced
+from composer.model.on_demand import weights_of
 from composer.model.routed import add_differences, differences
 from composer.routed_trunk import fine_tune
 from registry.catalog import queries
@@ -114,6 +116,27 @@ def test_the_strength_of_a_low_rank_expert_scales_its_difference(registry):
     start.load_state_dict(halfway, assign=True)
     with forced(mix, 0):
         torch.testing.assert_close(mix(IDS).logits, start(IDS).logits, atol=2e-5, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_differences_take_no_memory_until_they_run_where_they_are_many(registry, monkeypatch, dtype):
+    manifest = compose(registry, recipe("many", ("code", "math"))).manifest
+    members = [manifest.members[0].model_copy(update={"strength": 0.5}), manifest.members[1]]
+    manifest = manifest.model_copy(update={"members": members})
+    at_once = open_mix(registry, manifest, dtype=dtype).model
+    monkeypatch.setattr(opening, "COMPUTED_AT_ONCE", 0)
+    on_demand = open_mix(registry, manifest, dtype=dtype).model
+    for choice in range(2):
+        with forced(at_once, choice), forced(on_demand, choice):
+            torch.testing.assert_close(at_once(IDS).logits, on_demand(IDS).logits, atol=1e-6, rtol=0)
+    owned = differences(on_demand, 0) | differences(on_demand, 1)
+    mapped = [name for name in owned if ".differences.1." in name or name.endswith("lora_A")]
+    assert list(owned) == (mapped if dtype == torch.float32 else [])
+    expected = at_once.state_dict()
+    for name, weight in weights_of(on_demand).items():
+        assert torch.equal(weight.value(weight.dtype).to(expected[name].dtype), expected[name]), name
+    assert weights_of(on_demand).keys() == expected.keys()
 
 
 def test_composing_fifty_adapters_refers_to_them_and_opens_one_copy_of_the_seed(home, tmp_path):
@@ -237,6 +260,16 @@ def test_a_fine_tune_can_be_repeated_to_the_byte(registry):
     first = compose(registry, tuned("once", ("code", "cooking")))
     again = compose_lock(registry, first_lock(registry, first.manifest), "twice")
     assert again.mix.manifest == first.mix.manifest
+
+
+def test_a_fine_tune_goes_on_from_differences_of_any_size(registry, monkeypatch):
+    # At a strength other than 1, so that they must be computed.
+    monkeypatch.setattr("composer.routed_trunk._strength", lambda *args: 0.5)
+    first = compose(registry, tuned("small", ("code", "math"), tokens=512)).manifest
+    monkeypatch.setattr(opening, "COMPUTED_AT_ONCE", 0)
+    again = compose(registry, tuned("large", ("code", "math"), tokens=512)).manifest
+    assert [m.strength for m in first.members] == [0.5, 0.5]
+    assert again.members == first.members
 
 
 def test_the_fine_tune_of_an_extension_trains_the_new_expert_alone(registry):
