@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -133,19 +135,19 @@ class Manifest(RoutingOptions):
         added = {choice: member.added() for choice, member in enumerate(self.members)}
         return Parts(bases, base_of, {j: difference for j, difference in added.items() if difference})
 
+    def weights(self) -> set[Digest]:
+        """Return the blobs with the tensors of the mix."""
+        own = [self.shared, self.trunk, self.router, self.difference, *(m.ffn for m in self.members)]
+        if self.routed_trunk:
+            own += [d for m in self.members for d in (m.expert.trunk, m.expert.difference, m.difference)]
+        return {digest for digest in own if digest is not None}
+
     def blobs(self) -> list[Digest]:
         """Return every blob that the mix needs, except the manifest itself."""
-        own = [self.shared, self.trunk, self.router, self.lock, *self.seed.files.values()]
-        members = [
-            digest
-            for m in self.members
-            for e in [m.expert]
-            for digest in (m.ffn, e.sample, e.chunk_vectors, e.profile, e.chat_template)
-        ]
-        if self.routed_trunk:
-            members += [d for m in self.members for d in (m.expert.trunk, m.expert.difference, m.difference)]
-        samples = [self.seed.sample, self.parent, self.difference]
-        return sorted({digest for digest in (*own, *members, *samples) if digest is not None})
+        others = [self.lock, *self.seed.files.values(), self.seed.sample, self.parent]
+        for expert in (member.expert for member in self.members):
+            others += [expert.sample, expert.chunk_vectors, expert.profile, expert.chat_template]
+        return sorted(self.weights().union(digest for digest in others if digest is not None))
 
 
 COMPUTED_AT_ONCE = 2**26  # bytes of weights that are computed when a model is opened, not when it runs
@@ -206,6 +208,8 @@ def open_mix(
 
     refuse_purged(registry, None, [member.expert.ref for member in manifest.members])
     blobs = registry.blobs
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(blobs.path, manifest.weights()))  # which verifies them
     wanted = dtype or computing_dtype(manifest.seed)
     family = family_of(seed_config(blobs, manifest.seed))
     weights = _routed_weights if manifest.routed_trunk else _merged_weights
