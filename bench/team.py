@@ -1,7 +1,8 @@
 """Time the fine-tune of a mix in one process with one thread and in two: python -m bench.team [--shape 60m].
 
 The target is 0.8 of twice the speed of one process. It makes random models on the spot (bench/gpu.py). A row is the
-median over the steps, without the first. A busy machine gives two processes more of its time than one, or less, so CPU
+median over the steps, without the first. A run saves four checkpoints, in which the first process works alone: if most
+steps have one, the median is theirs. A busy machine gives two processes more of its time than one, or less, so CPU
 seconds are printed, too. Their share is one process's CPU seconds divided by those of two, which the load changes less.
 
 `--independent` runs two copies of the benchmark at once, each with one process. Two cores share their memory, so this
@@ -76,7 +77,7 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
 def main() -> int:
     """Command line."""
     parser = parser_of(__doc__)
-    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=16, help="a quarter of them also save a checkpoint")
     parser.add_argument("--batch-tokens", type=int, default=TRAINED["batch_tokens"])
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of processes")
     parser.add_argument("--independent", action="store_true", help="run two copies at once")
@@ -90,7 +91,7 @@ def main() -> int:
         "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Path(folder), given.shape, 4000, given.tokens)
+        lab = Lab(Path(folder), given.shape, 4000, given.steps * given.batch_tokens)
         lab.fill()
         for mix in given.mixes:
             note(f"{given.shape}, {mix}, {len(EXPERTS)} experts")
