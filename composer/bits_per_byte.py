@@ -112,6 +112,7 @@ def token_nats(
         logits = model(input_ids=ids if last else ids[:, :-1], use_cache=False).logits
         for logits_SV, ids_S in zip(logits, ids[:, 1:], strict=True):
             found.append(F.cross_entropy(logits_SV[: len(ids_S)].float(), ids_S, reduction="none").cpu())
+        del logits, logits_SV  # else they would be in memory together with those of the next batch
         if after_batch is not None:
             after_batch()
     return torch.stack(found)
