@@ -136,10 +136,10 @@ class Manifest(RoutingOptions):
         return Parts(bases, base_of, {j: difference for j, difference in added.items() if difference})
 
     def weights(self) -> set[Digest]:
-        """Return the blobs with the tensors of the mix."""
+        """Return the blobs with the tensors of the opened mix."""
         own = [self.shared, self.trunk, self.router, self.difference, *(m.ffn for m in self.members)]
         if self.routed_trunk:
-            own += [d for m in self.members for d in (m.expert.trunk, m.expert.difference, m.difference)]
+            own += [d for m in self.members for d in (m.expert.trunk, m.difference or m.expert.difference)]
         return {digest for digest in own if digest is not None}
 
     def blobs(self) -> list[Digest]:
@@ -147,6 +147,7 @@ class Manifest(RoutingOptions):
         others = [self.lock, *self.seed.files.values(), self.seed.sample, self.parent]
         for expert in (member.expert for member in self.members):
             others += [expert.sample, expert.chunk_vectors, expert.profile, expert.chat_template]
+            others += [expert.difference] if self.routed_trunk else []
         return sorted(self.weights().union(digest for digest in others if digest is not None))
 
 

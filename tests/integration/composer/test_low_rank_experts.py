@@ -235,6 +235,19 @@ def test_a_fine_tune_stores_differences_alone_and_lowers_the_loss(registry):
     assert set(manifest.blobs()) >= own
 
 
+def test_a_mix_opens_without_the_matrices_that_its_fine_tune_replaced(registry, monkeypatch):
+    manifest = compose(registry, tuned("replaced", ("code", "math"), tokens=512)).manifest
+    replaced = {member.expert.difference for member in manifest.members}
+    assert replaced < set(manifest.blobs())
+    read, path = set(), registry.blobs.path
+    monkeypatch.setattr(
+        registry.blobs, "path", lambda digest, **options: read.add(digest) or path(digest, **options)
+    )
+    open_mix(registry, manifest)
+    assert manifest.weights() < read
+    assert not replaced & read
+
+
 @pytest.mark.parametrize(("best", "kept"), [(-1, 0), (0.3, 0.3), (0.6, 0.6), (2, 1)])
 def test_of_a_fine_tune_the_share_that_predicts_best_is_kept(registry, monkeypatch, best, kept):
     mix = open_mix(registry, compose(registry, recipe("plain", ("code", "math"))).manifest, trainable=True)
