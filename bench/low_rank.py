@@ -17,11 +17,9 @@ from typing import Any
 from bench.processes import load_average, note, run
 
 NEXUSMIX = Path(sys.executable).with_name("nexusmix")
-DOMAINS, SEED = (
-    ("german", "sql", "python", "math"),
-    "smollm2",
-)  # as in bench.real_experts, which imports torch
-STAGE = "fine-tune"
+# As in bench.real_experts, which imports torch; the caller of whole processes must not.
+DOMAINS = ("german", "sql", "python", "math")
+SEED = "smollm2"
 
 
 def scores(home: Path, mix: str, max_bytes: int) -> dict[str, dict[str, float]]:
@@ -39,7 +37,7 @@ def row(home: Path, kind: str, train: str, tokens: int, max_bytes: int) -> str:
     tuning = ["--router", "linear", "--train", train, "--tokens", str(tokens), "--json"]
     note(name)
     usage = run([NEXUSMIX, *words, *tuning])
-    seconds = json.loads(usage.output)["stage_seconds"][STAGE]
+    seconds = json.loads(usage.output)["stage_seconds"]["fine-tune"]
     found = scores(home, name, max_bytes)
     means = {
         column: statistics.fmean(columns[column] for columns in found.values())

@@ -1,7 +1,7 @@
 """Compute what large registries and mixes need from measured inputs: python -m bench.scale.
 
-It prints the tables of docs/SCALE.md. Memory is that of `--dry-run` (composer/memory.py). INPUTS are measurements of
-bench/RESULTS.md on one core; PRICES are assumptions. Nothing here was run at these sizes.
+It prints the tables of docs/SCALE.md. Memory is that of `--dry-run` (composer/memory.py). The first constants are
+measurements of bench/RESULTS.md on one core; prices are assumptions. Nothing here was run at these sizes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ HASHED = 0.7e9  # bytes per second of one core, from a disk (Real sizes)
 TOKENS = 3_857  # of the text that chooses an expert's strength (Real sizes)
 ROW, VECTOR, VECTORS = 9_400, 450, 3  # an expert in SQLite, a vector in the index, its vectors (Registry)
 ADAPTER_CPU, PROJECTION = 0.063, 10_500  # opening an adapter of 210 projections; each of these (Compose)
+FILTERS, PUBLICATION = (0.04, 0.21), 0.015  # counts of 1M with one and three filters; one expert (Registry)
 PAGE_CPU, SEARCH_CPU, VISITOR = 0.084, 0.150, 0.29 * 2**20  # a page, a search, a visitor (Web app)
 # Assumed.
 CORE_HOUR, GB_MONTH = 0.04, 0.023  # dollars
-RANK = 16
+RANK = Training().lora_rank
 PASSES = 3  # forward passes that find a strength
 FORWARD, LOW_RANK = 2, 4  # operations per weight and token: of a forward pass, and of training a difference
 
@@ -122,6 +123,8 @@ def catalog_of(experts: int) -> str:
         f"{experts:,}",
         gigabytes(experts * ROW),
         gigabytes(experts * VECTORS * VECTOR),
+        *(f"{seconds * experts / 1e6:.2f} s" for seconds in FILTERS),
+        f"{experts * PUBLICATION / 3600:,.1f} h",
         f"${experts * (ROW + VECTORS * VECTOR) / 1e9 * GB_MONTH:,.2f} a month",
     )
     return f"| {' | '.join(cells)} |"
@@ -156,7 +159,9 @@ def main() -> None:
     print("\n| mix | adapters | new bytes | memory besides the seed | opening | hashing | cost |")
     print("|---|---|---|---|---|---|---|")
     print(adapters_of("7B", 1000))
-    print("\n| catalog of | database | index | cost |\n|---|---|---|---|")
+    print(
+        "\n| catalog of | database | index | one filter | three | filling | cost |\n|---|---|---|---|---|---|---|"
+    )
     for count in (1_000_000, 10_000_000):
         print(catalog_of(count))
     print("\n| visitors at once | pages a minute | memory | cores | cost |\n|---|---|---|---|---|")
